@@ -1,0 +1,31 @@
+"""The errors a user can cause: each prints as one line and carries its exit status."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Bad input. The message names the key or file, what was found and what is accepted."""
+
+    exit_status = 2
+
+
+class NonFiniteError(UserError):
+    """Training produced NaN or infinity."""
+
+    exit_status = 3
+
+
+class StorageError(UserError):
+    """A file that matters could not be written."""
+
+    exit_status = 4
+
+
+def nearest(name: str, accepted: Iterable[str]) -> str:
+    """A hint for a misspelt `name`: "; did you mean 'width'?" or "; accepted: a, b" when nothing is close."""
+    accepted = sorted(accepted)
+    close = get_close_matches(name, accepted, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; accepted: {', '.join(accepted) or 'nothing'}"
