@@ -1,0 +1,244 @@
+"""From names to things: the only place where a config becomes objects."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from gan.config import Config
+from gan.data.loader import Loader
+from gan.data.sources import source_info
+from gan.data.store import ImageStore, prepare
+from gan.errors import UserError, nearest
+from gan.models.dcgan import DCGANBackbone, DCGANGenerator
+from gan.models.discriminator import Discriminator
+from gan.models.heads import HEADS
+from gan.models.sampling import LatentStream
+from gan.models.sngan import SNGANBackbone, SNGANGenerator
+from gan.objectives.losses import LOSSES, Loss
+from gan.seeds import derive_seed, seeded, seeded_generator
+from gan.training.precision import make_autocast, resolve_precision
+from gan.training.steps import Game
+from gan.training.streams import RandomStreams
+from gan.training.trainer import Preview, Schedule
+
+GENERATORS: dict[str, Callable[..., nn.Module]] = {"dcgan": DCGANGenerator, "sngan": SNGANGenerator}
+BACKBONES: dict[str, Callable[..., nn.Module]] = {"dcgan": DCGANBackbone, "sngan": SNGANBackbone}
+
+Built = TypeVar("Built")
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the players must know of the images; `num_classes` is None where training is unconditional."""
+
+    resolution: int
+    channels: int
+    num_classes: int | None
+
+
+def construct(
+    registry: Mapping[str, Callable[..., Built]], key: str, name: str, options: Mapping[str, Any], **supplied: Any
+) -> Built:
+    """Call `registry[name]` with `options`, checked against its signature, and what the builder supplies.
+
+    Raises:
+        UserError: the name or an option is unknown, or an option has the wrong type or value; the key is named.
+    """
+    if name not in registry:
+        raise UserError(f"{key}.name: no {name!r}{nearest(name, registry)}")
+    parameters = inspect.signature(registry[name]).parameters
+    accepted = [parameter for parameter in parameters if parameter not in supplied]
+    for option, value in options.items():
+        if option not in accepted:
+            raise UserError(f"{key}.options.{option}: {name} has no such option{nearest(option, accepted)}")
+        _check_type(f"{key}.options.{option}", value, parameters[option].annotation)
+    try:
+        return registry[name](**supplied, **options)
+    except ValueError as error:
+        raise UserError(f"{key}.options.{error}") from error
+
+
+def _check_type(key: str, value: Any, annotation: Any) -> None:
+    try:
+        TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        message = error.errors(include_url=False)[0]["msg"]
+        raise UserError(f"{key}: {value!r} found; {message[0].lower()}{message[1:]}") from error
+
+
+def prepare_images(config: Config, split: str | None = None) -> ImageStore:
+    """The images of a config, prepared on first use; `split` names another than the config's."""
+    data = config.data
+    return prepare(
+        data.source,
+        split=split or data.split,
+        resolution=data.resolution,
+        path=data.path,
+        root=data.root,
+        classes=data.classes,
+        images_per_class=data.images_per_class,
+        count=data.count,
+    )
+
+
+def image_facts(config: Config) -> ImageFacts:
+    """Facts of the images from the source's description alone where that says enough, else from the images."""
+    info = source_info(config.data.source)
+    channels, num_classes = info.channels, info.num_classes or 0
+    if channels is None or info.has_labels is None or (info.has_labels and not num_classes):
+        store = prepare_images(config)
+        channels, num_classes = store.channels, store.num_classes
+    if config.conditional and not num_classes:
+        raise UserError(f"conditional: true found, but {config.data.source} gives no labels; false accepted")
+    return ImageFacts(config.data.resolution, channels, num_classes if config.conditional else None)
+
+
+def build_generator(config: Config, facts: ImageFacts) -> nn.Module:
+    """The generator with its initial weights, on the CPU."""
+    section = config.generator
+    _check_resolution("generator", section.name, GENERATORS, facts.resolution)
+    with seeded(config.seed, "generator"):
+        return construct(
+            GENERATORS,
+            "generator",
+            section.name,
+            section.options,
+            resolution=facts.resolution,
+            channels=facts.channels,
+            width=section.width,
+            latent_dim=section.latent_dim,
+            num_classes=facts.num_classes,
+        )
+
+
+def build_discriminator(config: Config, facts: ImageFacts) -> Discriminator:
+    """The discriminator with its initial weights, on the CPU; the backbone's do not depend on the head."""
+    backbone, head = config.discriminator.backbone, config.discriminator.head
+    _check_resolution("discriminator.backbone", backbone.name, BACKBONES, facts.resolution)
+    with seeded(config.seed, "backbone"):
+        built_backbone = construct(
+            BACKBONES,
+            "discriminator.backbone",
+            backbone.name,
+            backbone.options,
+            resolution=facts.resolution,
+            channels=facts.channels,
+            width=backbone.width,
+        )
+    supplied = _head_classes(head.name, facts.num_classes)
+    with seeded(config.seed, "head"):
+        built_head = construct(
+            HEADS, "discriminator.head", head.name, head.options, in_features=built_backbone.out_features, **supplied
+        )
+    return Discriminator(built_backbone, built_head)
+
+
+def _head_classes(name: str, num_classes: int | None) -> dict[str, int | None]:
+    """What a head is told of classes; a head and labels that do not fit are refused."""
+    if name not in HEADS:
+        raise UserError(f"discriminator.head.name: no {name!r}{nearest(name, HEADS)}")
+    if HEADS[name].labels == "ignored" and num_classes:
+        fitting = ", ".join(other for other, head in HEADS.items() if head.labels != "ignored")
+        raise UserError(f"discriminator.head.name: {name!r} ignores labels; accepted with conditional: true: {fitting}")
+    if HEADS[name].labels == "required" and not num_classes:
+        fitting = ", ".join(other for other, head in HEADS.items() if head.labels != "required")
+        raise UserError(f"discriminator.head.name: {name!r} needs conditional: true; accepted without: {fitting}")
+    return {} if HEADS[name].labels == "ignored" else {"num_classes": num_classes}
+
+
+def _check_resolution(key: str, name: str, registry: Mapping[str, Any], resolution: int) -> None:
+    if name not in registry:
+        raise UserError(f"{key}.name: no {name!r}{nearest(name, registry)}")
+    accepted = registry[name].resolutions
+    if resolution not in accepted:
+        raise UserError(
+            f"data.resolution: {resolution} found, but {key} {name!r} reaches {', '.join(map(str, accepted))}"
+        )
+
+
+def build_loss(config: Config) -> Loss:
+    """The adversarial loss."""
+    name = config.objective.loss
+    if name not in LOSSES:
+        raise UserError(f"objective.loss: no {name!r}{nearest(name, LOSSES)}")
+    return LOSSES[name]()
+
+
+def build_stage_weights(config: Config, stages: int) -> Tensor | None:
+    """The weights of the stages' losses, `(stages,)` summing to 1; None for a uniform mean."""
+    weights = config.objective.stage_weights
+    if weights is None:
+        return None
+    if len(weights) != stages:
+        raise UserError(f"objective.stage_weights: {len(weights)} weights found, {stages} accepted, one a stage")
+    return torch.tensor(weights) / sum(weights)
+
+
+def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
+    """Players on `device`, their optimisers and losses."""
+    precision = resolve_precision(config.training.precision, device)
+    layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
+    generator = build_generator(config, facts).to(device).to(memory_format=layout)
+    discriminator = build_discriminator(config, facts).to(device).to(memory_format=layout)
+    weights = build_stage_weights(config, discriminator.stages)
+    rates = config.optimizer
+    return Game(
+        generator=generator,
+        discriminator=discriminator,
+        generator_optimizer=_adam(generator, rates.generator_lr, rates.betas),
+        discriminator_optimizer=_adam(discriminator, rates.discriminator_lr, rates.betas),
+        loss=build_loss(config),
+        stage_weights=None if weights is None else weights.to(device),
+        generator_stages=1 if config.objective.generator_stages == "first" else discriminator.stages,
+        autocast=make_autocast(precision, device),
+    )
+
+
+def _adam(network: nn.Module, lr: float, betas: list[float]) -> torch.optim.Adam:
+    return torch.optim.Adam(network.parameters(), lr, betas=(betas[0], betas[1]), fused=True)
+
+
+def build_loader(config: Config, store: ImageStore, device: torch.device) -> Loader:
+    """Batches of real images on `device`."""
+    flip = config.data.flip
+    return Loader(
+        store,
+        config.training.batch_size,
+        device,
+        flip=source_info(config.data.source).flip_sensible if flip is None else flip,
+        seed=derive_seed(config.seed, "data"),
+        channels_last=config.training.channels_last,
+    )
+
+
+def build_streams(config: Config, facts: ImageFacts, device: torch.device) -> RandomStreams:
+    """The random numbers of training."""
+    return RandomStreams(config.seed, device, config.generator.latent_dim, facts.num_classes)
+
+
+def build_schedule(config: Config) -> Schedule:
+    """When things happen."""
+    return Schedule(
+        steps=config.training.steps,
+        discriminator_steps=config.training.discriminator_steps,
+        learning_rate=config.optimizer.schedule,
+        log_every=config.logging.scalars_every,
+        sample_every=config.logging.samples_every,
+        save_every=config.checkpoint.every,
+        evaluate_every=config.evaluation.every,
+    )
+
+
+def build_preview(config: Config, facts: ImageFacts) -> Preview:
+    """Fixed latents; with classes, labels in order, so that each row of the grid shows few."""
+    count = config.logging.sample_count
+    random = seeded_generator(config.seed, "preview")
+    latents, _ = LatentStream(config.generator.latent_dim, None, random).next(count)
+    labels = None if facts.num_classes is None else torch.arange(count) * facts.num_classes // count
+    return Preview(latents, labels, columns=math.ceil(math.sqrt(count)))

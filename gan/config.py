@@ -1,0 +1,266 @@
+"""The schema of a run: frozen, strict, and the only place where defaults live.
+
+A config is a YAML file, readable alone, plus overrides `section.key=value` whose values are YAML too. An unknown key, a
+wrong type or a value out of range is refused in one line that names the key and what is accepted.
+"""
+
+import re
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gan.errors import UserError, nearest
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Options = dict[str, Any]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which images, and how they are prepared."""
+
+    source: str
+    path: str | None = None  # of a folder or file, for the sources that read one
+    split: str = "train"
+    resolution: Annotated[int, Field(ge=8, le=1024)] = 32
+    classes: int | list[str] | None = None  # of a folder: how many, or which
+    images_per_class: Positive | None = None
+    count: Positive | None = None  # of composed sets: how many images
+    flip: bool | None = None  # horizontally, at random; null: where the source allows it
+    root: str = "outputs/data"  # where prepared arrays and downloads live
+
+
+class GeneratorConfig(Section):
+    """The generator."""
+
+    name: str
+    width: Positive
+    latent_dim: Positive = 128
+    options: Options = {}
+
+
+class BackboneConfig(Section):
+    """The feature extractor of the discriminator."""
+
+    name: str
+    width: Positive
+    options: Options = {}
+
+
+class HeadConfig(Section):
+    """What turns features into scores."""
+
+    name: str
+    options: Options = {}
+
+
+class DiscriminatorConfig(Section):
+    """Backbone and head."""
+
+    backbone: BackboneConfig
+    head: HeadConfig
+
+
+class ObjectiveConfig(Section):
+    """The adversarial loss; how the stages' losses are averaged."""
+
+    loss: str = "hinge"
+    stage_weights: list[Annotated[float, Field(ge=0)]] | None = None  # one a stage, scaled to sum 1; null: uniform
+    generator_stages: Literal["all", "first"] = "all"  # which scores the generator is trained on
+
+
+class OptimizerConfig(Section):
+    """Adam, one for each player."""
+
+    generator_lr: Rate = 2e-4
+    discriminator_lr: Rate = 2e-4
+    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.0, 0.9]
+    schedule: Literal["constant", "linear", "half_linear"] = "linear"  # to 0 from the first step, or from half way
+
+
+class TrainingConfig(Section):
+    """The loop."""
+
+    steps: Positive  # of the generator
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    discriminator_steps: Positive = 1  # per generator step
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware computes it
+    channels_last: bool = True
+
+
+class EmaConfig(Section):
+    """Exponential moving average of the generator, which samples and scores are taken from."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    warm_up: bool = True  # decay_t = min(decay, (1 + t)/(10 + t))
+
+
+class LoggingConfig(Section):
+    """Intervals in steps."""
+
+    scalars_every: Positive = 50
+    samples_every: Positive = 500
+    sample_count: Annotated[int, Field(ge=1, le=400)] = 64
+
+
+class CheckpointConfig(Section):
+    """Saving."""
+
+    every: Positive = 1000
+    keep: Positive = 2
+
+
+class EvaluationConfig(Section):
+    """Scoring; the reference is the source's test images where it has them."""
+
+    every: NonNegative = 0  # steps; 0: only at the end
+    metrics: Annotated[list[Literal["fid", "is", "kid"]], Field(min_length=1)] = ["fid"]
+    extractor: str = "efficientnet_lite0"
+    weights: str | None = None  # file of the extractor's weights, where it takes one
+    samples: Annotated[int, Field(ge=2)] = 5000
+    reference_samples: Annotated[int, Field(ge=2)] | None = None  # null: all
+    batch_size: Positive = 50
+    at_end: bool = True
+
+
+class Config(Section):
+    """Everything a run depends on, device aside."""
+
+    data: DataConfig
+    conditional: bool = False  # whether both players are given the labels
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig
+    ema: EmaConfig = EmaConfig()
+    logging: LoggingConfig = LoggingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _stage_weights_are_usable(self) -> "Config":
+        weights = self.objective.stage_weights
+        if weights is not None and sum(weights) <= 0:
+            raise ValueError("objective.stage_weights: at least one must be positive")
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved config, every default written out."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 2e-4 as a number and refuses repeated keys and aliases."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is not a string", problem_mark=node.start_mark)
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(problem=f"key '{key}' appears twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not accepted", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver(  # YAML 1.2's floats: no dot needed before an exponent
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML, raising a one-line UserError that starts with `where`."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{where}{line}: not valid YAML: {problem}") from error
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file and apply overrides `a.b=value`.
+
+    Raises:
+        UserError: the file cannot be read or parsed, or a key or value is not accepted.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a UTF-8 text file"
+        raise UserError(f"config {path}: {reason}") from error
+    tree = parse_yaml(text, f"config {path}")
+    if not isinstance(tree, dict):
+        raise UserError(f"config {path}: {type(tree).__name__} found, a mapping of sections accepted")
+    for override in overrides:
+        apply_override(tree, override)
+    return validate(tree)
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one `a.b=value` in a parsed config."""
+    name, equals, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(f"--set {override}: accepted form is section.key=value")
+    value = parse_yaml(text, f"--set {name}")
+    for depth, key in enumerate(keys[:-1]):
+        child = tree.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise UserError(
+                f"--set {name}: {'.'.join(keys[: depth + 1])} is a value, it has no key '{keys[depth + 1]}'"
+            )
+        tree = child
+    tree[keys[-1]] = value
+
+
+def validate(tree: dict[str, Any]) -> Config:
+    """Check a parsed config against the schema; the first mistake is raised as a UserError."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    """The first mistake in one line: key, what was found, what is accepted."""
+    # An unknown key often is the misspelling of a missing one: say so rather than call the right one missing.
+    details = min(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
+    location = [str(part) for part in details["loc"]]
+    key = ".".join(location)
+    if details["type"] == "extra_forbidden":
+        accepted = _accepted_keys(location[:-1])
+        prefix = "".join(f"{part}." for part in location[:-1])
+        return f"{key}: unknown key{nearest(key, [prefix + name for name in accepted])}"
+    if details["type"] == "missing":
+        return f"{key}: missing, a value is required"
+    if not key:
+        return details["msg"].removeprefix("Value error, ")
+    found = repr(details["input"])
+    found = found if len(found) <= 60 else found[:57] + "..."
+    return f"{key}: {found} found; {details['msg'][0].lower()}{details['msg'][1:]}"
+
+
+def _accepted_keys(location: Sequence[str]) -> list[str]:
+    """The keys of the section at `location`."""
+    section: Any = Config
+    for part in location:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

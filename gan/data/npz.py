@@ -1,0 +1,82 @@
+"""NumPy archives: `images` and optional `labels` (or `arr_0` and `arr_1`), never unpickled."""
+
+import zipfile
+import zlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan.data.recipe import Content, Labels, Pixels, Recipe, array_content
+from gan.errors import UserError
+
+MAXIMUM_CLASSES = 100_000
+
+
+def npz(*, split: str, resolution: int, path: Path) -> Recipe:
+    """Images uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3); labels, if any, integers (N,) from 0.
+
+    The file is the split; the classes are 0..max(label). Recognised by its checksums, wherever it lies.
+
+    Raises:
+        UserError: not a whole .npz archive, or (on reading) an array that is missing, pickled, or of the wrong
+            type, shape or range.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            identity = sorted([member.filename, member.file_size, member.CRC] for member in archive.infolist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"data.path: {path} is not a whole .npz archive ({error}); accepted: np.savez's") from error
+    return Recipe(identity=identity, read=partial(_read, path, resolution))
+
+
+def _read(path: Path, resolution: int) -> Content:
+    images = _check_images(path, *_array(path, "images", "arr_0"))
+    labels = None
+    with zipfile.ZipFile(path) as archive:
+        labelled = {"labels.npy", "arr_1.npy"} & set(archive.namelist())
+    if labelled:
+        labels = _check_labels(path, *_array(path, "labels", "arr_1"), count=len(images))
+    class_names = [] if labels is None else [str(label) for label in range(int(labels.max()) + 1)]
+    return array_content(images, labels, class_names, resolution)
+
+
+def _array(path: Path, *keys: str) -> tuple[str, NDArray]:
+    """The first of `keys` that the archive has, with its array."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            key = next((key for key in keys if key in archive), None)
+            if key is None:
+                raise UserError(
+                    f"data.path: {path} has {', '.join(archive) or 'nothing'}; accepted: {' or '.join(keys)}"
+                )
+            try:
+                return key, np.asarray(archive[key])
+            except ValueError as error:  # object arrays, and headers that NumPy cannot read
+                raise UserError(f"data.path: {key!r} in {path}: {error}; accepted: a plain array") from error
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"data.path: {path} is damaged ({error}); accepted: a whole .npz archive") from error
+
+
+def _check_images(path: Path, key: str, images: NDArray) -> Pixels:
+    where, accepted = f"data.path: {key!r} in {path}", "accepted: uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3)"
+    if images.dtype != np.uint8:
+        raise UserError(f"{where}: found {images.dtype}; {accepted}")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.size == 0:
+        raise UserError(f"{where}: found shape {images.shape}; {accepted}, with at least one image")
+    return images
+
+
+def _check_labels(path: Path, key: str, labels: NDArray, count: int) -> Labels:
+    where, accepted = f"data.path: {key!r} in {path}", f"accepted: integers ({count},), one for each image"
+    if labels.dtype.kind not in "iu":
+        raise UserError(f"{where}: found {labels.dtype}; {accepted}")
+    if labels.shape != (count,):
+        raise UserError(f"{where}: found shape {labels.shape}; {accepted}")
+    smallest, largest = int(labels.min()), int(labels.max())
+    if smallest < 0 or largest >= MAXIMUM_CLASSES:
+        raise UserError(f"{where}: found {smallest} to {largest}; accepted: labels from 0 to {MAXIMUM_CLASSES - 1}")
+    return labels.astype(np.int64)

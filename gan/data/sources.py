@@ -1,0 +1,93 @@
+"""Every source by name: what it offers before anything is read, and the function that reads it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torchvision import datasets
+
+from gan.data import torchvision_sets
+from gan.data.digits import digits, stacked_digits
+from gan.data.image_folder import image_folder
+from gan.data.npz import npz
+from gan.data.recipe import Recipe
+from gan.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What is known of a source without reading it; None where only its files can tell.
+
+    `resolution` is native. `splits` is empty where the path is the split and any name will do. `options` are the
+    keyword arguments of `prepare` that the source takes, `required` those it cannot do without.
+    """
+
+    channels: int | None
+    resolution: int | None
+    has_labels: bool | None
+    num_classes: int | None
+    splits: tuple[str, ...]
+    flip_sensible: bool
+    options: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    downloads: bool = False
+
+    @property
+    def reference_split(self) -> str:
+        """The split to measure against: test where there is one, else the training images themselves."""
+        return "test" if "test" in self.splits else "train"
+
+
+@dataclass(frozen=True)
+class Source:
+    """`recipe(split=, resolution=, **options)`; one that downloads also takes `root`, the folder for its files."""
+
+    info: SourceInfo
+    recipe: Callable[..., Recipe]
+
+
+def source_info(name: str) -> SourceInfo:
+    """The facts of source `name`, without loading it.
+
+    Raises:
+        UserError: there is no such source.
+    """
+    if name not in SOURCES:
+        raise UserError(f"data.source: no source {name!r}{nearest(name, SOURCES)}")
+    return SOURCES[name].info
+
+
+def _download(channels: int, resolution: int | None, classes: int | None, splits: str, flip: bool) -> SourceInfo:
+    labelled = classes is not None
+    return SourceInfo(channels, resolution, labelled, classes, tuple(splits.split()), flip, ("path",), downloads=True)
+
+
+_FOLDER_OPTIONS = ("path", "classes", "images_per_class")
+
+SOURCES: dict[str, Source] = {
+    "digits": Source(SourceInfo(1, 8, True, 10, ("train", "test", "all"), False), digits),
+    "stacked_digits": Source(SourceInfo(3, 8, True, 1000, ("train", "test", "all"), False, ("count",)), stacked_digits),
+    "cifar10": Source(
+        _download(3, 32, 10, "train test", flip=True), partial(torchvision_sets.cifar, dataset=datasets.CIFAR10)
+    ),
+    "cifar100": Source(
+        _download(3, 32, 100, "train test", flip=True), partial(torchvision_sets.cifar, dataset=datasets.CIFAR100)
+    ),
+    "mnist": Source(
+        _download(1, 28, 10, "train test", flip=False), partial(torchvision_sets.mnist, dataset=datasets.MNIST)
+    ),
+    "fashion_mnist": Source(
+        _download(1, 28, 10, "train test", flip=True), partial(torchvision_sets.mnist, dataset=datasets.FashionMNIST)
+    ),
+    "kmnist": Source(
+        _download(1, 28, 10, "train test", flip=False), partial(torchvision_sets.mnist, dataset=datasets.KMNIST)
+    ),
+    "svhn": Source(_download(3, 32, 10, "train extra test", flip=False), torchvision_sets.svhn),
+    "stl10": Source(_download(3, 96, 10, "train test unlabeled", flip=True), torchvision_sets.stl10),
+    "celeba": Source(_download(3, None, None, "train valid test all", flip=True), torchvision_sets.celeba),
+    "lsun": Source(
+        SourceInfo(3, None, True, None, ("train", "val"), True, ("path", "classes"), ("path",)), torchvision_sets.lsun
+    ),
+    "image_folder": Source(SourceInfo(3, None, None, None, (), True, _FOLDER_OPTIONS, ("path",)), image_folder),
+    "npz": Source(SourceInfo(None, None, None, None, (), True, ("path",), ("path",)), npz),
+}

@@ -1,0 +1,247 @@
+"""Every source prepared once, into one memory-mapped uint8 array and its labels, keyed by content."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from gan.data.recipe import Content, Labels, Pixels, Recipe
+from gan.data.sources import SOURCES, SourceInfo, source_info
+from gan.errors import StorageError, UserError
+from gan.files import write_text
+
+FORMAT = 1  # of a prepared directory; a new number prepares everything anew
+IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStore:
+    """Images uint8 (N, H, W, C) with H = W, often memory-mapped; labels int64 (N,) in [0, num_classes), or None.
+
+    `content_hash` is the SHA-256 of shape, pixels and labels: two stores with the same hash hold the same data.
+    """
+
+    images: Pixels
+    labels: Labels | None
+    class_names: tuple[str, ...]
+    content_hash: str
+    source: str
+    split: str
+
+    @property
+    def num_images(self) -> int:
+        return len(self.images)
+
+    @property
+    def resolution(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[3]
+
+    @property
+    def num_classes(self) -> int:
+        """0 when there are no labels."""
+        return len(self.class_names) if self.has_labels else 0
+
+    @property
+    def has_labels(self) -> bool:
+        return self.labels is not None
+
+
+def prepare(
+    source: str,
+    *,
+    split: str = "train",
+    resolution: int = 32,
+    path: str | Path | None = None,
+    root: str | Path = "outputs/data",
+    classes: int | Sequence[str] | None = None,
+    images_per_class: int | None = None,
+    count: int | None = None,
+) -> ImageStore:
+    """Open the images of `source`, preparing them first unless `root` already has them whole.
+
+    They lie in `root/<source>-<split>-<key>/`, where the key follows the options and the files they are made from.
+    Several processes may ask at once: one prepares, the others wait for it.
+
+    Raises:
+        UserError: a `data.<option>` that is unknown, missing, not taken by the source, or names unusable files.
+        StorageError: `root` cannot be written.
+    """
+    info = source_info(source)
+    options = {"path": path, "classes": classes, "images_per_class": images_per_class, "count": count}
+    given: dict[str, object] = {name: value for name, value in options.items() if value is not None}
+    _check_options(source, info, given, split, resolution)
+    root = Path(root)
+    if path is not None:
+        given["path"] = _existing(Path(path).expanduser())
+    if info.downloads:
+        given["root"] = root / "torchvision"
+    recipe = SOURCES[source].recipe(split=split, resolution=resolution, **given)
+    directory = root / f"{source}-{split}-{_key(source, split, resolution, recipe)}"
+    return _open(directory) or _prepare_once(directory, recipe, source, split)  # opening needs no right to write
+
+
+def _prepare_once(directory: Path, recipe: Recipe, source: str, split: str) -> ImageStore:
+    with _locked(directory.with_name(f".{source}.lock")) as alone:  # per source: its splits share their downloads
+        if _open(directory) is None:  # nobody prepared it while this process waited
+            if alone:
+                _sweep(directory)
+            _install(directory, lambda unfinished: _write(unfinished, recipe.read(), source, split))
+    store = _open(directory)
+    if store is None:
+        raise StorageError(f"cannot read back {directory}, which was just written")
+    return store
+
+
+def _check_options(source: str, info: SourceInfo, given: dict[str, object], split: str, resolution: int) -> None:
+    for name in given:
+        if name not in info.options:
+            accepted = ", ".join(f"data.{option}" for option in info.options) or "none"
+            raise UserError(f"data.{name}: the source {source} does not take it; accepted: {accepted}")
+    for name in info.required:
+        if name not in given:
+            raise UserError(f"data.{name}: nothing given, but the source {source} needs it")
+    if info.splits and split not in info.splits:
+        raise UserError(f"data.split: {source} has no split {split!r}; accepted: {', '.join(info.splits)}")
+    if not re.fullmatch(r"\w[\w.-]*", split):
+        raise UserError(f"data.split: found {split!r}; accepted: letters, digits, '_', '-' and '.'")
+    if not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 1:
+        raise UserError(f"data.resolution: found {resolution!r}; accepted: an integer of at least 1")
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"data.path: {path} does not exist; accepted: an existing file or folder")
+    return path
+
+
+def _key(source: str, split: str, resolution: int, recipe: Recipe) -> str:
+    identity = json.dumps([FORMAT, source, split, resolution, recipe.identity])
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def _open(directory: Path) -> ImageStore | None:
+    """The store in `directory`, or None when it is missing or damaged in any way that shows without reading it all."""
+    try:
+        meta = json.loads((directory / META).read_text(encoding="utf-8"))
+        if any((directory / name).stat().st_size != size for name, size in meta["bytes"].items()):
+            return None
+        images = np.load(directory / IMAGES, mmap_mode="r", allow_pickle=False)
+        labels = np.load(directory / LABELS, allow_pickle=False) if LABELS in meta["bytes"] else None
+        if meta["format"] != FORMAT or list(images.shape) != meta["shape"] or images.dtype != np.uint8:
+            return None
+        if labels is not None and (labels.shape != images.shape[:1] or labels.dtype != np.int64):
+            return None
+        names = tuple(meta["class_names"])
+        return ImageStore(images, labels, names, meta["content_hash"], meta["source"], meta["split"])
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _write(directory: Path, content: Content, source: str, split: str) -> None:
+    """Write images, labels and, last, the meta file; the hash is taken from the blocks as they pass."""
+    digest = hashlib.sha256(repr(content.shape).encode())
+    written = 0
+    with (directory / IMAGES).open("xb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": content.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in content.blocks:
+            pixels = np.ascontiguousarray(block)
+            if pixels.dtype != np.uint8 or pixels.shape[1:] != content.shape[1:]:
+                raise ValueError(f"block {pixels.dtype} {pixels.shape} among images of shape {content.shape}")
+            file.write(pixels.data)
+            digest.update(pixels.data)
+            written += len(pixels)
+        _sync(file)
+    if written != content.shape[0]:
+        raise ValueError(f"{written} images were read where {content.shape[0]} were announced")
+    if content.labels is not None:
+        digest.update(content.labels.tobytes())
+        with (directory / LABELS).open("xb") as file:
+            np.save(file, content.labels)
+            _sync(file)
+    meta = {
+        "format": FORMAT,
+        "source": source,
+        "split": split,
+        "shape": content.shape,
+        "class_names": content.class_names,
+        "content_hash": digest.hexdigest(),
+        "bytes": {file.name: file.stat().st_size for file in sorted(directory.glob("*.npy"))},
+    }
+    write_text(directory / META, json.dumps(meta, indent=1))
+
+
+def _install(directory: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write a directory beside `directory`, then rename it into place, over whatever was damaged there."""
+    unfinished = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.tmp")
+    replaced = unfinished.with_suffix(".old.tmp")
+    try:
+        with _naming_the_root(directory.parent):
+            unfinished.mkdir()
+            fill(unfinished)
+            if _open(directory) is None:  # another host may have been first where locks are not supported
+                if directory.exists():
+                    directory.rename(replaced)
+                unfinished.rename(directory)
+                _sync_directory(directory.parent)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what a killed preparation of the same images left; only for the holder of the lock."""
+    for leftover in directory.parent.glob(f".{directory.name}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Wait for the lock and hold it; yields False where the file system has no locks and nothing is held."""
+    with _naming_the_root(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            alone = True
+        except OSError:
+            alone = False
+        yield alone
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _naming_the_root(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot prepare images in {root}: {error.strerror or error}") from error
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,84 @@
+"""What a config will cost, before it is run: parameters, arithmetic, memory and time of a step."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from gan.build import ImageFacts, build_discriminator, build_generator
+from gan.config import Config
+from gan.training.precision import resolve_precision
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Parameters are counts, memory bytes, time seconds a generator step."""
+
+    generator_parameters: int
+    discriminator_parameters: int
+    flops_per_step: float
+    memory: float
+    seconds_per_step: float
+
+
+def estimate(config: Config, facts: ImageFacts, device: torch.device) -> Estimate:
+    """Count one step's operations and saved activations on shapes alone, and time one convolution on `device`."""
+    generator = build_generator(config, facts).to("meta")
+    discriminator = build_discriminator(config, facts).to("meta")
+    labels = None if facts.num_classes is None else torch.zeros(2, dtype=torch.int64, device="meta")
+    latents = torch.empty(2, config.generator.latent_dim, device="meta")
+    images = torch.empty(2, facts.channels, facts.resolution, facts.resolution, device="meta")
+    generator_flops, generator_saved = _forward_costs(generator, latents, labels)
+    discriminator_flops, discriminator_saved = _forward_costs(discriminator, images, labels)
+    batch, ratio = config.training.batch_size, config.training.discriminator_steps
+    # A backward pass costs two forward passes, one where the weights' own gradients are not wanted.
+    flops = ratio * batch * (generator_flops + 2 * 3 * discriminator_flops)
+    flops += batch * (3 * generator_flops + 2 * discriminator_flops)
+    precision = resolve_precision(config.training.precision, device)
+    width = 0.5 if precision == "bfloat16" else 1.0
+    saved = max(2 * discriminator_saved, generator_saved + discriminator_saved) * batch * width
+    sizes = (_parameters(generator), _parameters(discriminator))
+    state = 4 * (sizes[0] * 5 + sizes[1] * 4)  # weight, gradient, two Adam moments; the average generator
+    return Estimate(*sizes, flops, state + saved, flops / _convolution_rate(device, precision))
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _forward_costs(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> tuple[float, float]:
+    """Operations and bytes kept for the backward pass, per sample, of a forward pass on meta tensors."""
+    kept: dict[int, int] = {}
+    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = network(inputs, labels)
+    del output
+    return counter.get_total_flops() / len(inputs), sum(kept.values()) / len(inputs)
+
+
+def _convolution_rate(device: torch.device, precision: str) -> float:
+    """Operations a second of a 3×3 convolution and its backward pass, 64 channels, on `device`."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    layout = torch.channels_last
+    weight = torch.randn(64, 64, 3, 3, device=device, dtype=dtype).to(memory_format=layout).requires_grad_()
+    maps = torch.randn(32, 64, 16, 16, device=device, dtype=dtype).to(memory_format=layout).requires_grad_()
+    seconds = min(_time_once(weight, maps, device) for _ in range(3))
+    return 3 * 2 * weight.numel() * 32 * 16 * 16 / seconds
+
+
+def _time_once(weight: Tensor, maps: Tensor, device: torch.device) -> float:
+    start = time.perf_counter()
+    torch.autograd.grad(torch.conv2d(maps, weight, padding=1).sum(), (weight, maps))
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,101 @@
+"""The arithmetic of cascading rejection: one matrix product, one Gram matrix, one unit-triangular solve.
+
+With weight vectors w_1 … w_N and v_1 = v (Shin, Yeo, Ko, arXiv:1911.10979):
+
+    D_i = <v_i, w_i>,    v_{i+1} = v_i − (D_i / ‖p_i‖²) p_i                                          (1)
+
+`sequential` rejects along p_i = w_i. `orthogonal` rejects along what w_i adds to the span of its predecessors,
+p_i = w_i − Σ_{j<i} (<w_i, p_j>/‖p_j‖²) p_j (Gram–Schmidt). `none` rejects nothing. Unrolling (1), all three are
+
+    (I + L) D = W v,    L strictly lower triangular,    L_ij = <w_i, p_j>/‖p_j‖²                      (2)
+
+so no loop over stages and no intermediate v_i is needed. Weights are `(N, F)`, or `(B, N, F)` when each sample has its
+own (conditional heads); arithmetic runs in the dtype of the weights, whatever autocast says.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Rejection = Literal["sequential", "orthogonal", "none"]
+
+
+def cascade_scores(features: Tensor, weights: Tensor, rejection: Rejection = "sequential") -> Tensor:
+    """Scores D of equation (2).
+
+    Args:
+        features: v, `(B, F)`.
+        weights: W, `(N, F)` or `(B, N, F)`.
+        rejection: what each stage removes before the next one looks.
+
+    Returns:
+        `(B, N)` in the dtype of `weights`.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        products = _products(features.to(weights.dtype), weights)  # (B, N)
+        if rejection == "none":
+            return products
+        triangle = unit_triangle(weights, rejection)
+        columns = products.T if weights.dim() == 2 else products.unsqueeze(-1)  # (N, B) or (B, N, 1)
+        solved = torch.linalg.solve_triangular(triangle, columns, upper=False, unitriangular=True)
+        return solved.T if weights.dim() == 2 else solved.squeeze(-1)
+
+
+def cascade_residuals(features: Tensor, weights: Tensor, rejection: Rejection = "sequential") -> Tensor:
+    """The vectors v_1 … v_{N+1} that equation (1) passes from stage to stage; the last is what no stage has seen.
+
+    Args:
+        features: v, `(B, F)`.
+        weights: W, `(N, F)` or `(B, N, F)`.
+
+    Returns:
+        `(B, N + 1, F)`.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features = features.to(weights.dtype)
+        stages = weights.shape[-2]
+        if rejection == "none":
+            return features.unsqueeze(1).expand(-1, stages + 1, -1)
+        scores = cascade_scores(features, weights, rejection)
+        directions = rejected_directions(weights, rejection)
+        coefficients = scores / _squared_norms(directions)  # (B, N)
+        removed = (coefficients.unsqueeze(-1) * directions).cumsum(dim=1)  # (B, N, F)
+        return features.unsqueeze(1) - torch.nn.functional.pad(removed, (0, 0, 1, 0))
+
+
+def rejected_directions(weights: Tensor, rejection: Rejection) -> Tensor:
+    """The directions p_i that the stages remove, in the shape of `weights`."""
+    if rejection != "orthogonal":
+        return weights
+    triangle = unit_triangle(weights, rejection)  # W = (I + L) P
+    return torch.linalg.solve_triangular(triangle, weights, upper=False, unitriangular=True)
+
+
+def unit_triangle(weights: Tensor, rejection: Rejection) -> Tensor:
+    """I + L of equation (2), `(N, N)` or `(B, N, N)`; only its strictly lower part is read by the solve."""
+    gram = weights @ weights.mT
+    diagonal = _clamp(gram.diagonal(dim1=-2, dim2=-1))
+    if rejection == "sequential":
+        return gram.tril(-1) / diagonal.unsqueeze(-2)
+    # W = (I + L) P with orthogonal rows P, so W Wᵀ = (I + L) diag(‖p‖²) (I + L)ᵀ: a Cholesky factor with its columns
+    # divided by its diagonal. The ridge, a few rounding errors wide, keeps parallel weights finite: their ‖p‖ is 0.
+    ridge = 4 * weights.shape[-2] * torch.finfo(weights.dtype).eps * diagonal
+    factor = torch.linalg.cholesky_ex(gram + torch.diag_embed(ridge)).L
+    return factor / factor.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
+
+
+def _products(features: Tensor, weights: Tensor) -> Tensor:
+    """<v, w_i> for every stage, `(B, N)`."""
+    if weights.dim() == 2:
+        return features @ weights.T
+    return (weights @ features.unsqueeze(-1)).squeeze(-1)
+
+
+def _squared_norms(directions: Tensor) -> Tensor:
+    return _clamp(directions.square().sum(-1))
+
+
+def _clamp(squared_norms: Tensor) -> Tensor:
+    """Keep ‖w‖² away from 0, where a direction is undefined and there is nothing to reject."""
+    return squared_norms.clamp_min(torch.finfo(squared_norms.dtype).tiny ** 0.5)

@@ -1,0 +1,79 @@
+"""Adversarial losses, one value a sample and stage: scores `(B, N)` → losses `(B, N)`.
+
+Each is a pair `discriminator_loss(real_scores, fake_scores)`, `generator_loss(fake_scores, real_scores)`; real scores
+are given to the generator's loss for the sake of relativistic losses and ignored by the others. Stage weights and the
+mean over the batch are applied in one place, `weighted_mean`.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Loss(Protocol):
+    """What the training step needs of an adversarial loss."""
+
+    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor: ...
+
+    def generator_loss(self, fake_scores: Tensor, real_scores: Tensor | None = None) -> Tensor: ...
+
+
+class Hinge:
+    """max(0, 1 − D(x)) + max(0, 1 + D(G(z))); G: −D(G(z)) (Lim & Ye 2017; Miyato et al. 2018)."""
+
+    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+        return F.relu(1 - real_scores) + F.relu(1 + fake_scores)
+
+    def generator_loss(self, fake_scores: Tensor, real_scores: Tensor | None = None) -> Tensor:
+        return -fake_scores
+
+
+class NonSaturating:
+    """−log σ(D(x)) − log(1 − σ(D(G(z)))); G: −log σ(D(G(z))) (Goodfellow et al. 2014)."""
+
+    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+        return F.softplus(-real_scores) + F.softplus(fake_scores)
+
+    def generator_loss(self, fake_scores: Tensor, real_scores: Tensor | None = None) -> Tensor:
+        return F.softplus(-fake_scores)
+
+
+class LeastSquares:
+    """½(D(x) − 1)² + ½D(G(z))²; G: ½(D(G(z)) − 1)² (Mao et al. 2017, equation 9)."""
+
+    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+        return ((real_scores - 1).square() + fake_scores.square()) / 2
+
+    def generator_loss(self, fake_scores: Tensor, real_scores: Tensor | None = None) -> Tensor:
+        return (fake_scores - 1).square() / 2
+
+
+class Wasserstein:
+    """D(G(z)) − D(x); G: −D(G(z)) (Arjovsky et al. 2017); the discriminator must be Lipschitz by other means."""
+
+    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+        return fake_scores - real_scores
+
+    def generator_loss(self, fake_scores: Tensor, real_scores: Tensor | None = None) -> Tensor:
+        return -fake_scores
+
+
+def weighted_mean(losses: Tensor, stage_weights: Tensor | None) -> Tensor:
+    """The scalar that is minimised: the mean over the batch and the weighted mean over stages.
+
+    Args:
+        losses: `(B, N)`.
+        stage_weights: `(N,)` summing to 1, or None for a uniform mean.
+    """
+    per_stage = losses.mean(dim=0)
+    return per_stage.mean() if stage_weights is None else torch.dot(per_stage, stage_weights)
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "hinge": Hinge,
+    "non_saturating": NonSaturating,
+    "least_squares": LeastSquares,
+    "wasserstein": Wasserstein,
+}

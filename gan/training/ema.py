@@ -1,0 +1,37 @@
+"""Exponential moving average of a network's weights and buffers."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+class ExponentialMovingAverage:
+    """Keeps `average`, a copy of `network` whose floating-point state follows it slowly.
+
+    average ← d · average + (1 − d) · network, with d = decay, or min(decay, (1 + t)/(10 + t)) at the t-th update with
+    warm-up, so that the initial weights do not linger. Batch-norm statistics are averaged too, counters copied.
+
+    Args:
+        network: what to follow.
+        decay: d in [0, 1).
+        warm_up: whether early updates follow faster.
+    """
+
+    def __init__(self, network: nn.Module, decay: float, warm_up: bool = True) -> None:
+        self.average = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+        self.warm_up = warm_up
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take one step towards `network`."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warm_up else self.decay
+        pairs = list(zip(self.average.state_dict().values(), network.state_dict().values(), strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1 - decay)
+        for mine, theirs in pairs:
+            if not mine.is_floating_point():
+                mine.copy_(theirs)

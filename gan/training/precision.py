@@ -1,0 +1,36 @@
+"""Which arithmetic a device does well."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+
+import torch
+
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` → the first CUDA device where there is one, else the CPU; anything else as torch reads it."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """`auto` → `bfloat16` where the hardware multiplies in it, else `float32`; others as they are.
+
+    A CPU without AVX512-BF16 or AMX emulates bfloat16 convolutions at a tenth of their float32 speed.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
+    return "bfloat16" if native else "float32"
+
+
+def make_autocast(precision: str, device: torch.device) -> Autocast:
+    """A factory of autocast contexts, one for each forward pass."""
+    enabled = precision == "bfloat16"
+    return partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=enabled)

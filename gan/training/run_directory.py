@@ -1,0 +1,84 @@
+"""The directory of one run: its config, its lock, and where everything else lies."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gan.errors import StorageError, UserError
+from gan.files import write_text
+from gan.training.checkpoint import checkpoint_paths
+
+# What may differ when a run goes on: nothing that a step already taken depended on, save the length of a decay.
+CHANGEABLE = ("training.steps", "logging.", "checkpoint.", "evaluation.")
+
+
+class RunDirectory:
+    """Layout of a run: config.yaml, metrics.jsonl, evaluation.json, tensorboard/, samples/, checkpoints/.
+
+    Args:
+        path: the directory; it need not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.checkpoints = self.path / "checkpoints"
+        self.evaluation = self.path / "evaluation.json"
+
+    def newest_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, if any."""
+        paths = checkpoint_paths(self.checkpoints)
+        return paths[-1] if paths else None
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the directory, made if need be, for this process alone.
+
+        Raises:
+            UserError: another process is training in it.
+            StorageError: it cannot be made or written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.path}: {error.strerror or error}") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"--out {self.path}: another process is training in it; choose another") from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def adopt(self, config: Mapping[str, Any], text: str, saved: Mapping[str, Any] | None) -> None:
+        """Write the config of a new run, or check that it is that of the run that goes on here.
+
+        Args:
+            config: of this start.
+            text: the same as YAML, to be saved.
+            saved: what config.yaml holds, or None.
+
+        Raises:
+            UserError: a run of another config is here; the keys that differ are named.
+        """
+        if saved is not None and self.newest_checkpoint() is not None:
+            before, now = _flatten(saved), _flatten(config)
+            changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+            refused = [key for key in changed if not key.startswith(CHANGEABLE)]
+            if refused:
+                listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in refused[:4])
+                raise UserError(f"--out {self.path} holds a run of another config ({listed}); choose another")
+        write_text(self.config, text)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,77 @@
+"""One update of each player, as the papers write them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gan.models.discriminator import Discriminator
+from gan.models.spectral_norm import update_spectral_norms
+from gan.objectives.losses import Loss, weighted_mean
+from gan.training.precision import Autocast
+
+
+@dataclass(frozen=True)
+class Game:
+    """The players and what they play for.
+
+    `stage_weights` `(N,)` sum to 1, or None for a uniform mean; `generator_stages` is how many of the discriminator's
+    scores, from the first, the generator is trained on.
+    """
+
+    generator: nn.Module
+    discriminator: Discriminator
+    generator_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer
+    loss: Loss
+    stage_weights: Tensor | None
+    generator_stages: int
+    autocast: Autocast
+
+
+def discriminator_step(
+    game: Game, real_images: Tensor, real_labels: Tensor | None, latents: Tensor, fake_labels: Tensor | None
+) -> dict[str, Tensor]:
+    """min_D  Σ_i λ_i E[L_D(D_i(x), D_i(G(z)))]; returns the loss and the stages' mean scores, detached."""
+    with game.autocast():
+        with torch.no_grad():
+            fake_images = game.generator(latents, fake_labels)
+        update_spectral_norms(game.discriminator)
+        real_scores, fake_scores = score(game.discriminator, real_images, real_labels, fake_images, fake_labels)
+    loss = weighted_mean(game.loss.discriminator_loss(real_scores, fake_scores), game.stage_weights)
+    minimise(loss, game.discriminator_optimizer)
+    means = {"scores/real": real_scores.detach().mean(0), "scores/fake": fake_scores.detach().mean(0)}
+    return {"loss/discriminator": loss.detach(), **means}
+
+
+def generator_step(game: Game, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+    """min_G  Σ_i λ_i E[L_G(D_i(G(z)))]; returns the loss, detached."""
+    game.discriminator.requires_grad_(False)
+    with game.autocast():
+        fake_scores = game.discriminator(game.generator(latents, labels), labels)
+    losses = game.loss.generator_loss(fake_scores)[:, : game.generator_stages]
+    loss = weighted_mean(losses, game.stage_weights if losses.shape[1] == fake_scores.shape[1] else None)
+    minimise(loss, game.generator_optimizer)
+    game.discriminator.requires_grad_(True)
+    return {"loss/generator": loss.detach()}
+
+
+def score(
+    discriminator: Discriminator,
+    real_images: Tensor,
+    real_labels: Tensor | None,
+    fake_images: Tensor,
+    fake_labels: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Real and fake scores `(B, N)` from one pass over both; it equals two where D normalises no batch."""
+    images = torch.cat([real_images, fake_images.to(real_images.dtype)])
+    labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
+    real_scores, fake_scores = discriminator(images, labels).split([len(real_images), len(fake_images)])
+    return real_scores, fake_scores
+
+
+def minimise(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """One step of `optimizer` down the gradient of `loss`."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()

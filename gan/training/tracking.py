@@ -1,0 +1,106 @@
+"""What a run leaves to look at: scalars in metrics.jsonl and TensorBoard, image grids in both TensorBoard and files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid, save_image
+
+from gan.files import atomic_path, write_text
+
+
+class Averages:
+    """Means of device tensors over a window, read from the device once.
+
+    Values are scalars or, one entry a stage, vectors `(N,)`.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add one observation of each value; nothing waits for the device."""
+        for name, value in values.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, list[float]]:
+        """The means since the last call, one entry a stage; then start anew. Waits for the device."""
+        names = list(self._sums)
+        flat = torch.cat([(self._sums[name] / self._counts[name]).float().reshape(-1) for name in names]).tolist()
+        means: dict[str, list[float]] = {}
+        for name in names:
+            size = self._sums[name].numel()
+            means[name], flat = flat[:size], flat[size:]
+        self._sums, self._counts = {}, {}
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums of a window that has begun."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on in the window that `state` was taken in."""
+        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+
+
+class Tracker:
+    """Writes scalars and grids of one run; after a resume, nothing is missing and nothing is there twice.
+
+    Args:
+        directory: of the run.
+        step: the step the run goes on from; what was logged after it is dropped.
+    """
+
+    def __init__(self, directory: Path, step: int) -> None:
+        self._directory = directory
+        self._metrics = directory / "metrics.jsonl"
+        self._drop_after(step)
+        self._file = self._metrics.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Log named numbers at a step."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def grid(self, step: int, name: str, images: Tensor, columns: int) -> Path:
+        """Log images `(n, C, H, W)` in [−1, 1] as one grid, to TensorBoard and to samples/; returns the file."""
+        grid = make_grid(images.cpu() / 2 + 0.5, nrow=columns, padding=1).clamp(0, 1)
+        self._board.add_image(name, grid, step)
+        path = self._directory / "samples" / f"{name}_{step:08d}.png"
+        with atomic_path(path) as temporary:
+            save_image(grid, temporary, format="png")
+        return path
+
+    def text(self, name: str, text: str) -> None:
+        """Log a text, such as the config."""
+        self._board.add_text(name, f"```yaml\n{text}\n```", 0)
+
+    def close(self) -> None:
+        """Flush and close all files."""
+        self._file.close()
+        self._board.close()
+
+    def _drop_after(self, step: int) -> None:
+        """Drop lines that steps after `step` have written, and a last line that was cut short."""
+        if not self._metrics.exists():
+            return
+        text = self._metrics.read_text(encoding="utf-8")
+        kept = [line for line in text.splitlines(keepends=True) if _is_until(line, step)]
+        if "".join(kept) != text:
+            write_text(self._metrics, "".join(kept))
+
+
+def _is_until(line: str, step: int) -> bool:
+    try:
+        return line.endswith("\n") and json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False

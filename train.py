@@ -1,0 +1,49 @@
+"""Train a GAN: `python train.py CONFIG --set section.key=value`. The same command resumes an interrupted run."""
+
+import sys
+from pathlib import Path
+
+import click
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits" / "sngan_cr.yaml"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("config", type=click.Path(path_type=Path), default=DEFAULT_CONFIG)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key; repeatable.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Short for --set seed=N.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory. [default: outputs/<config>-seed<seed>]")
+@click.option("--dry-run", is_flag=True, help="Print the resolved config and what it will cost, then exit.")
+def main(
+    config: Path, overrides: tuple[str, ...], seed: int | None, device: str, out: Path | None, dry_run: bool
+) -> None:
+    """Train the GAN that CONFIG describes (the embedded digits by default) and score it.
+
+    Everything lands in the run directory; running the same command again resumes, or does nothing when all is done.
+    """
+    # The imports wait until the command line is known to be sound: they take seconds, a typo should not.
+    from gan.config import load_config
+    from gan.errors import UserError
+
+    try:
+        if seed is not None:
+            overrides = (*overrides, f"seed={seed}")
+        resolved = load_config(config, overrides)
+        if out is None:
+            out = Path("outputs") / f"{config.resolve().parent.name}-{config.stem}-seed{resolved.seed}"
+        from gan.launch import describe, launch
+        from gan.training.precision import resolve_device
+
+        if dry_run:
+            click.echo(describe(resolved, resolve_device(device)))
+        else:
+            command = " ".join(["python", *sys.argv])
+            launch(resolved, resolve_device(device), out, resume_command=command)
+    except UserError as error:
+        click.echo(f"train.py: {error}", err=True)
+        sys.exit(error.exit_status)
+
+
+if __name__ == "__main__":
+    main()
