@@ -121,13 +121,16 @@ class CheckpointConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Scoring; the reference is the source's test images where it has them."""
+    """Scoring of the average generator."""
 
     every: NonNegative = 0  # steps; 0: only at the end
     metrics: Annotated[list[Literal["fid", "is", "kid"]], Field(min_length=1)] = ["fid"]
     extractor: str = "efficientnet_lite0"
     weights: str | None = None  # file of the extractor's weights, where it takes one
     samples: Annotated[int, Field(ge=2)] = 5000
+    seed: NonNegative = 0  # of the latents; not the run's, so that runs of different seeds can be compared
+    reference: str = "auto"  # the split to measure against; auto: the test split where there is one
+    reference_path: str | None = None  # file or folder to measure against, for sources that read one
     reference_samples: Annotated[int, Field(ge=2)] | None = None  # null: all
     batch_size: Positive = 50
     at_end: bool = True

@@ -1,12 +1,11 @@
 """A run from its config to its scores: what train.py does once the command line is read."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
 
+from gan.allocator import keep_freed_memory
 from gan.build import (
     build_game,
     build_loader,
@@ -18,8 +17,11 @@ from gan.build import (
 )
 from gan.config import Config, parse_yaml
 from gan.data.loader import real_batch
+from gan.data.store import ImageStore
 from gan.estimates import estimate
-from gan.scoring import Scorer
+from gan.files import write_text
+from gan.metrics.results import format_table
+from gan.scoring import Scorer, save_result
 from gan.training.checkpoint import Checkpoints, read_checkpoint
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.precision import resolve_precision
@@ -52,44 +54,69 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
         NonFiniteError: training diverged.
         StorageError: `out` cannot be written.
     """
+    keep_freed_memory()
     precision = resolve_precision(config.training.precision, device)
     config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
     facts = image_facts(config)
     game = build_game(config, facts, device)
-    scorer = Scorer(config, facts, device)  # fails here, before training, where its weights cannot be had
     store = prepare_images(config)
-
     run = RunDirectory(out)
+    saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config)) if run.config.exists() else None
+    run.require_same(config.model_dump(), saved)
+    scored = config.evaluation.at_end or config.evaluation.every > 0
+    scorer = Scorer(config, facts.num_classes, device) if scored else None  # before training, should weights be missing
+
     with run.claimed():
-        saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config)) if run.config.exists() else None
-        run.adopt(config.model_dump(), config.to_yaml(), saved)
+        write_text(run.config, config.to_yaml())
         newest = run.newest_checkpoint()
         state = read_checkpoint(newest) if newest else None
-        tracker = Tracker(out, step=state["step"] if state else -1)
         trainer = Trainer(
             game=game,
             ema=ExponentialMovingAverage(game.generator, config.ema.decay, config.ema.warm_up),
             batches=build_loader(config, store, device),
             streams=build_streams(config, facts, device),
             schedule=build_schedule(config),
-            tracker=tracker,
+            tracker=Tracker(out, step=state["step"] if state else -1),
             checkpoints=Checkpoints(run.checkpoints, config.checkpoint.keep),
             preview=build_preview(config, facts),
-            evaluate=lambda generator: scorer.score(generator, "ema").metrics,
+            evaluate=lambda generator: scorer.score(generator, "ema").metrics if scorer else {},
         )
+        where = f"{out} on {device} in {precision}"
         if state is None:
-            count = min(config.logging.sample_count, store.num_images)
-            tracker.text("config", config.to_yaml())
-            tracker.grid(0, "real", real_batch(store, count, config.seed)[0], trainer.preview.columns)
-            click.echo(f"training {out} on {device} in {precision}", err=True)
+            _show_start(trainer, config, store)
+            click.echo(f"training {where}", err=True)
         else:
             trainer.load_state_dict(state)
-            click.echo(f"resuming {out} at step {trainer.step} on {device} in {precision}", err=True)
-        finished = trainer.train()
-        if not finished:
-            tracker.close()
-            click.echo(f"stopped and saved at step {trainer.step}; to go on: {resume_command}", err=True)
-            return
-        if config.evaluation.at_end:
-            result = scorer.score(trainer.ema.average, "ema")
-            ...
+            click.echo(f"resuming {where} at step {trainer.step}", err=True)
+        try:
+            if trainer.train():
+                click.echo(_finish(trainer, config, run, scorer))
+            else:
+                click.echo(f"stopped and saved at step {trainer.step}; to go on: {resume_command}", err=True)
+        finally:
+            trainer.tracker.close()
+
+
+def _show_start(trainer: Trainer, config: Config, store: ImageStore) -> None:
+    """Log the config and what real images look like."""
+    count = min(config.logging.sample_count, store.num_images)
+    trainer.tracker.text("config", config.to_yaml())
+    trainer.tracker.grid(0, "real", real_batch(store, count, config.seed)[0], trainer.preview.columns)
+
+
+def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer | None) -> str:
+    """Score the finished run, unless that is done already; returns what to tell its user."""
+    table = "not scored: evaluation.at_end is false"
+    if config.evaluation.at_end and scorer is not None:
+        result = scorer.score(trainer.ema.average, "ema")
+        save_result(run.evaluations, trainer.step, result)
+        named = {f"evaluation/{name}": value for name, value in result.metrics.items()}
+        trainer.tracker.scalars(trainer.step, named)
+        table = format_table({str(run.path): result})
+    minutes = trainer.elapsed / 60
+    return (
+        f"{table}\n\n"
+        f"run            {run.path} ({trainer.step} steps, {minutes:.1f} minutes of training)\n"
+        f"sample grid    {run.path / 'samples' / f'samples_{trainer.step:08d}.png'}\n"
+        f"TensorBoard    tensorboard --logdir {run.path / 'tensorboard'}"
+    )

@@ -18,6 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gan.models.precision import without_autocast
+
 Rejection = Literal["sequential", "orthogonal", "none"]
 
 
@@ -32,7 +34,7 @@ def cascade_scores(features: Tensor, weights: Tensor, rejection: Rejection = "se
     Returns:
         `(B, N)` in the dtype of `weights`.
     """
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features):
         products = _products(features.to(weights.dtype), weights)  # (B, N)
         if rejection == "none":
             return products
@@ -52,7 +54,7 @@ def cascade_residuals(features: Tensor, weights: Tensor, rejection: Rejection = 
     Returns:
         `(B, N + 1, F)`.
     """
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features):
         features = features.to(weights.dtype)
         stages = weights.shape[-2]
         if rejection == "none":

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from gan.models.cascade import Rejection, cascade_residuals, cascade_scores
 from gan.models.layers import Embedding, Linear
+from gan.models.precision import without_autocast
 
 
 class Head(nn.Module):
@@ -34,7 +35,7 @@ class LinearHead(Head):
         self.linear = Linear(in_features, 1, bias=bias, spectral_norm=spectral_norm)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features):
             return self.linear(features.to(self.linear.weight.dtype))
 
 
@@ -56,7 +57,7 @@ class ProjectionHead(Head):
         self.embedding = Embedding(num_classes, in_features, spectral_norm=spectral_norm)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
+        with without_autocast(features):
             features = features.to(self.linear.weight.dtype)
             projection = (features * self.embedding(labels)).sum(dim=1, keepdim=True)
             return self.linear(features) + projection

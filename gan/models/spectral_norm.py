@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from gan.models.precision import without_autocast
+
 
 class SpectralNorm(nn.Module):
     """The singular vectors of one weight, seen as a matrix `(out, in · kernel)`; calling it returns weight / σ."""
@@ -24,7 +26,7 @@ class SpectralNorm(nn.Module):
         self.update(weight, warm_up)
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight):
             sigma = torch.dot(self.u, torch.mv(weight.flatten(1), self.v))
             return weight / sigma
 

@@ -1,6 +1,5 @@
 """Checkpoints: whole files named by step, the newest kept; plain tensors and numbers, so nothing read is executed."""
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -62,9 +61,10 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     """
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if isinstance(error, OSError) else "damaged, or not a checkpoint"
-        raise UserError(f"checkpoint {path}: {reason}") from error
+    except OSError as error:
+        raise UserError(f"checkpoint {path}: {error.strerror or error}") from error
+    except Exception as error:  # damaged bytes make the unpickler fail in any way it can
+        raise UserError(f"checkpoint {path}: damaged, or not a checkpoint") from error
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:
         raise UserError(f"checkpoint {path}: format {found} found, {FORMAT} accepted")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from gan.errors import StorageError, UserError
-from gan.files import write_text
 from gan.training.checkpoint import checkpoint_paths
 
 # What may differ when a run goes on: nothing that a step already taken depended on, save the length of a decay.
@@ -16,7 +15,7 @@ CHANGEABLE = ("training.steps", "logging.", "checkpoint.", "evaluation.")
 
 
 class RunDirectory:
-    """Layout of a run: config.yaml, metrics.jsonl, evaluation.json, tensorboard/, samples/, checkpoints/.
+    """Layout of a run: config.yaml, metrics.jsonl, evaluations/, tensorboard/, samples/, checkpoints/.
 
     Args:
         path: the directory; it need not exist.
@@ -26,7 +25,7 @@ class RunDirectory:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.checkpoints = self.path / "checkpoints"
-        self.evaluation = self.path / "evaluation.json"
+        self.evaluations = self.path / "evaluations"
 
     def newest_checkpoint(self) -> Path | None:
         """The checkpoint to go on from, if any."""
@@ -55,25 +54,24 @@ class RunDirectory:
         finally:
             os.close(descriptor)
 
-    def adopt(self, config: Mapping[str, Any], text: str, saved: Mapping[str, Any] | None) -> None:
-        """Write the config of a new run, or check that it is that of the run that goes on here.
+    def require_same(self, config: Mapping[str, Any], saved: Mapping[str, Any] | None) -> None:
+        """Check that a run that goes on here does so with the config it began with.
 
         Args:
             config: of this start.
-            text: the same as YAML, to be saved.
             saved: what config.yaml holds, or None.
 
         Raises:
             UserError: a run of another config is here; the keys that differ are named.
         """
-        if saved is not None and self.newest_checkpoint() is not None:
-            before, now = _flatten(saved), _flatten(config)
-            changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-            refused = [key for key in changed if not key.startswith(CHANGEABLE)]
-            if refused:
-                listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in refused[:4])
-                raise UserError(f"--out {self.path} holds a run of another config ({listed}); choose another")
-        write_text(self.config, text)
+        if saved is None or self.newest_checkpoint() is None:
+            return
+        before, now = _flatten(saved), _flatten(config)
+        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        refused = [key for key in changed if not key.startswith(CHANGEABLE)]
+        if refused:
+            listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in refused[:4])
+            raise UserError(f"--out {self.path} holds a run of another config ({listed}); choose another")
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

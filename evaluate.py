@@ -1,0 +1,47 @@
+"""Score a trained generator: `python evaluate.py checkpoint outputs/<run>`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Measure generators; every number carries the protocol it was measured by."""
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--step", type=click.IntRange(min=0), help="Which checkpoint. [default: the newest]")
+@click.option("--raw", is_flag=True, help="Score the raw generator instead of its moving average.")
+@click.option("--extractor", help="inception or efficientnet_lite0. [default: the config's]")
+@click.option("--weights", help="File of the extractor's weights, where they cannot be downloaded.")
+@click.option("--metrics", help="Of fid, is, kid; separated by commas. [default: the config's]")
+@click.option("--samples", type=click.IntRange(min=2), help="How many images to generate. [default: the config's]")
+@click.option("--reference", help="Split to measure against. [default: the config's]")
+@click.option("--reference-path", help="File or folder to measure against. [default: the config's]")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the latents. [default: the config's]")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images at a time. [default: the config's]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
+def checkpoint(run: Path, step: int | None, raw: bool, device: str, as_json: bool, **settings: Any) -> None:
+    """Score a checkpoint of RUN against real images, with its config's protocol unless told otherwise.
+
+    The result is printed and saved with its protocol in RUN/evaluations.
+    """
+    from gan.errors import UserError
+    from gan.score_run import score_run
+
+    settings["metrics"] = settings["metrics"].split(",") if settings["metrics"] else None
+    chosen = {name: value for name, value in settings.items() if value is not None}
+    try:
+        click.echo(score_run(run, step, "raw" if raw else "ema", device, chosen, as_json))
+    except UserError as error:
+        click.echo(f"evaluate.py: {error}", err=True)
+        sys.exit(error.exit_status)
+
+
+if __name__ == "__main__":
+    main()

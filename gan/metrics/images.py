@@ -1,0 +1,73 @@
+"""Which images can be scored, and the one rule by which generated values become pixels."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan.errors import NonFiniteError, UserError
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images as an image file would hold them: uint8 stays, float x in [−1, 1] becomes round((x + 1) · 127.5).
+
+    Rounding is to nearest (halves to even), in float32; values beyond [−1, 1] are clipped.
+
+    Raises:
+        NonFiniteError: NaN or infinity.
+        ValueError: another type.
+    """
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise ValueError(f"expected images of uint8 or float, got {images.dtype}")
+    if not images.isfinite().all():
+        raise NonFiniteError("the generated images hold NaN or infinity")
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def array_sampler(images: np.ndarray) -> Callable[[int], Tensor]:
+    """A `sample` that hands out uint8 images `(N, H, W, C)` in order as `(n, C, H, W)`, once."""
+    position = 0
+
+    def sample(count: int) -> Tensor:
+        nonlocal position
+        # a copy, because a memory map may be read-only, which tensors cannot be
+        batch = torch.from_numpy(np.array(images[position : position + count]))
+        position += count
+        return batch.permute(0, 3, 1, 2)
+
+    return sample
+
+
+def of_size(sample: Callable[[int], Tensor], height_width: tuple[int, ...]) -> Callable[[int], Tensor]:
+    """`sample`, refusing images of another size: resizing them silently would change the protocol.
+
+    Raises (when called):
+        UserError: the size is not `height_width`.
+        ValueError: not `(n, C, H, W)`.
+    """
+
+    def checked(count: int) -> Tensor:
+        images = sample(count)
+        if images.ndim != 4:
+            raise ValueError(f"expected images (n, C, H, W), got {tuple(images.shape)}")
+        if tuple(images.shape[2:]) != height_width:
+            size, reference_size = ("×".join(map(str, s)) for s in (images.shape[2:], height_width))
+            raise UserError(f"images are {size}, the reference is {reference_size}: bring them to one size first")
+        return images
+
+    return checked
+
+
+def check_images(images: np.ndarray) -> None:
+    """Refuse anything but at least 2 uint8 images `(N, H, W, 1 or 3)`.
+
+    Raises:
+        UserError: with what was found.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise UserError(f"expected uint8 images (N, H, W, 1 or 3), got {images.dtype} {images.shape}")
+    if len(images) < 2:
+        raise UserError(f"an evaluation needs at least 2 images, got {len(images)}")

@@ -1,0 +1,104 @@
+"""Statistics of the real images, and their cache on disk: a file is used only for exactly what it was computed from."""
+
+import hashlib
+import json
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan.errors import StorageError
+from gan.files import atomic_path
+from gan.metrics.extractors import ExtractorIdentity
+from gan.metrics.protocol import ReferenceIdentity
+
+FORMAT = 1  # raise it whenever the file's content or the way it is computed changes
+
+
+@dataclass(frozen=True)
+class ReferenceStatistics:
+    """What generated images are compared with.
+
+    mean `(D,)` and covariance `(D, D)` are float64; features `(K, D)` float32 are those that the kernel distance draws
+    from, None when they were not asked for. All are on the CPU.
+    """
+
+    identity: ReferenceIdentity
+    extractor: ExtractorIdentity
+    layer: str
+    mean: Tensor
+    covariance: Tensor
+    features: Tensor | None
+
+
+def content_hash(images: np.ndarray) -> str:
+    """SHA-256 over the shape and bytes of uint8 images `(N, H, W, C)`, read in pieces: 64 hex digits."""
+    digest = hashlib.sha256(f"{images.dtype} {images.shape}\n".encode())
+    for start in range(0, len(images), 1024):
+        digest.update(np.ascontiguousarray(images[start : start + 1024]).data)
+    return digest.hexdigest()
+
+
+def kept_rows(count: int, limit: int, seed: int) -> np.ndarray:
+    """Which of `count` rows of features are kept, as `(count,)` bool: all, or `limit` of them drawn by `seed`."""
+    kept = np.ones(count, dtype=bool)
+    if count > limit:
+        kept[:] = False
+        kept[np.random.RandomState(seed).choice(count, limit, replace=False)] = True
+    return kept
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """Everything that the statistics depend on."""
+
+    identity: ReferenceIdentity
+    extractor: ExtractorIdentity
+    layer: str
+    features_limit: int
+    seed: int
+    format: int = FORMAT
+
+    def text(self) -> str:
+        """As canonical JSON. The name and split of the set are left out: they are labels, its content is its hash."""
+        values = asdict(self)
+        del values["identity"]["name"], values["identity"]["split"]
+        return json.dumps(values, sort_keys=True)
+
+    def path(self, directory: Path) -> Path:
+        """Where these statistics are cached."""
+        return directory / f"reference-{hashlib.sha256(self.text().encode()).hexdigest()[:24]}.npz"
+
+
+def load(directory: Path, key: CacheKey, with_features: bool) -> ReferenceStatistics | None:
+    """The cached statistics; None when there are none, when they are damaged, or lack the features wanted."""
+    try:
+        # the archive's checksums are verified as its members are read; pickles are refused
+        with key.path(directory).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            if str(archive["key"]) != key.text():
+                return None
+            mean, covariance = torch.from_numpy(archive["mean"]), torch.from_numpy(archive["covariance"])
+            features = torch.from_numpy(archive["features"]) if with_features else None
+    except Exception:  # a damaged archive raises almost anything, and every failure to read has one cure: recompute
+        return None
+    dimensions = len(mean)
+    if mean.dtype != torch.float64 or covariance.shape != (dimensions, dimensions):
+        return None
+    if features is not None and features.shape != (min(key.identity.count, key.features_limit), dimensions):
+        return None
+    return ReferenceStatistics(key.identity, key.extractor, key.layer, mean, covariance, features)
+
+
+def save(directory: Path, key: CacheKey, statistics: ReferenceStatistics) -> None:
+    """Write the statistics whole or not at all; a cache that cannot be written costs a warning, not the evaluation."""
+    arrays = {"mean": statistics.mean.numpy(), "covariance": statistics.covariance.numpy()}
+    if statistics.features is not None:
+        arrays["features"] = statistics.features.numpy()
+    try:
+        with atomic_path(key.path(directory)) as temporary, temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, key=np.array(key.text()), **arrays)
+    except StorageError as error:
+        warnings.warn(f"reference statistics are not cached: {error}", stacklevel=2)

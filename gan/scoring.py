@@ -1,0 +1,133 @@
+"""Scores of a generator by the protocol its config asks for."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gan.build import prepare_images
+from gan.config import Config
+from gan.data.sources import source_info
+from gan.data.store import ImageStore
+from gan.errors import UserError
+from gan.files import write_text
+from gan.metrics.evaluator import Evaluator
+from gan.metrics.extractors import build_extractor
+from gan.metrics.results import Result
+from gan.models.sampling import LatentStream, generate
+from gan.seeds import seeded_generator
+from gan.training.precision import make_autocast, resolve_precision
+
+_SIBLINGS = ("test", "val", "valid", "validation")  # of a file or folder named after its training split
+
+
+@dataclass
+class Scorer:
+    """Scores generators of one config; its extractor and reference are read once.
+
+    Args:
+        config: the run's.
+        num_classes: of the labels that the generators take, or None.
+        device: where images are generated and scored.
+        progress: show a bar.
+
+    Raises:
+        UserError: the extractor's weights cannot be had, or the reference images.
+    """
+
+    config: Config
+    num_classes: int | None
+    device: torch.device
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        section = self.config.evaluation
+        self._evaluator = Evaluator(
+            build_extractor(section.extractor, weights=section.weights, device=self.device),
+            self.device,
+            section.metrics,
+            section.batch_size,
+            self.progress,
+        )
+        store = reference_images(self.config)
+        images = evenly(store.images, section.reference_samples)
+        self._reference = self._evaluator.reference(
+            images,
+            name=store.source,
+            split=store.split,
+            content=store.content_hash if len(images) == store.num_images else None,
+            cache_dir=Path(self.config.data.root) / "reference",
+        )
+
+    def score(self, generator: nn.Module, weights: str) -> Result:
+        """Score `generator`, which is left as it was, as are all random states; `weights` says whose: ema or raw."""
+        section = self.config.evaluation
+        return self._evaluator.evaluate(
+            self._sampler(generator),
+            section.samples,
+            self._reference,
+            seed=section.seed,
+            weights=weights,
+            label_sampling="none" if self.num_classes is None else "uniform",
+        )
+
+    def _sampler(self, generator: nn.Module) -> Callable[[int], Tensor]:
+        random = seeded_generator(self.config.evaluation.seed, "evaluation")
+        stream = LatentStream(self.config.generator.latent_dim, self.num_classes, random)
+        precision = resolve_precision(self.config.training.precision, self.device)
+        autocast = make_autocast(precision, self.device)
+        return lambda count: generate(generator, *stream.next(count), autocast)
+
+
+def reference_images(config: Config) -> ImageStore:
+    """The images to measure against: `evaluation.reference_path`, or the split `evaluation.reference`.
+
+    `auto` is the source's test split; of a file or folder, the one beside it that is named test or val where it is
+    named train; where there is none, the training images.
+    """
+    data, section = config.data, config.evaluation
+    split = section.reference
+    path = None if section.reference_path is None else Path(section.reference_path)
+    if path is None and split == "auto":
+        if data.path is not None and not source_info(data.source).splits:
+            path = _sibling(Path(data.path))
+        else:
+            split = source_info(data.source).reference_split
+    if path is not None:
+        if data.path is None:
+            raise UserError(f"evaluation.reference_path: {path} found, but data.source {data.source} reads no path")
+        split = path.stem if split == "auto" else split
+        data = data.model_copy(update={"path": str(path), "images_per_class": None})
+    elif split == "auto":
+        split = data.split
+    return prepare_images(config.model_copy(update={"data": data}), split)
+
+
+def _sibling(path: Path) -> Path | None:
+    """`…/cifar10_train.npz` → `…/cifar10_test.npz`, `…/train` → `…/val`, whichever exists."""
+    if "train" not in path.name:
+        return None
+    candidates = (path.with_name(path.name.replace("train", name)) for name in _SIBLINGS)
+    return next((candidate for candidate in candidates if candidate.exists()), None)
+
+
+def evenly(images: np.ndarray, count: int | None) -> np.ndarray:
+    """`count` images at even distances, so that sorted classes are all there; all of them when None."""
+    if count is None or count >= len(images):
+        return images
+    return images[np.arange(count) * len(images) // count]
+
+
+def save_result(directory: Path, step: int, result: Result) -> Path:
+    """Write a result with its protocol to `directory`, named by step and protocol; returns the file."""
+    protocol = result.protocol
+    name = f"step_{step:08d}_{protocol.weights}_{protocol.extractor}_{protocol.generated_count}.json"
+    path = directory / name.replace(" ", "_").replace(",", "")
+    content: dict[str, Any] = {"step": step, **result.to_dict()}
+    write_text(path, json.dumps(content, indent=2) + "\n")
+    return path

@@ -1,0 +1,448 @@
+"""Extractors, the evaluator's one pass, its cache, and end-to-end parity with torch-fidelity."""
+
+import numpy as np
+import pytest
+import torch
+import torch_fidelity
+from torch import nn
+from torch.utils.data import Dataset
+from torch_fidelity import feature_extractor_inceptionv3 as inception_module
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from gan.errors import NonFiniteError, StorageError, UserError
+from gan.metrics import evaluator as evaluator_module
+from gan.metrics import reference as reference_module
+from gan.metrics.evaluator import Evaluator
+from gan.metrics.extractors import (
+    EXTRACTORS,
+    EfficientNetLite0Extractor,
+    InceptionExtractor,
+    build_extractor,
+    check_available,
+    extract,
+    identify,
+    register,
+)
+from gan.metrics.images import array_sampler, to_uint8
+from gan.metrics.protocol import differences
+from gan.metrics.results import label
+
+
+class Projection(FeatureExtractorBase):
+    """A linear extractor, so small that a pass takes milliseconds."""
+
+    def __init__(self, layers=("features", "logits"), seed=0):
+        super().__init__("projection", list(layers))
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(16, 3 * 8 * 8, generator=generator) / 2000)
+        self.requests = []
+
+    def forward(self, images):
+        self.requests.append(len(images))
+        features = images.float().flatten(1) @ self.weight.T
+        outputs = {"features": features, "logits": features[:, :5] * 3}
+        return tuple(outputs[layer] for layer in self.features_list)
+
+    @staticmethod
+    def get_provided_features_list():
+        return "features", "logits"
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric):
+        return "logits" if metric == "isc" else "features"
+
+
+def pixels(count, seed, channels=3, size=8, low=0, high=256):
+    return np.random.RandomState(seed).randint(low, high, (count, size, size, channels), dtype=np.uint8)
+
+
+def build(extractor=None, **options):
+    return Evaluator(extractor or Projection(), progress=False, **{"batch_size": 16, **options})
+
+
+def score(evaluator, images, reference):
+    return evaluator.evaluate_images(images, reference)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The networks are small: threads would spend their time waiting for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def efficientnet():
+    return build_extractor("efficientnet_lite0")
+
+
+# --------------------------------------------------------------------------------------------------------- the one pass
+
+
+class Images(Dataset):
+    def __init__(self, images):
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+def torch_fidelity_scores(real, fake, **options):
+    return torch_fidelity.calculate_metrics(
+        input1=Images(fake), input2=Images(real), fid=True, isc=True, kid=True, cuda=False, cache=False, verbose=False,
+        save_cpu_ram=True, kid_subset_size=min(len(real), len(fake)), batch_size=16, **options,
+    )  # fmt: skip
+
+
+def assert_equal_scores(ours, theirs, rel):
+    names = {"frechet_distance": "frechet_inception_distance", "inception_score_mean": "inception_score_mean"}
+    names |= {"inception_score_std": "inception_score_std", "kernel_distance_mean": "kernel_inception_distance_mean"}
+    for name, their_name in names.items():
+        assert ours[name] == pytest.approx(theirs[their_name], rel=rel, abs=1e-7), name
+
+
+def test_an_identical_set_has_distance_zero_and_every_metric_comes_from_one_pass():
+    extractor = Projection()
+    evaluator = build(extractor)
+    images = pixels(50, 0)
+    reference = evaluator.reference(images, name="noise", split="train")
+    result = score(evaluator, images, reference)
+    assert extractor.requests == [16, 16, 16, 2] * 2  # one pass each, one batch size but for the last
+    assert result.metrics["frechet_distance"] == pytest.approx(0, abs=1e-5)
+    assert list(result.metrics) == [
+        "frechet_distance",
+        "inception_score_mean",
+        "inception_score_std",
+        "kernel_distance_mean",
+        "kernel_distance_std",
+    ]
+    assert result.seconds > 0 and result.images_per_second == pytest.approx(50 / result.seconds)
+    protocol = result.protocol
+    assert (protocol.generated_count, protocol.kernel_subset_size, protocol.inception_splits) == (50, 50, 10)
+    assert protocol.reference.image_shape == (3, 8, 8)
+    assert label("fid", protocol) == "FD (projection)"
+
+
+def test_generated_floats_score_as_the_pixels_they_become():
+    images = pixels(40, 22)
+    evaluator = build()
+    reference = evaluator.reference(pixels(40, 23), name="noise", split="train")
+    given = array_sampler(images)
+    with_gradients = torch.ones((), requires_grad=True)
+    result = evaluator.evaluate(
+        lambda count: (given(count).float() / 127.5 - 1) * with_gradients,
+        40,
+        reference,
+        seed=7,
+        weights="ema",
+        label_sampling="uniform",
+    )
+    expected = score(evaluator, images, reference)
+    assert result.metrics == expected.metrics
+    assert differences(result.protocol, expected.protocol) == ["seed", "weights", "batch_norm", "label_sampling"]
+
+
+def test_one_metric_has_the_protocol_of_all():
+    images = pixels(30, 1)
+    results = []
+    for metrics in (("fid",), ("fid", "is", "kid")):
+        evaluator = build(metrics=metrics)
+        results.append(score(evaluator, images, evaluator.reference(images, name="noise", split="train")))
+    assert results[0].protocol == results[1].protocol
+    assert list(results[0].metrics) == ["frechet_distance"]
+
+
+def test_batch_size_does_not_change_scores():
+    real, fake = pixels(40, 2), pixels(40, 3, high=200)
+    scores = []
+    for batch_size in (7, 40):
+        evaluator = build(batch_size=batch_size)
+        scores.append(score(evaluator, fake, evaluator.reference(real, name="noise", split="train")).metrics)
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+
+def test_one_channel_is_repeated_to_three():
+    grey = pixels(20, 4, channels=1)
+    evaluator = build()
+    one = evaluator.reference(grey, name="grey", split="train")
+    three = evaluator.reference(grey.repeat(3, axis=3), name="grey", split="train")
+    assert torch.equal(one.mean, three.mean)
+    result = evaluator.evaluate(array_sampler(grey), 20, three, seed=None, weights="images", label_sampling="none")
+    assert result.metrics["frechet_distance"] == pytest.approx(0, abs=1e-5)
+
+
+def test_evaluation_leaves_global_random_state_alone(efficientnet):
+    torch.manual_seed(1)
+    np.random.seed(1)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()
+    build_extractor("efficientnet_lite0")
+    evaluator = build()
+    score(evaluator, pixels(20, 5), evaluator.reference(pixels(20, 6), name="noise", split="train"))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state[1]) and np.random.get_state()[2] == numpy_state[2]
+
+
+def test_autocast_and_reduced_precision_do_not_reach_the_features():
+    extractor, images = Projection(), torch.from_numpy(pixels(8, 7)).permute(0, 3, 1, 2)
+    expected = extract(extractor, images)["features"]
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            features = extract(extractor, images)["features"]
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(features, expected)
+
+
+def test_float_images_are_rounded_to_pixels():
+    values = torch.tensor([-1.0, -2.0, 1.0, 3.0, 0.0, -1 + 1.4 / 127.5, -1 + 1.6 / 127.5])
+    assert to_uint8(values).tolist() == [0, 0, 255, 255, 128, 1, 2]
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(every.float() / 127.5 - 1), every)
+    assert to_uint8(every) is every
+    with pytest.raises(NonFiniteError):
+        to_uint8(torch.tensor([float("nan")]))
+    with pytest.raises(ValueError, match="int64"):
+        to_uint8(torch.tensor([1]))
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+
+def test_user_errors():
+    evaluator = build()
+    reference = evaluator.reference(pixels(12, 8), name="noise", split="train")
+    with pytest.raises(UserError, match="did you mean 'fid'"):
+        build(metrics=("fidd",))
+    with pytest.raises(UserError, match="layer 'logits'"):
+        build(Projection(layers=["features"]))
+    with pytest.raises(UserError, match="at least 2 images, got 1"):
+        evaluator.reference(pixels(1, 8), name="noise", split="train")
+    with pytest.raises(UserError, match="uint8 images"):
+        evaluator.reference(pixels(4, 8).astype(np.float32), name="noise", split="train")
+    with pytest.raises(UserError, match="at least 2 images, got 1"):
+        score(evaluator, pixels(1, 8), reference)
+    with pytest.raises(UserError, match="images are 9×9, the reference is 8×8"):
+        score(evaluator, pixels(4, 8, size=9), reference)
+    with pytest.raises(ValueError, match="asked for 16 images, got 12"):
+        evaluator.evaluate(array_sampler(pixels(12, 8)), 20, reference, seed=0, weights="ema", label_sampling="none")
+    with pytest.raises(UserError, match="no extractor 'inceptoin'; did you mean 'inception'"):
+        build_extractor("inceptoin")
+
+
+def test_a_reference_of_another_extractor_or_without_features_is_refused():
+    images = pixels(12, 9)
+    with pytest.raises(UserError, match="measured with extractor 'projection'"):
+        score(build(Projection(seed=1)), images, build().reference(images, name="noise", split="train"))
+    without = build(metrics=("fid",)).reference(images, name="noise", split="train")
+    assert without.features is None
+    with pytest.raises(UserError, match="kid needs 12 reference features"):
+        score(build(), images, without)
+
+
+def test_non_finite_features_name_the_extractor():
+    extractor = Projection()
+    with torch.no_grad():
+        extractor.weight[0, 0] = float("inf")
+    with pytest.raises(NonFiniteError, match="'projection' gave non-finite features"):
+        build(extractor).reference(pixels(4, 10), name="noise", split="train")
+
+
+def test_reference_features_are_drawn_when_there_are_too_many():
+    images = pixels(60, 11)
+    full, limited = build(), build(reference_features=25)
+    everything = full.reference(images, name="noise", split="train").features
+    drawn = limited.reference(images, name="noise", split="train")
+    rows = reference_module.kept_rows(60, 25, evaluator_module.METRIC_SEED)
+    assert rows.sum() == 25 and np.flatnonzero(rows).tolist() != list(range(25))
+    torch.testing.assert_close(drawn.features, everything[torch.from_numpy(rows)])
+    protocol = score(limited, images, drawn).protocol
+    assert (protocol.kernel_reference_count, protocol.kernel_subset_size) == (25, 25)
+
+
+# ---------------------------------------------------------------------------------------------------------------- cache
+
+
+def passes(tmp_path, images, extractor=None, **options):
+    """How many batches were extracted for a reference, and the reference."""
+    extractor = extractor or Projection()
+    reference = build(extractor, **options).reference(images, name="noise", split="train", cache_dir=tmp_path)
+    return len(extractor.requests), reference
+
+
+def test_cache_is_used_for_exactly_the_same(tmp_path):
+    images = pixels(20, 12)
+    assert passes(tmp_path, images)[0] == 2
+    count, cached = passes(tmp_path, images)
+    assert count == 0
+    fresh = passes(tmp_path / "other", images)[1]
+    for name in ("mean", "covariance", "features"):
+        assert torch.equal(getattr(cached, name), getattr(fresh, name))
+    assert score(build(), pixels(20, 13), cached).metrics == score(build(), pixels(20, 13), fresh).metrics
+    one_pixel = images.copy()
+    one_pixel[3, 2, 1, 0] ^= 1
+    assert passes(tmp_path, one_pixel)[0] == 2
+    one_weight = Projection()
+    with torch.no_grad():
+        one_weight.weight[0, 0] += 1e-6
+    assert passes(tmp_path, images, one_weight)[0] == 2
+    assert passes(tmp_path, images[:19])[0] == 2
+    assert passes(tmp_path, images)[0] == 0  # and none of these has replaced it
+
+
+def test_cache_without_features_is_recomputed_for_kid(tmp_path):
+    images = pixels(20, 14)
+    assert passes(tmp_path, images, metrics=("fid",))[0] == 2
+    assert passes(tmp_path, images)[0] == 2
+    assert passes(tmp_path, images, metrics=("fid",))[0] == 0
+    assert passes(tmp_path, images)[0] == 0
+
+
+def test_damaged_cache_is_recomputed(tmp_path):
+    images = pixels(20, 15)
+    expected = passes(tmp_path, images)[1]
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    random = np.random.RandomState(0)
+    damages = [b"", whole[:100], whole[: len(whole) // 2]]
+    for position in random.randint(0, len(whole), 40):
+        damages.append(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+    for damaged in damages:
+        file.write_bytes(damaged)
+        reference = passes(tmp_path, images)[1]
+        assert torch.equal(reference.covariance, expected.covariance)
+        assert torch.equal(reference.features, expected.features)
+    file.write_bytes(whole[:100])
+    assert passes(tmp_path, images)[0] == 2
+    assert passes(tmp_path, images)[0] == 0
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning(tmp_path, monkeypatch):
+    def refuse(path):
+        raise StorageError(f"cannot write {path}: disk full")
+
+    monkeypatch.setattr(reference_module, "atomic_path", refuse)
+    with pytest.warns(UserWarning, match="not cached: cannot write"):
+        assert passes(tmp_path, pixels(20, 16))[0] == 2
+
+
+# ----------------------------------------------------------------------------------------------------------- extractors
+
+
+def relative_difference(first, second):
+    return ((first - second).norm() / second.norm()).item()
+
+
+def test_efficientnet_folding_batch_size_and_name(efficientnet):
+    images = torch.from_numpy(pixels(5, 17, size=32)).permute(0, 3, 1, 2)
+    features = extract(efficientnet, images)
+    assert {name: tuple(values.shape) for name, values in features.items()} == {
+        "features": (5, 1280),
+        "logits": (5, 1000),
+    }
+    unfolded = EfficientNetLite0Extractor(fold=False)
+    for name, values in extract(unfolded, images).items():
+        assert relative_difference(features[name], values) < 1e-5
+    assert identify(unfolded) == identify(efficientnet)
+    assert identify(efficientnet).name == "efficientnet_lite0"
+    for name in features:
+        singly = torch.cat([extract(efficientnet, image[None])[name] for image in images])
+        assert relative_difference(singly, features[name]) < 1e-5
+    inputs = (nn.functional.interpolate(images.float(), size=(224, 224), mode="bilinear") - 127) / 128
+    with torch.no_grad():
+        assert relative_difference(features["logits"], unfolded.network(inputs)) < 1e-5
+
+
+def test_efficientnet_works_inside_torch_fidelity():
+    register()
+    register()
+    real, fake = pixels(12, 18, size=16, high=128), pixels(12, 19, size=16)
+    evaluator = build(build_extractor("efficientnet_lite0"))
+    ours = score(evaluator, fake, evaluator.reference(real, name="noise", split="train")).metrics
+    assert_equal_scores(ours, torch_fidelity_scores(real, fake, feature_extractor="efficientnet_lite0"), rel=1e-3)
+
+
+def test_efficientnet_weights_of_another_network_are_refused(tmp_path):
+    torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="not the official efficientnet_lite0 weights"):
+        check_available("efficientnet_lite0", tmp_path / "other.pth")
+    with pytest.raises(UserError, match="weights of another network"):
+        build_extractor("efficientnet_lite0", weights=tmp_path / "other.pth", allow_unknown_weights=True)
+    check_available("efficientnet_lite0")
+
+
+def test_missing_inception_is_an_error_before_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("gan.metrics.weights.URL_INCEPTION_V3", (tmp_path / "weights-inception-6726825d.pth").as_uri())
+    with pytest.raises(
+        UserError, match=r"--weights FILE \(evaluation.weights\), or use --extractor efficientnet_lite0"
+    ):
+        check_available("inception")
+    assert set(EXTRACTORS) == {"inception", "efficientnet_lite0"}
+
+
+@pytest.fixture(scope="module")
+def random_inception(tmp_path_factory):
+    """Weights of an Inception-v3 with random convolutions and statistics: its features are finite and varied."""
+
+    class Untrained(inception_module.FeatureExtractorInceptionV3):
+        def load_state_dict(self, state_dict, strict=True, assign=False):
+            pass
+
+    generator = torch.Generator().manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.setattr(inception_module, "load_state_dict_from_url", lambda url, progress: {})
+        network = Untrained("inception-v3-compat", ["2048"])
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1, generator=generator)
+            nn.init.uniform_(module.running_var, 0.8, 1.2, generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.3, generator=generator)
+    path = tmp_path_factory.mktemp("inception") / "random.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.mark.slow
+def test_inception_equals_torch_fidelity_end_to_end(random_inception):
+    # a brightness of its own for each image, so that logits vary and the inception score is not 1
+    brightness = np.linspace(0.2, 1.0, 12)[:, None, None, None]
+    real, fake = (
+        (pixels(12, seed, size=32) * brightness**power).astype(np.uint8) for seed, power in ((20, 1), (21, 2))
+    )
+    extractor = build_extractor("inception", weights=random_inception, allow_unknown_weights=True)
+    evaluator = build(extractor)
+    result = score(evaluator, fake, evaluator.reference(real, name="noise", split="train"))
+    theirs = torch_fidelity_scores(real, fake, feature_extractor_weights_path=str(random_inception))
+    assert result.metrics["frechet_distance"] > 0.1 and result.metrics["inception_score_mean"] > 1.005
+    assert_equal_scores(result.metrics, theirs, rel=1e-3)
+    assert result.metrics["frechet_distance"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-4)
+    assert result.protocol.extractor == "inception, custom weights"
+    assert label("fid", result.protocol) != "FID"
+
+
+@pytest.mark.slow
+def test_inception_refuses_unknown_weights(random_inception, tmp_path):
+    with pytest.raises(UserError, match="expected 6726825d…"):
+        InceptionExtractor(random_inception)
+    state_dict = torch.load(random_inception, weights_only=True)
+    del state_dict["fc.bias"]
+    torch.save(state_dict, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="weights of another network"):
+        InceptionExtractor(tmp_path / "other.pth", allow_unknown_weights=True)
+
+
+def test_the_progress_bar_stays_off_standard_output(capsys):
+    Evaluator(Projection()).reference(pixels(8, 0), name="noise", split="train")
+    output, errors = capsys.readouterr()
+    assert output == "" and "reference" in errors

@@ -1,0 +1,199 @@
+"""Heads against a plain loop over stages, in value and gradients, and against the laws of the method."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan.models.cascade import cascade_residuals, rejected_directions
+from gan.models.heads import HEADS, CascadingRejection, LinearHead, ProjectionHead
+from gan.models.spectral_norm import update_spectral_norms
+
+STAGES = (1, 2, 3, 8)
+REJECTIONS = ("sequential", "orthogonal", "none")
+F, K, B = 24, 5, 7
+
+
+def loop_over_stages(features: Tensor, weights: Tensor, rejection: str) -> tuple[Tensor, Tensor]:
+    """The method as it is told: scores (B, N) and residuals v_1 … v_{N+1} (B, N + 1, F), one sample at a time."""
+    scores, residuals = [], []
+    for sample in range(len(features)):
+        w = weights if weights.dim() == 2 else weights[sample]
+        v, vs, ds, basis = features[sample], [features[sample]], [], []
+        for i in range(len(w)):
+            ds.append(v @ w[i])
+            if rejection == "sequential":
+                v = v - (v @ w[i]) / (w[i] @ w[i]) * w[i]
+            elif rejection == "orthogonal":  # remove the whole span of w_1 … w_i, by modified Gram–Schmidt
+                p = w[i]
+                for b in basis:
+                    p = p - (p @ b) / (b @ b) * b
+                basis.append(p)
+                v = v - (v @ p) / (p @ p) * p
+            vs.append(v)
+        scores.append(torch.stack(ds))
+        residuals.append(torch.stack(vs))
+    return torch.stack(scores), torch.stack(residuals)
+
+
+def make_head(stages: int, rejection: str, conditional: bool, spectral_norm: bool = True) -> CascadingRejection:
+    torch.manual_seed(stages)
+    head = CascadingRejection(F, stages, K if conditional else None, rejection, spectral_norm=spectral_norm).double()
+    for parameter in head.parameters():  # away from the symmetric start
+        nn.init.normal_(parameter)
+    update_spectral_norms(head)
+    return head
+
+
+def make_inputs(conditional: bool) -> tuple[Tensor, Tensor | None]:
+    torch.manual_seed(0)
+    features = torch.randn(B, F, dtype=torch.float64, requires_grad=True)
+    return features, torch.randint(K, (B,)) if conditional else None
+
+
+@pytest.mark.parametrize("stages", STAGES)
+@pytest.mark.parametrize("rejection", REJECTIONS)
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_equals_the_loop_in_values_and_all_gradients(
+    stages: int, rejection: str, conditional: bool, spectral_norm: bool
+) -> None:
+    head = make_head(stages, rejection, conditional, spectral_norm)
+    features, labels = make_inputs(conditional)
+    inputs = [features, *head.parameters()]
+    scores = head(features, labels)
+    expected, expected_residuals = loop_over_stages(features, head.effective_weight(labels), rejection)
+    assert scores.shape == (B, stages)
+    torch.testing.assert_close(scores, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(head.residuals(features, labels), expected_residuals[:, :-1], rtol=1e-9, atol=1e-9)
+    upstream = torch.randn(B, stages, dtype=torch.float64)
+    gradients = torch.autograd.grad(scores, inputs, upstream, retain_graph=True)
+    expected_gradients = torch.autograd.grad(expected, inputs, upstream)
+    for found, wanted in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_gradient_penalties_can_differentiate_twice(rejection: str, conditional: bool) -> None:
+    head = make_head(3, rejection, conditional)
+    features, labels = make_inputs(conditional)
+
+    def scores(features: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(head, {"weight": weight}, (features, labels))
+
+    weight = head.weight.detach().requires_grad_()
+    assert torch.autograd.gradcheck(scores, (features, weight))
+    assert torch.autograd.gradgradcheck(scores, (features, weight))
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_consecutive_residuals_are_orthogonal_to_what_was_removed(conditional: bool) -> None:
+    head = make_head(8, "sequential", conditional)
+    features, labels = make_inputs(conditional)
+    weight = head.effective_weight(labels).expand(B, -1, -1)
+    residuals = head.residuals(features, labels)
+    products = (residuals[:, 1:] * weight[:, :-1]).sum(-1)
+    assert products.abs().max() < 1e-12
+    assert (residuals[:, 2] * weight[:, 0]).sum(-1).abs().max() > 1e-3  # only consecutive ones are
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_in_orthogonal_mode_every_residual_is_orthogonal_to_all_earlier_weights(conditional: bool) -> None:
+    head = make_head(8, "orthogonal", conditional)
+    features, labels = make_inputs(conditional)
+    weight = head.effective_weight(labels).expand(B, -1, -1)
+    products = head.residuals(features, labels) @ weight.mT  # (B, N, N): v_i against w_j
+    assert products.tril(-1).abs().max() < 1e-10
+    directions = rejected_directions(weight, "orthogonal")
+    gram = directions @ directions.mT
+    assert (gram - torch.diag_embed(gram.diagonal(dim1=1, dim2=2))).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("rejection", ["sequential", "orthogonal"])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_energy_is_conserved(rejection: str, conditional: bool) -> None:
+    head = make_head(5, rejection, conditional)
+    features, labels = make_inputs(conditional)
+    weight = head.effective_weight(labels)
+    directions = rejected_directions(weight, rejection).expand(B, -1, -1)
+    removed = head(features, labels).square() / directions.square().sum(-1)
+    left = cascade_residuals(features, weight, rejection)[:, -1].square().sum(-1)
+    torch.testing.assert_close(removed.sum(1) + left, features.square().sum(-1))
+
+
+def test_spectrally_normalised_stages_are_linear_heads_with_unit_weights() -> None:
+    head = make_head(4, "sequential", conditional=False)
+    torch.testing.assert_close(head.effective_weight().norm(dim=1), torch.ones(4, dtype=torch.float64))
+    features, _ = make_inputs(conditional=False)
+    jacobians = torch.autograd.functional.jacobian(head, features[:1])[0, :, 0]  # (N, F): one gradient a stage
+    assert (jacobians.norm(dim=1) <= 1 + 1e-12).all()  # 1-Lipschitz in v
+
+
+def test_one_stage_is_the_linear_head() -> None:
+    torch.manual_seed(0)
+    linear = LinearHead(F, bias=False).double()
+    cascade = CascadingRejection(F, stages=1).double()
+    cascade.weight.data.copy_(linear.linear.weight.data)
+    features, _ = make_inputs(conditional=False)
+    torch.testing.assert_close(cascade(features), linear(features))
+
+
+def test_one_conditional_stage_is_the_projection_head() -> None:
+    torch.manual_seed(0)
+    projection = ProjectionHead(F, K, bias=False).double()
+    cascade = CascadingRejection(F, stages=1, num_classes=K).double()
+    cascade.weight.data.copy_(projection.linear.weight.data)
+    cascade.embeddings[0].load_state_dict(projection.embedding.state_dict())
+    features, labels = make_inputs(conditional=True)
+    torch.testing.assert_close(cascade(features, labels), projection(features, labels))
+
+
+def test_none_is_independent_linear_heads() -> None:
+    head = make_head(3, "none", conditional=False)
+    features, _ = make_inputs(conditional=False)
+    torch.testing.assert_close(head(features), features @ head.effective_weight().T)
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+@pytest.mark.parametrize("weights", ["zero", "parallel", "nearly parallel"])
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_degenerate_weights_give_finite_scores_and_gradients(rejection: str, weights: str, spectral_norm: bool) -> None:
+    head = CascadingRejection(F, 3, rejection=rejection, spectral_norm=spectral_norm)
+    with torch.no_grad():
+        if weights == "zero":
+            head.weight[1] = 0
+        else:
+            head.weight[1] = -2 * head.weight[0]
+            head.weight[1, 0] += 1e-7 * (weights == "nearly parallel")
+    features = torch.randn(B, F, requires_grad=True)
+    scores = head(features)
+    scores.sum().backward()
+    assert scores.isfinite().all()
+    assert features.grad.isfinite().all()
+    assert head.weight.grad.isfinite().all()
+    if rejection != "none":
+        assert scores[:, 1].abs().max() < 1e-4  # nothing is left along a weight that was already rejected
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_autocast_leaves_the_arithmetic_in_float32(rejection: str) -> None:
+    head = CascadingRejection(F, 3, rejection=rejection)
+    features = torch.randn(B, F)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = head(features)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, head(features), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stages", [0, F + 1])
+def test_impossible_numbers_of_stages_are_refused(stages: int) -> None:
+    with pytest.raises(ValueError, match=rf"stages: {stages} found, 1 to {F}"):
+        CascadingRejection(F, stages)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_gives_one_column_a_stage(name: str) -> None:
+    kind = HEADS[name]
+    head = kind(F, num_classes=K) if kind.labels == "required" else kind(F)
+    features, labels = make_inputs(kind.labels == "required")
+    assert head(features.float(), labels).shape == (B, head.stages)

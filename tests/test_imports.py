@@ -1,0 +1,58 @@
+"""The floors of the house: imports go down, and every module imports."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+
+# A module may import its own room, and any room on a lower floor; rooms of one floor do not know each other.
+FLOORS = {
+    "gan.errors": 0, "gan.seeds": 0, "gan.allocator": 0,
+    "gan.files": 1,
+    "gan.models": 2, "gan.objectives": 2, "gan.data": 2, "gan.metrics": 2, "gan.config": 2,
+    "gan.training": 3,
+    "gan.build": 4,
+    "gan.estimates": 5, "gan.scoring": 5,
+    "gan.launch": 6, "gan.score_run": 6,
+    "train": 7, "evaluate": 7,
+}  # fmt: skip
+FILES = [*sorted((ROOT / "gan").rglob("*.py")), ROOT / "train.py", ROOT / "evaluate.py"]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room(module: str) -> str:
+    fitting = [name for name in FLOORS if module == name or module.startswith(name + ".")]
+    assert fitting, f"{module} has no floor: add it to FLOORS"
+    return max(fitting, key=len)
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "gan"}
+    return {name for name in names if name.split(".")[0] in ("gan", "train", "evaluate") and name != "gan"}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path != ROOT / "gan" / "__init__.py"], ids=module_name)
+def test_imports_go_down(path: Path) -> None:
+    own = room(module_name(path))
+    for name in imported(path):
+        other = room(name)
+        allowed = other == own or FLOORS[other] < FLOORS[own]
+        assert allowed, f"{module_name(path)} (floor {FLOORS[own]}) imports {name} (floor {FLOORS[other]})"
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_every_module_imports(path: Path) -> None:
+    assert importlib.import_module(module_name(path))

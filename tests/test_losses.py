@@ -1,0 +1,43 @@
+"""Adversarial losses against their formulas, and the one place where stages are averaged."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from gan.objectives.losses import LOSSES, weighted_mean
+
+
+def expected(name: str, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Discriminator's and generator's loss, written with logarithms and maxima."""
+    one, zero = torch.ones_like(real), torch.zeros_like(real)
+    return {
+        "hinge": (torch.maximum(zero, one - real) + torch.maximum(zero, one + fake), -fake),
+        "non_saturating": (-torch.log(torch.sigmoid(real)) - torch.log(1 - torch.sigmoid(fake)),
+                           -torch.log(torch.sigmoid(fake))),
+        "least_squares": (0.5 * (real - 1) ** 2 + 0.5 * fake**2, 0.5 * (fake - 1) ** 2),
+        "wasserstein": (fake - real, -fake),
+    }[name]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_their_formulas(name: str) -> None:
+    torch.manual_seed(0)
+    real, fake = torch.randn(2, 50, 3, dtype=torch.float64).mul(2).unbind()
+    discriminator, generator = expected(name, real, fake)
+    loss = LOSSES[name]()
+    torch.testing.assert_close(loss.discriminator_loss(real, fake), discriminator)
+    torch.testing.assert_close(loss.generator_loss(fake, real), generator)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_stay_finite_for_extreme_scores(name: str) -> None:
+    scores = torch.tensor([[-1e4, 1e4, 0.0]])
+    loss = LOSSES[name]()
+    assert loss.discriminator_loss(scores, -scores).isfinite().all()
+    assert loss.generator_loss(scores, scores).isfinite().all()
+
+
+def test_stage_weights_average_the_losses_not_the_scores() -> None:
+    losses = torch.tensor([[1.0, 10.0, 100.0], [3.0, 30.0, 300.0]])
+    assert weighted_mean(losses, None).item() == pytest.approx((2 + 20 + 200) / 3)
+    assert weighted_mean(losses, torch.tensor([0.5, 0.5, 0.0])).item() == pytest.approx(11)

@@ -1,0 +1,357 @@
+"""Formulas against torch-fidelity, SciPy and closed forms; accumulators against NumPy; the protocol; the weights."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+
+from gan.errors import UserError
+from gan.metrics.accumulators import FeatureBank, GaussianStatistics
+from gan.metrics.formulas import frechet_distance, inception_score, kernel_distance
+from gan.metrics.protocol import Protocol, ReferenceIdentity, differences, require_same, version_differences
+from gan.metrics.results import Result, format_table, label
+from gan.metrics.weights import OfficialWeights, load_state_dict, verify, weights_hash
+
+
+def features(count, dimensions, seed, shift=0.0):
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(dimensions, dimensions, generator=generator, dtype=torch.float64)
+    return torch.randn(count, dimensions, generator=generator, dtype=torch.float64) @ mixing + shift
+
+
+def gaussian(values):
+    statistics = GaussianStatistics()
+    statistics.update(values)
+    return statistics.result()
+
+
+def torch_fidelity_fid(first, second):
+    statistics = [fid_features_to_statistics(values) for values in (first, second)]
+    return fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+
+
+# ---------------------------------------------------------------------------------------------------- Fréchet distance
+
+
+@pytest.mark.parametrize("count", [400, 40], ids=["full rank", "fewer images than dimensions"])
+def test_frechet_distance_equals_torch_fidelity(count):
+    first, second = features(count, 64, 0), features(count, 64, 1, shift=0.3)
+    ours = frechet_distance(*gaussian(first), *gaussian(second))
+    assert ours.item() == pytest.approx(torch_fidelity_fid(first, second), rel=1e-6)
+
+
+def test_frechet_distance_equals_sqrtm():
+    (mean_1, covariance_1), (mean_2, covariance_2) = gaussian(features(300, 24, 2)), gaussian(features(300, 24, 3, 1.0))
+    root = scipy.linalg.sqrtm(covariance_1.numpy() @ covariance_2.numpy()).real
+    expected = (mean_1 - mean_2).square().sum() + covariance_1.trace() + covariance_2.trace() - 2 * np.trace(root)
+    assert frechet_distance(mean_1, covariance_1, mean_2, covariance_2).item() == pytest.approx(
+        expected.item(), rel=1e-9
+    )
+
+
+def test_frechet_distance_closed_forms():
+    mean, covariance = gaussian(features(200, 16, 4))
+    assert frechet_distance(mean, covariance, mean, covariance).item() == pytest.approx(0, abs=1e-9)
+    shift = torch.arange(16.0, dtype=torch.float64)
+    shifted = frechet_distance(mean, covariance, mean + shift, covariance)
+    assert shifted.item() == pytest.approx(shift.square().sum().item(), rel=1e-12)
+    # commuting covariances: Σ (√a − √b)²
+    a, b = torch.rand(2, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
+    commuting = frechet_distance(mean, a.diag(), mean, b.diag())
+    assert commuting.item() == pytest.approx((a.sqrt() - b.sqrt()).square().sum().item(), rel=1e-12)
+
+
+def test_frechet_distance_of_singular_covariances():
+    a = torch.tensor([4.0, 1.0, 0.0], dtype=torch.float64)
+    b = torch.tensor([1.0, 0.0, 9.0], dtype=torch.float64)
+    rotation = torch.linalg.qr(features(3, 3, 5))[0]
+    mean = torch.zeros(3)
+    distance = frechet_distance(mean, rotation @ a.diag() @ rotation.T, mean, rotation @ b.diag() @ rotation.T)
+    assert distance.item() == pytest.approx(1 + 1 + 9, rel=1e-7)
+    assert distance.item() >= 0
+    zero = torch.zeros(3, 3)
+    assert frechet_distance(mean, zero, mean, zero).item() == 0
+
+
+def test_frechet_distance_is_symmetric_and_refuses_other_dimensions():
+    first, second = gaussian(features(100, 8, 6)), gaussian(features(100, 8, 7))
+    assert frechet_distance(*first, *second).item() == pytest.approx(
+        frechet_distance(*second, *first).item(), rel=1e-10
+    )
+    with pytest.raises(ValueError, match="different dimensions"):
+        frechet_distance(*first, *gaussian(features(100, 9, 6)))
+
+
+# -------------------------------------------------------------------------------- inception score and kernel distance
+
+
+@pytest.mark.parametrize(("count", "splits"), [(203, 10), (64, 1)])
+def test_inception_score_equals_torch_fidelity(count, splits):
+    logits = (features(count, 12, 8) * 2).float()
+    expected = isc_features_to_metric(logits, splits=splits)
+    mean, deviation = inception_score(logits, splits=splits)
+    assert mean.item() == pytest.approx(expected["inception_score_mean"], rel=1e-9)
+    assert deviation.item() == pytest.approx(expected["inception_score_std"], rel=1e-9, abs=1e-12)
+
+
+def test_inception_score_bounds():
+    certain = torch.eye(10).repeat(10, 1) * 2000  # also: 0 · log 0 = 0
+    assert inception_score(certain, splits=1)[0].item() == pytest.approx(10)
+    assert inception_score(torch.zeros(20, 10), splits=2, shuffle_seed=None)[0].item() == pytest.approx(1)
+    with pytest.raises(ValueError, match="9 images cannot be cut into 10 splits"):
+        inception_score(torch.zeros(9, 10))
+
+
+@pytest.mark.parametrize(("subsets", "size"), [(7, 50), (3, 120)])
+def test_kernel_distance_equals_torch_fidelity(subsets, size):
+    first, second = features(150, 32, 9), features(120, 32, 10, shift=0.5)
+    expected = kid_features_to_metric(first, second, kid_subsets=subsets, kid_subset_size=size, verbose=False)
+    mean, deviation = kernel_distance(first, second, subsets=subsets, subset_size=size)
+    assert mean.item() == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-9)
+    assert deviation.item() == pytest.approx(expected["kernel_inception_distance_std"], rel=1e-9)
+
+
+def test_kernel_distance_of_one_distribution_is_about_zero():
+    values = features(600, 8, 11)
+    mean, deviation = kernel_distance(values[:300], values[300:], subsets=20, subset_size=100)
+    assert abs(mean.item()) < 2 * deviation.item()
+    with pytest.raises(ValueError, match="subsets of 1000"):
+        kernel_distance(values, values)
+
+
+def test_formulas_leave_global_random_state_alone():
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    values = features(60, 4, 12)
+    inception_score(values)
+    kernel_distance(values, values, subsets=2, subset_size=30)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+
+
+# --------------------------------------------------------------------------------------------------------- accumulators
+
+
+def test_gaussian_statistics_equal_numpy_for_any_batching():
+    values = features(257, 20, 13) + 1e4  # far from 0, where a sum of squares would lose 8 digits
+    whole, batched = GaussianStatistics(), GaussianStatistics()
+    whole.update(values)
+    for batch in values.split(31):
+        batched.update(batch)
+    batched.update(values[:0])
+    for statistics in (whole, batched):
+        mean, covariance = statistics.result()
+        assert statistics.count == 257
+        np.testing.assert_allclose(mean, values.numpy().mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(covariance, np.cov(values.numpy(), rowvar=False), rtol=1e-10, atol=1e-10)
+
+
+def test_gaussian_statistics_merge_equals_one_pass():
+    values = features(100, 6, 14)
+    parts = [GaussianStatistics() for _ in range(3)]  # the last one stays empty
+    parts[0].update(values[:1])
+    parts[1].update(values[1:])
+    merged = GaussianStatistics()
+    for part in parts:
+        merged.merge(part)
+    for ours, expected in zip(merged.result(), gaussian(values), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="dimensions"):
+        merged.update(torch.zeros(2, 7))
+    with pytest.raises(ValueError, match="at least 2"):
+        parts[0].result()
+
+
+def test_feature_bank_merge_and_limit():
+    values = features(20, 3, 15).float()
+    first, second, limited = FeatureBank(), FeatureBank(), FeatureBank(limit=12)
+    first.update(values[:7])
+    second.update(values[7:])
+    first.merge(second)
+    assert torch.equal(first.result(), values)
+    for batch in values.split(5):
+        limited.update(batch)
+    assert limited.count == 12
+    assert torch.equal(limited.result(), values[:12])
+    limited.merge(first)
+    assert torch.equal(limited.result(), values[:12])
+    with pytest.raises(ValueError, match="no features"):
+        FeatureBank().result()
+
+
+# ------------------------------------------------------------------------------------------------- protocol and results
+
+
+PROTOCOL = Protocol(
+    extractor="inception",
+    extractor_weights="ab" * 32,
+    layer="2048",
+    logits_layer="logits_unbiased",
+    resize="bilinear 299",
+    dtype="float32",
+    reference=ReferenceIdentity("cifar10", "train", "cd" * 32, 50_000, (3, 32, 32)),
+    generated_count=50_000,
+    seed=0,
+    weights="ema",
+    batch_norm="running",
+    label_sampling="none",
+    inception_splits=10,
+    kernel_subsets=100,
+    kernel_subset_size=1000,
+    kernel_reference_count=50_000,
+    metric_seed=2020,
+    versions={"torch": "2.14.1"},
+)
+
+
+def test_protocol_survives_json():
+    assert Protocol.from_dict(json.loads(json.dumps(PROTOCOL.to_dict()))) == PROTOCOL
+    result = Result({"frechet_distance": 1.5}, PROTOCOL, 2.0, 25_000.0)
+    assert Result.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+def test_protocol_refuses_unknown_and_missing_fields():
+    values = PROTOCOL.to_dict()
+    with pytest.raises(UserError, match="did you mean 'seed'"):
+        Protocol.from_dict(values | {"sed": 1})
+    del values["reference"]["split"]
+    with pytest.raises(UserError, match="'split' is missing"):
+        Protocol.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        (replace(PROTOCOL, weights="raw"), "weights"),
+        (replace(PROTOCOL, generated_count=10_000), "generated_count"),
+        (replace(PROTOCOL, extractor="efficientnet_lite0"), "extractor"),
+        (replace(PROTOCOL, reference=replace(PROTOCOL.reference, split="test")), "reference.split"),
+    ],
+)
+def test_other_protocols_are_refused_by_name(changed, field):
+    assert differences(PROTOCOL, changed) == [field]
+    with pytest.raises(UserError, match=f"cannot be compared: {field}: "):
+        require_same(PROTOCOL, changed)
+
+
+def test_versions_are_recorded_but_do_not_refuse():
+    upgraded = replace(PROTOCOL, versions={"torch": "2.15.0", "numpy": "2.4"})
+    require_same(PROTOCOL, upgraded)
+    assert upgraded == PROTOCOL
+    assert version_differences(PROTOCOL, upgraded) == ["numpy", "torch"]
+
+
+def test_only_official_inception_is_called_fid():
+    custom = replace(PROTOCOL, extractor="inception, custom weights")
+    lite = replace(PROTOCOL, extractor="efficientnet_lite0")
+    assert label("fid", PROTOCOL) == "FID"
+    assert label("fid", custom) == "FD (inception, custom weights)"
+    assert label("fid", lite) == "FD (efficientnet_lite0)"
+    for metric in ("fid", "is", "kid"):
+        assert not {"FID", "KID", "IS"} & set(label(metric, lite).split())
+
+
+def test_table_has_a_row_per_result_and_a_column_per_label():
+    full = Result(
+        {"frechet_distance": 16.77, "kernel_distance_mean": 0.001, "kernel_distance_std": 2e-4}, PROTOCOL, 1, 2
+    )
+    other = Result({"frechet_distance": 120.0}, replace(PROTOCOL, extractor="efficientnet_lite0"), 1, 2)
+    lines = format_table({"a": full, "longer name": other}).splitlines()
+    assert len(lines) == 3
+    assert lines[0].split("  ")[-1] == "images/s"
+    assert "FID" in lines[0] and "FD (efficientnet_lite0)" in lines[0]
+    assert "16.770" in lines[1] and "0.00100 ± 0.00020" in lines[1] and "–" in lines[1]
+    assert len({len(line) for line in lines}) == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- weights
+
+
+@pytest.fixture
+def official(tmp_path):
+    """A published file of which only the name's digits are known, as for torch.hub's files."""
+    file = tmp_path / "weights.pth"
+    torch.save({"a": torch.ones(3)}, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return OfficialWeights("toy", file.rename(tmp_path / f"weights-{digest[:8]}.pth"))
+
+
+def test_official_weights_are_recognised_by_their_checksum(official, tmp_path):
+    assert verify(official).official
+    elsewhere = tmp_path / "renamed.pth"
+    elsewhere.write_bytes(official.path.read_bytes())
+    assert verify(official, elsewhere).official
+
+
+def test_a_wrong_checksum_is_refused_unless_allowed(official, tmp_path):
+    other = tmp_path / "other.pth"
+    torch.save({"a": torch.zeros(3)}, other)
+    digest = hashlib.sha256(other.read_bytes()).hexdigest()
+    with pytest.raises(UserError, match="not the official toy weights"):
+        verify(official, other)
+    assert not verify(official, other, allow_unknown_weights=True).official
+    assert not verify(official, other, expected_sha256=digest).official
+    for wrong in ("0" * 64, digest[:4]):
+        with pytest.raises(UserError, match="expected"):
+            verify(official, other, expected_sha256=wrong)
+    official.path.write_bytes(other.read_bytes())  # a damaged cache
+    with pytest.raises(UserError, match="not the official"):
+        verify(official)
+    with pytest.raises(UserError, match="cannot read the weights"):
+        verify(official, tmp_path / "absent.pth")
+
+
+def test_a_failed_download_names_both_ways_out(tmp_path):
+    unreachable = OfficialWeights("toy", tmp_path / "cache" / "weights-00000000.pth", (tmp_path / "no.pth").as_uri())
+    with pytest.raises(UserError, match=r"--weights FILE.*--extractor efficientnet_lite0") as error:
+        verify(unreachable)
+    assert "\n" not in str(error.value)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_download_is_verified(official, tmp_path):
+    digits = official.sha256
+    remote = OfficialWeights("toy", tmp_path / "cache" / f"weights-{digits}.pth", official.path.as_uri())
+    assert verify(remote).path.read_bytes() == official.path.read_bytes()
+    tampered = OfficialWeights("toy", tmp_path / "cache" / "weights-00000000.pth", official.path.as_uri())
+    with pytest.raises(UserError, match="cannot download"):
+        verify(tampered)
+    assert not tampered.path.exists()
+
+
+class Payload:
+    """Pickles as a call that creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_weights_file_is_executed(tmp_path):
+    torch.save({"a": Payload(tmp_path / "executed")}, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match="not a file of plain weights"):
+        load_state_dict(tmp_path / "weights.pth")
+    assert not (tmp_path / "executed").exists()
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(UserError, match="expected a state dict"):
+        load_state_dict(tmp_path / "list.pth")
+
+
+def test_weights_hash_sees_one_value_and_one_type():
+    module = torch.nn.Linear(3, 2)
+    before = weights_hash(module)
+    assert weights_hash(module) == before
+    with torch.no_grad():
+        module.bias[0] += 1e-3
+    changed = weights_hash(module)
+    assert changed != before
+    assert weights_hash(module.bfloat16()) not in (before, changed)

@@ -1,0 +1,127 @@
+"""Networks against published counts and textbook forms."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from gan.models.dcgan import DCGANBackbone, DCGANGenerator
+from gan.models.heads import LinearHead
+from gan.models.layers import ConditionalBatchNorm2d, Conv2d, Linear, convolve_pool, upsample_convolve
+from gan.models.sampling import LatentStream, generate
+from gan.models.sngan import SNGANBackbone, SNGANGenerator
+from gan.models.spectral_norm import SpectralNorm, update_spectral_norms
+
+PAIRS = [(DCGANGenerator, DCGANBackbone), (SNGANGenerator, SNGANBackbone)]
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_sngan_32_has_the_published_architecture() -> None:
+    # Counted by hand from Miyato et al. 2018, table 4: convolutions and linear layers with biases, BN gains and biases.
+    w = 256
+    block = 2 * (9 * w * w + w) + 4 * w + w * w + w
+    assert count(SNGANGenerator()) == (128 * 16 * w + 16 * w) + 3 * block + 2 * w + (27 * w + 3) == 4_276_739
+    w = 128
+    first = (27 * w + w) + (9 * w * w + w) + (3 * w + w)
+    second = 2 * (9 * w * w + w) + w * w + w
+    backbone = SNGANBackbone()
+    assert count(backbone) + count(LinearHead(128)) == first + second + 4 * (9 * w * w + w) + w + 1 == 1_053_825
+
+
+@pytest.mark.parametrize(("generator", "backbone"), PAIRS)
+@pytest.mark.parametrize("resolution", [32, 48, 64, 128])
+@pytest.mark.parametrize(("channels", "num_classes"), [(1, None), (3, 4)])
+def test_players_fit_every_resolution(generator, backbone, resolution: int, channels: int, num_classes) -> None:
+    labels = None if num_classes is None else torch.tensor([0, num_classes - 1])
+    with torch.device("meta"):
+        images = generator(resolution, channels, 8, 16, num_classes)(torch.empty(2, 16), labels)
+        assert images.shape == (2, channels, resolution, resolution)
+        features_of = backbone(resolution, channels, 8)
+        assert features_of(images).shape == (2, features_of.out_features)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_fused_resampling_equals_the_textbook_form(kernel: int) -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(2, 3, 6, 8, dtype=torch.float64)
+    weight, bias = torch.randn(5, 3, kernel, kernel, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    up = F.conv2d(F.interpolate(maps, scale_factor=2.0), weight, bias, padding=kernel // 2)
+    down = F.avg_pool2d(F.conv2d(maps, weight, bias, padding=kernel // 2), 2)
+    torch.testing.assert_close(upsample_convolve(maps, weight, bias), up, rtol=0, atol=1e-13)
+    torch.testing.assert_close(convolve_pool(maps, weight, bias), down, rtol=0, atol=1e-13)
+
+
+def test_spectral_norm_converges_to_the_largest_singular_value() -> None:
+    torch.manual_seed(0)
+    for layer in (Linear(20, 30, spectral_norm=True), Conv2d(4, 6, spectral_norm=True)):
+        for _ in range(300):
+            update_spectral_norms(layer)
+        normalised = layer.spectral_norm(layer.weight)
+        torch.testing.assert_close(torch.linalg.matrix_norm(normalised.flatten(1), 2), torch.tensor(1.0))
+
+
+def test_spectral_norm_moves_only_when_told_and_differentiates_through_sigma() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
+    norm = SpectralNorm(weight)
+    before = (norm.u.clone(), norm.v.clone())
+    norm(weight)
+    assert torch.equal(norm.u, before[0])
+    assert torch.equal(norm.v, before[1])
+    assert torch.autograd.gradcheck(norm, weight)
+    reference = nn.utils.parametrizations.spectral_norm(nn.Linear(7, 5, bias=False).double(), n_power_iterations=15)
+    reference.parametrizations.weight.original.data.copy_(weight.data)
+    sigma = torch.linalg.matrix_norm(weight, 2)
+    for _ in range(100):
+        norm.update(weight)
+    torch.testing.assert_close(norm(weight), weight / sigma)
+
+
+def test_two_forward_passes_before_one_backward_work() -> None:
+    backbone = SNGANBackbone(32, 3, 8)
+    images = torch.randn(2, 3, 32, 32)
+    (backbone(images).sum() + backbone(images.flip(0)).sum()).backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+def test_conditional_batch_norm_picks_the_gain_and_bias_of_each_label() -> None:
+    torch.manual_seed(0)
+    layer = ConditionalBatchNorm2d(3, 4)
+    nn.init.normal_(layer.gain.weight)
+    nn.init.normal_(layer.bias.weight)
+    maps, labels = torch.randn(6, 3, 5, 5), torch.tensor([0, 1, 2, 3, 3, 0])
+    plain = F.batch_norm(maps, None, None, training=True)
+    expected = torch.stack(
+        [
+            layer.gain.weight[y][:, None, None] * m + layer.bias.weight[y][:, None, None]
+            for m, y in zip(plain, labels, strict=True)
+        ]
+    )
+    torch.testing.assert_close(layer(maps, labels), expected)
+
+
+def test_samples_do_not_depend_on_how_many_are_asked_for_at_once() -> None:
+    def draw(sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        stream = LatentStream(8, 10, torch.Generator().manual_seed(3))
+        latents, labels = zip(*(stream.next(size) for size in sizes), strict=True)
+        return torch.cat(latents), torch.cat(labels)
+
+    for first, second in itertools.pairwise([draw([700]), draw([1, 299, 400]), draw([100] * 7)]):
+        assert torch.equal(first[0], second[0])
+        assert torch.equal(first[1], second[1])
+
+
+def test_sampling_leaves_the_generator_and_the_global_random_state_alone() -> None:
+    generator = DCGANGenerator(32, 1, 4, 8).train()
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    random = torch.get_rng_state()
+    images = generate(generator, torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), None)
+    assert images.abs().max() <= 1
+    assert generator.training
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())

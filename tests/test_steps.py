@@ -1,0 +1,110 @@
+"""One update of each player against the same update written out by hand."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gan.build import build_game, image_facts
+from gan.config import load_config
+from gan.training.precision import resolve_precision
+from gan.training.steps import Game, discriminator_step, generator_step, score
+from tests import DEFAULT
+
+TINY = ["generator.width=8", "discriminator.backbone.width=8", "generator.latent_dim=8", "training.precision=float32"]
+CPU = torch.device("cpu")
+B = 6
+
+
+def make_game(*overrides: str) -> Game:
+    config = load_config(DEFAULT, [*TINY, *overrides])
+    return build_game(config, image_facts(config), CPU)
+
+
+def batch(conditional: bool = False) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(0)
+    labels = torch.randint(10, (2, B)) if conditional else (None, None)
+    return torch.randn(B, 1, 32, 32).clamp(-1, 1), labels[0], torch.randn(B, 8), labels[1]
+
+
+def by_hand(parameters: dict[str, torch.Tensor], gradients: dict[str, torch.Tensor], lr: float) -> dict:
+    """Adam's first step with betas (0, 0.9): the sign of the gradient, up to epsilon."""
+    return {name: value - lr * gradients[name] / (gradients[name].abs() + 1e-8) for name, value in parameters.items()}
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_discriminator_step_is_adam_on_the_mean_hinge_loss_of_all_stages(conditional: bool) -> None:
+    game = make_game(f"conditional={conditional}".lower())
+    twin = copy.deepcopy(game)
+    images, labels, latents, fake_labels = batch(conditional)
+    found = discriminator_step(game, images, labels, latents, fake_labels)
+
+    from gan.models.spectral_norm import update_spectral_norms
+
+    update_spectral_norms(twin.discriminator)
+    fakes = twin.generator(latents, fake_labels).detach()
+    real_scores, fake_scores = twin.discriminator(images, labels), twin.discriminator(fakes, fake_labels)  # two passes
+    loss = sum((F.relu(1 - real_scores[:, i]) + F.relu(1 + fake_scores[:, i])).mean() for i in range(3)) / 3
+    torch.testing.assert_close(found["loss/discriminator"], loss)
+    torch.testing.assert_close(found["scores/real"], real_scores.mean(0))
+    parameters = dict(twin.discriminator.named_parameters())
+    gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+    expected = by_hand(parameters, gradients, lr=4e-4)
+    after = dict(game.discriminator.named_parameters())
+    for name, value in expected.items():
+        clear = gradients[name].abs() > 1e-4  # where rounding cannot turn the sign
+        assert clear.any()
+        torch.testing.assert_close(after[name][clear], value[clear], rtol=1e-4, atol=1e-6)
+    for mine, theirs in zip(game.generator.parameters(), twin.generator.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_generator_step_moves_the_generator_alone() -> None:
+    game = make_game()
+    before = copy.deepcopy(game)
+    _, _, latents, _ = batch()
+    found = generator_step(game, latents, None)
+    twin_scores = before.discriminator(before.generator(latents))
+    torch.testing.assert_close(found["loss/generator"], -twin_scores.mean())
+    for mine, theirs in zip(
+        game.discriminator.state_dict().values(), before.discriminator.state_dict().values(), strict=True
+    ):
+        assert torch.equal(mine, theirs)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in game.discriminator.parameters())
+    pairs = zip(game.generator.parameters(), before.generator.parameters(), strict=True)
+    assert any(not torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+def test_generator_stages_first_trains_on_the_first_score_alone() -> None:
+    game = make_game("objective.generator_stages=first", "objective.stage_weights=[1, 1, 2]")
+    _, _, latents, _ = batch()
+    expected = -copy.deepcopy(game).discriminator(copy.deepcopy(game).generator(latents))[:, 0].mean()
+    torch.testing.assert_close(generator_step(game, latents, None)["loss/generator"], expected)
+
+
+def test_one_pass_over_real_and_fake_equals_two() -> None:
+    game = make_game()
+    images, _, _, _ = batch()
+    fakes = images.flip(0) * 0.5
+    real_scores, fake_scores = score(game.discriminator, images, None, fakes, None)
+    torch.testing.assert_close(real_scores, game.discriminator(images), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fake_scores, game.discriminator(fakes), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_bfloat16_agrees_with_float32_to_its_precision() -> None:
+    images, _, latents, _ = batch()
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        game = make_game(f"training.precision={precision}")
+        losses.append(discriminator_step(game, images, None, latents, None)["loss/discriminator"])
+        assert losses[-1].dtype == torch.float32
+    torch.testing.assert_close(losses[0], losses[1], rtol=0.02, atol=0.02)
+
+
+def test_auto_precision_is_bfloat16_only_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has})
+        assert resolve_precision("auto", CPU) == expected
+    assert resolve_precision("bfloat16", CPU) == "bfloat16"

@@ -1,0 +1,219 @@
+"""Averages, logs, checkpoints, resuming and stopping."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from gan.config import load_config
+from gan.errors import NonFiniteError, StorageError, UserError
+from gan.launch import launch
+from gan.training import trainer
+from gan.training.checkpoint import Checkpoints, checkpoint_paths, read_checkpoint
+from gan.training.ema import ExponentialMovingAverage
+from gan.training.steps import discriminator_step
+from gan.training.tracking import Averages, Tracker
+from gan.training.trainer import Schedule
+from tests import DEFAULT
+
+CPU = torch.device("cpu")
+TINY = [
+    "generator.name=dcgan", "generator.width=4", "discriminator.backbone.name=dcgan", "discriminator.backbone.width=4",
+    "generator.latent_dim=8", "training.batch_size=8", "training.discriminator_steps=2", "training.steps=6",
+    "logging.scalars_every=2", "logging.samples_every=3", "logging.sample_count=4", "checkpoint.every=3",
+    "evaluation.at_end=false", "data.flip=true",
+]  # fmt: skip
+
+
+def run(out: Path, data: Path, *overrides: str) -> None:
+    launch(load_config(DEFAULT, [*TINY, f"data.root={data}", *overrides]), CPU, out, "the command")
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    """What was logged, without the timings, which no two runs share."""
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if not name.startswith("speed/")} for line in logged]
+
+
+def same(first: object, second: object) -> bool:
+    if isinstance(first, dict):
+        return (
+            isinstance(second, dict) and first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+        )
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["conditional=true"],
+        ["conditional=true", "discriminator.head.name=projection", "discriminator.head.options={}"],
+    ],
+)
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, data: Path, overrides: list[str]) -> None:
+    run(tmp_path / "whole", data, *overrides)
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")  # as if killed after step 6, before its checkpoint
+    (tmp_path / "killed" / "checkpoints" / "step_00000006.pt").unlink()
+    run(tmp_path / "killed", data, *overrides)
+    states = [read_checkpoint(tmp_path / name / "checkpoints" / "step_00000006.pt") for name in ("whole", "killed")]
+    for state in states:
+        state.pop("elapsed")
+    assert same(*states)
+    assert lines(tmp_path / "whole") == lines(tmp_path / "killed")
+    assert [line["step"] for line in lines(tmp_path / "whole")] == [2, 4, 6]
+    samples = [sorted((tmp_path / name / "samples").iterdir()) for name in ("whole", "killed")]
+    for first, second in zip(*samples, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path, data: Path) -> None:
+    run(tmp_path, data)
+    before = (tmp_path / "checkpoints" / "step_00000006.pt").read_bytes(), lines(tmp_path)
+    run(tmp_path, data)
+    assert before == ((tmp_path / "checkpoints" / "step_00000006.pt").read_bytes(), lines(tmp_path))
+
+
+def test_another_config_is_refused_with_the_keys_that_differ(tmp_path: Path, data: Path) -> None:
+    run(tmp_path, data)
+    saved = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(UserError, match=r"generator\.width was 4, now 8"):
+        run(tmp_path, data, "generator.width=8")
+    assert (tmp_path / "config.yaml").read_text() == saved
+    run(tmp_path, data, "training.steps=8")  # longer is allowed
+    assert lines(tmp_path)[-1]["step"] == 8
+
+
+def test_a_signal_stops_saves_and_the_same_command_goes_on(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    run(tmp_path, data, "training.steps=100000", "checkpoint.every=100000", "logging.samples_every=100000")
+    timer.cancel()
+    (path,) = checkpoint_paths(tmp_path / "checkpoints")
+    stopped = read_checkpoint(path)["step"]
+    assert 0 < stopped < 100000
+    assert f"stopped and saved at step {stopped}; to go on: the command" in capsys.readouterr().err
+
+
+def test_non_finite_values_stop_training_with_the_step_the_term_and_the_stage(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = 0
+
+    def diverging(*arguments: object) -> dict[str, torch.Tensor]:
+        nonlocal taken
+        taken += 1
+        values = discriminator_step(*arguments)
+        if taken == 5:  # the third generator step, of two discriminator steps each
+            values["scores/real"][1] = torch.inf
+        return values
+
+    monkeypatch.setattr(trainer, "discriminator_step", diverging)
+    with pytest.raises(NonFiniteError, match=r"scores/real of stage 2 became inf .* up to 4; the state is in") as error:
+        run(tmp_path, data)
+    assert error.value.exit_status == 3
+    assert read_checkpoint(tmp_path / "checkpoints" / "non_finite_00000004.pt")["step"] == 4
+    assert [line["step"] for line in lines(tmp_path)] == [2]
+
+
+def test_ema_follows_its_recursion_and_warms_up() -> None:
+    torch.manual_seed(0)
+    network = nn.BatchNorm1d(3).double()
+    ema = ExponentialMovingAverage(network, decay=0.9)
+    expected = network.weight.detach().clone()
+    for step in range(1, 200):
+        with torch.no_grad():
+            network.weight.add_(torch.randn(3, dtype=torch.float64))
+        network.num_batches_tracked += 1
+        ema.update(network)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * network.weight.detach()
+    torch.testing.assert_close(ema.average.weight, expected)
+    assert ema.average.num_batches_tracked == 199
+    assert not ema.average.weight.requires_grad
+
+
+def test_learning_rates_follow_the_schedule() -> None:
+    def factors(name: str) -> list[float]:
+        schedule = Schedule(10, 1, name, 1, 1, 1, 0)
+        return [round(schedule.learning_rate_factor(step), 9) for step in (0, 4, 5, 6, 9)]
+
+    assert factors("constant") == [1, 1, 1, 1, 1]
+    assert factors("linear") == [1, 0.6, 0.5, 0.4, 0.1]
+    assert factors("half_linear") == [1, 1, 1, 0.8, 0.2]
+
+
+def test_averages_are_means_over_the_window_per_stage() -> None:
+    averages = Averages()
+    for value in (1.0, 2.0, 6.0):
+        averages.add({"loss": torch.tensor(value), "scores": torch.tensor([value, -value])})
+    averages.add({"loss": torch.tensor(3.0)})
+    assert averages.take() == {"loss": [3.0], "scores": [3.0, -3.0]}
+    averages.add({"loss": torch.tensor(5.0)})
+    assert averages.take() == {"loss": [5.0]}
+
+
+def test_the_log_has_no_gaps_and_no_repeats_after_a_resume(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, -1)
+    for step in (10, 20, 30):
+        tracker.scalars(step, {"loss": step / 10})
+    tracker.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "lo')  # cut short by a kill
+    tracker = Tracker(tmp_path, 20)
+    tracker.scalars(30, {"loss": 3.0})
+    tracker.close()
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20, 30]
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        checkpoints.save(step, {"value": torch.tensor(step)})
+    assert [path.name for path in checkpoints.paths()] == ["step_00000002.pt", "step_00000003.pt"]
+    assert read_checkpoint(checkpoints.paths()[-1])["value"] == 3
+    assert not list(tmp_path.glob(".*"))
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize("content", ["truncated", "empty", "text", "malicious", "other format", "a list"])
+def test_what_is_no_checkpoint_is_refused_and_never_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Checkpoints(tmp_path, 1).save(1, {"value": torch.zeros(1000)})
+    if content == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif content in ("empty", "text"):
+        path.write_text("" if content == "empty" else "step: 1")
+    else:
+        torch.save({"malicious": Malicious(), "other format": {"format": 0}, "a list": [1]}[content], path)
+    with pytest.raises(UserError, match=r"checkpoint .*step_00000001\.pt: (damaged|format)"):
+        read_checkpoint(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot write to") as error:
+        run(tmp_path / "file" / "run", data)
+    assert error.value.exit_status == 4
