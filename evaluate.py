@@ -43,5 +43,31 @@ def checkpoint(run: Path, step: int | None, raw: bool, device: str, as_json: boo
         sys.exit(error.exit_status)
 
 
+@main.command()
+@click.argument("images")
+@click.argument("reference")
+@click.option("--extractor", default="efficientnet_lite0", show_default=True, help="inception or efficientnet_lite0.")
+@click.option("--weights", help="File of the extractor's weights, where they cannot be downloaded.")
+@click.option("--metrics", default="fid", show_default=True, help="Of fid, is, kid; separated by commas.")
+@click.option("--resolution", type=click.IntRange(min=8), default=32, show_default=True, help="Both are brought to it.")
+@click.option("--limit", type=click.IntRange(min=2), help="At most so many images of each.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=50, show_default=True, help="Images at a time.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
+def images(images: str, reference: str, metrics: str, **settings: Any) -> None:
+    """Score IMAGES against REFERENCE.
+
+    Each is a folder, an .npz file, or the name of a data set with or without a split, such as cifar10:test.
+    """
+    from gan.errors import UserError
+    from gan.score_images import score_images
+
+    try:
+        click.echo(score_images(images, reference, metrics=metrics.split(","), **settings))
+    except UserError as error:
+        click.echo(f"evaluate.py: {error}", err=True)
+        sys.exit(error.exit_status)
+
+
 if __name__ == "__main__":
     main()

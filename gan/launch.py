@@ -20,8 +20,8 @@ from gan.data.loader import real_batch
 from gan.data.store import ImageStore
 from gan.estimates import estimate
 from gan.files import write_text
-from gan.metrics.results import format_table
-from gan.scoring import Scorer, save_result
+from gan.metrics.results import Result, format_table
+from gan.scoring import Scorer, load_result, save_result
 from gan.training.checkpoint import Checkpoints, read_checkpoint
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.precision import resolve_precision
@@ -63,13 +63,18 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
     run = RunDirectory(out)
     saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config)) if run.config.exists() else None
     run.require_same(config.model_dump(), saved)
+    newest = run.newest_checkpoint()
+    state = read_checkpoint(newest) if newest else None
+    if state is not None and state["step"] >= config.training.steps:
+        result = load_result(run.evaluations, state["step"], config)
+        if result is not None or not config.evaluation.at_end:
+            click.echo(_summary(run, state["step"], state["elapsed"], result))
+            return
     scored = config.evaluation.at_end or config.evaluation.every > 0
     scorer = Scorer(config, facts.num_classes, device) if scored else None  # before training, should weights be missing
 
     with run.claimed():
         write_text(run.config, config.to_yaml())
-        newest = run.newest_checkpoint()
-        state = read_checkpoint(newest) if newest else None
         trainer = Trainer(
             game=game,
             ema=ExponentialMovingAverage(game.generator, config.ema.decay, config.ema.warm_up),
@@ -105,18 +110,22 @@ def _show_start(trainer: Trainer, config: Config, store: ImageStore) -> None:
 
 
 def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer | None) -> str:
-    """Score the finished run, unless that is done already; returns what to tell its user."""
-    table = "not scored: evaluation.at_end is false"
+    """Score the finished run; returns what to tell its user."""
+    result = None
     if config.evaluation.at_end and scorer is not None:
         result = scorer.score(trainer.ema.average, "ema")
         save_result(run.evaluations, trainer.step, result)
         named = {f"evaluation/{name}": value for name, value in result.metrics.items()}
         trainer.tracker.scalars(trainer.step, named)
-        table = format_table({str(run.path): result})
-    minutes = trainer.elapsed / 60
+    return _summary(run, trainer.step, trainer.elapsed, result)
+
+
+def _summary(run: RunDirectory, step: int, seconds: float, result: Result | None) -> str:
+    """Scores, and where everything is."""
+    table = "not scored: evaluation.at_end is false" if result is None else format_table({str(run.path): result})
     return (
         f"{table}\n\n"
-        f"run            {run.path} ({trainer.step} steps, {minutes:.1f} minutes of training)\n"
-        f"sample grid    {run.path / 'samples' / f'samples_{trainer.step:08d}.png'}\n"
+        f"run            {run.path} ({step} steps, {seconds / 60:.1f} minutes of training)\n"
+        f"sample grid    {run.path / 'samples' / f'samples_{step:08d}.png'}\n"
         f"TensorBoard    tensorboard --logdir {run.path / 'tensorboard'}"
     )

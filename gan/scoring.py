@@ -14,11 +14,11 @@ from gan.build import prepare_images
 from gan.config import Config
 from gan.data.sources import source_info
 from gan.data.store import ImageStore
-from gan.errors import UserError
+from gan.errors import UserError, nearest
 from gan.files import write_text
 from gan.metrics.evaluator import Evaluator
-from gan.metrics.extractors import build_extractor
-from gan.metrics.results import Result
+from gan.metrics.extractors import EXTRACTORS, build_extractor
+from gan.metrics.results import Result, measured
 from gan.models.sampling import LatentStream, generate
 from gan.seeds import seeded_generator
 from gan.training.precision import make_autocast, resolve_precision
@@ -47,6 +47,8 @@ class Scorer:
 
     def __post_init__(self) -> None:
         section = self.config.evaluation
+        if section.extractor not in EXTRACTORS:
+            raise UserError(f"evaluation.extractor: no {section.extractor!r}{nearest(section.extractor, EXTRACTORS)}")
         self._evaluator = Evaluator(
             build_extractor(section.extractor, weights=section.weights, device=self.device),
             self.device,
@@ -92,9 +94,14 @@ def reference_images(config: Config) -> ImageStore:
     """
     data, section = config.data, config.evaluation
     split = section.reference
+    splits = source_info(data.source).splits
+    if split != "auto" and splits and split not in splits:
+        raise UserError(
+            f"evaluation.reference: {data.source} has no split {split!r}; accepted: auto, {', '.join(splits)}"
+        )
     path = None if section.reference_path is None else Path(section.reference_path)
     if path is None and split == "auto":
-        if data.path is not None and not source_info(data.source).splits:
+        if data.path is not None and not splits:
             path = _sibling(Path(data.path))
         else:
             split = source_info(data.source).reference_split
@@ -126,8 +133,23 @@ def evenly(images: np.ndarray, count: int | None) -> np.ndarray:
 def save_result(directory: Path, step: int, result: Result) -> Path:
     """Write a result with its protocol to `directory`, named by step and protocol; returns the file."""
     protocol = result.protocol
-    name = f"step_{step:08d}_{protocol.weights}_{protocol.extractor}_{protocol.generated_count}.json"
-    path = directory / name.replace(" ", "_").replace(",", "")
+    path = directory / _file_name(step, protocol.weights, protocol.extractor, protocol.generated_count)
     content: dict[str, Any] = {"step": step, **result.to_dict()}
     write_text(path, json.dumps(content, indent=2) + "\n")
     return path
+
+
+def load_result(directory: Path, step: int, config: Config) -> Result | None:
+    """The saved result of the average generator at a step, if it was measured as `config` asks for."""
+    section = config.evaluation
+    path = directory / _file_name(step, "ema", section.extractor, section.samples)
+    try:
+        result = Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        return None  # missing or damaged: to be measured again
+    same = result.protocol.seed == section.seed and set(measured(result)) == set(section.metrics)
+    return result if same else None
+
+
+def _file_name(step: int, weights: str, extractor: str, count: int) -> str:
+    return f"step_{step:08d}_{weights}_{extractor}_{count}.json".replace(", ", "_").replace(" ", "_")

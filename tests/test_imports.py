@@ -16,7 +16,7 @@ FLOORS = {
     "gan.training": 3,
     "gan.build": 4,
     "gan.estimates": 5, "gan.scoring": 5,
-    "gan.launch": 6, "gan.score_run": 6,
+    "gan.launch": 6, "gan.score_run": 6, "gan.score_images": 6,
     "train": 7, "evaluate": 7,
 }  # fmt: skip
 FILES = [*sorted((ROOT / "gan").rglob("*.py")), ROOT / "train.py", ROOT / "evaluate.py"]

@@ -13,7 +13,7 @@ class ExponentialMovingAverage:
     warm-up, so that the initial weights do not linger. Batch-norm statistics are averaged too, counters copied.
 
     Args:
-        network: what to follow.
+        network: what to follow; it must not be moved or replaced afterwards.
         decay: d in [0, 1).
         warm_up: whether early updates follow faster.
     """
@@ -23,15 +23,15 @@ class ExponentialMovingAverage:
         self.decay = decay
         self.warm_up = warm_up
         self.updates = 0
+        pairs = list(zip(self.average.state_dict().values(), network.state_dict().values(), strict=True))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Take one step towards `network`."""
+    def update(self) -> None:
+        """Take one step towards the network."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warm_up else self.decay
-        pairs = list(zip(self.average.state_dict().values(), network.state_dict().values(), strict=True))
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1 - decay)
-        for mine, theirs in pairs:
-            if not mine.is_floating_point():
-                mine.copy_(theirs)
+        torch._foreach_lerp_([mine for mine, _ in self._floats], [theirs for _, theirs in self._floats], 1 - decay)
+        for mine, theirs in self._counters:
+            mine.copy_(theirs)

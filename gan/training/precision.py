@@ -6,14 +6,26 @@ from functools import partial
 
 import torch
 
+from gan.errors import UserError
+
 Autocast = Callable[[], AbstractContextManager[object]]
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` → the first CUDA device where there is one, else the CPU; anything else as torch reads it."""
+    """`auto` → the first CUDA device where there is one, else the CPU; anything else as torch reads it.
+
+    Raises:
+        UserError: there is no such device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        present = ["auto", "cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise UserError(f"--device {name}: no such device here; accepted: {', '.join(present)}") from error
+    return device
 
 
 def resolve_precision(name: str, device: torch.device) -> str:

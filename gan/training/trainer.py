@@ -124,7 +124,7 @@ class Trainer:
                 for _ in range(schedule.discriminator_steps):
                     self._averages.add(self._discriminator_step())
                 self._averages.add(self._generator_step())
-                self.ema.update(self.game.generator)
+                self.ema.update()
                 self.step += 1
                 progress.update()
 

@@ -1,0 +1,166 @@
+"""The commands as a user types them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+import evaluate
+import train
+from gan.training.checkpoint import read_checkpoint
+from tests import DEFAULT, ROOT
+from tests.test_training import TINY, lines, same
+
+
+def call(command: object, *arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def settings(data: Path, *overrides: str) -> list[str]:
+    scored = ["evaluation.at_end=true", "evaluation.samples=6", "evaluation.reference_samples=8"]
+    return [part for value in (*TINY, *scored, f"data.root={data}", *overrides) for part in ("--set", value)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A run of six steps, conditional, scored in the middle and at its end."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    options = settings(data, "conditional=true", "evaluation.every=3")
+    result = call(train.main, DEFAULT, *options, "--seed", 1, "--device", "cpu", "--out", out)
+    assert result.exit_code == 0, result.output
+    for shown in ("FD (efficientnet_lite0)", str(out), "samples_00000006.png", "tensorboard --logdir"):
+        assert shown in result.stdout
+    return out
+
+
+def saved_result(run: Path) -> dict:
+    (path,) = (run / "evaluations").glob("step_00000006_ema_*.json")
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_everything_in_its_directory(run: Path) -> None:
+    assert {path.name for path in run.iterdir()} == {
+        ".lock", "config.yaml", "metrics.jsonl", "evaluations", "tensorboard", "samples", "checkpoints",
+    }  # fmt: skip
+    scored = [line for line in lines(run) if "evaluation/frechet_distance" in line]
+    assert [line["step"] for line in scored] == [3, 6]
+    logged = {"loss/discriminator", "loss/generator", "scores/margin/stage_3", "gradient_norm/generator"}
+    assert logged <= lines(run)[0].keys()
+    assert [path.name for path in sorted((run / "samples").iterdir())] == [
+        "real_00000000.png", "samples_00000000.png", "samples_00000003.png", "samples_00000006.png",
+    ]  # fmt: skip
+
+
+def test_scoring_again_gives_the_same_number_and_protocol(run: Path) -> None:
+    before = saved_result(run)
+    again = call(evaluate.main, "checkpoint", run, "--device", "cpu", "--json")
+    assert again.exit_code == 0, again.output
+    after = json.loads(again.stdout)
+    assert after["metrics"] == before["metrics"]
+    assert after["protocol"] == before["protocol"]
+    assert after["protocol"]["generated_count"] == 6
+    assert after["protocol"]["label_sampling"] == "uniform"
+    other = call(evaluate.main, "checkpoint", run, "--device", "cpu", "--json", "--raw", "--step", 3, "--samples", 5)
+    assert json.loads(other.stdout)["protocol"]["weights"] == "raw"
+    assert json.loads(other.stdout)["metrics"] != before["metrics"]
+
+
+def test_scoring_during_training_changes_nothing_in_it(run: Path, data: Path, tmp_path: Path) -> None:
+    options = settings(data, "conditional=true", "evaluation.at_end=false")
+    assert call(train.main, DEFAULT, *options, "--seed", 1, "--device", "cpu", "--out", tmp_path / "off").exit_code == 0
+    states = [read_checkpoint(path / "checkpoints" / "step_00000006.pt") for path in (run, tmp_path / "off")]
+    for state in states:
+        state.pop("elapsed")
+    assert same(*states)
+
+
+def test_a_run_that_is_done_is_scored_again_only_if_it_was_not(run: Path, data: Path) -> None:
+    options = settings(data, "conditional=true", "evaluation.every=3")
+    before = (run / "metrics.jsonl").read_text(), saved_result(run)
+    result = call(train.main, DEFAULT, *options, "--seed", 1, "--device", "cpu", "--out", run)
+    assert result.exit_code == 0, result.output
+    assert "FD (efficientnet_lite0)" in result.stdout
+    assert before == ((run / "metrics.jsonl").read_text(), saved_result(run))
+
+
+def one_line(result: Result, command: str) -> str:
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"{command}: ")
+    return line
+
+
+def test_a_typo_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    config = ROOT / "configs" / "cifar10" / "sngan_cr.yaml"
+    line = one_line(call(train.main, config, "--set", "generator.widht=64", "--out", tmp_path / "run"), "train.py")
+    assert "generator.widht" in line
+    assert "generator.width" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.source=npz"], "data.path"),
+        (["data.source=npz", "data.path=absent.npz"], "absent.npz"),
+        (["evaluation.extractor=inceptoin"], "did you mean 'inception'"),
+        (["evaluation.reference=validation"], "validation"),
+        (["evaluation.reference_path=somewhere.npz"], "evaluation.reference_path"),
+        (["training.precision=half"], "training.precision"),
+    ],
+)
+def test_what_cannot_be_had_is_said_before_anything_is_written(
+    tmp_path: Path, data: Path, overrides: list[str], words: str
+) -> None:
+    result = call(train.main, DEFAULT, *settings(data, *overrides), "--device", "cpu", "--out", tmp_path / "run")
+    assert words in one_line(result, "train.py")
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_devices_are_refused(tmp_path: Path) -> None:
+    line = one_line(call(train.main, DEFAULT, "--device", "gpu", "--out", tmp_path / "run"), "train.py")
+    assert "--device" in line
+
+
+def test_dry_run_prints_config_and_costs_and_writes_nothing(tmp_path: Path) -> None:
+    config = ROOT / "configs" / "cifar10" / "sngan_cr.yaml"
+    result = call(train.main, config, "--dry-run", "--device", "cpu", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert "4,276,739" in result.stdout  # the published generator
+    assert "rejection: sequential" in result.stdout
+    assert "GFLOP a step" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluating_what_is_no_run_is_one_line(tmp_path: Path, run: Path) -> None:
+    assert "no run here" in one_line(call(evaluate.main, "checkpoint", tmp_path), "evaluate.py")
+    missing = call(evaluate.main, "checkpoint", run, "--step", 5)
+    assert "accepted: 3, 6" in one_line(missing, "evaluate.py")
+    unknown = call(evaluate.main, "checkpoint", run, "--metrics", "fdi")
+    assert "evaluation.metrics" in one_line(unknown, "evaluate.py")
+    shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "copy" / "checkpoints" / "step_00000006.pt").write_bytes(b"damaged")
+    assert "damaged" in one_line(call(evaluate.main, "checkpoint", tmp_path / "copy"), "evaluate.py")
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, run: Path) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    text = (run / "config.yaml").read_text()
+    (tmp_path / "copy" / "config.yaml").write_text(text.replace("latent_dim: 8", "latent_dim: 9"))
+    line = one_line(call(evaluate.main, "checkpoint", tmp_path / "copy", "--device", "cpu"), "evaluate.py")
+    assert "not of a run of this config" in line
+
+
+def test_global_random_state_is_not_left_seeded_by_sampling() -> None:
+    state = torch.get_rng_state()
+    call(train.main, DEFAULT, "--dry-run", "--device", "cpu")
+    assert torch.equal(state, torch.get_rng_state())
