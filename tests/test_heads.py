@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gan.models.cascade import cascade_residuals, rejected_directions
+from gan.models.cascade import cascade_residuals, cascade_scores, rejected_directions
 from gan.models.heads import HEADS, CascadingRejection, LinearHead, ProjectionHead
 from gan.models.spectral_norm import update_spectral_norms
 
@@ -13,14 +15,20 @@ REJECTIONS = ("sequential", "orthogonal", "none")
 F, K, B = 24, 5, 7
 
 
-def loop_over_stages(features: Tensor, weights: Tensor, rejection: str) -> tuple[Tensor, Tensor]:
-    """The method as it is told: scores (B, N) and residuals v_1 … v_{N+1} (B, N + 1, F), one sample at a time."""
+def loop_over_stages(
+    features: Tensor, weights: Tensor, rejection: str, along: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The method as it is told: scores (B, N) and residuals v_1 … v_{N+1} (B, N + 1, F), one sample at a time.
+
+    Scores are along `weights`; what is rejected are the same vectors, or those of `along`.
+    """
     scores, residuals = [], []
     for sample in range(len(features)):
-        w = weights if weights.dim() == 2 else weights[sample]
+        u = weights if weights.dim() == 2 else weights[sample]
+        w = u if along is None else along
         v, vs, ds, basis = features[sample], [features[sample]], [], []
         for i in range(len(w)):
-            ds.append(v @ w[i])
+            ds.append(v @ u[i])
             if rejection == "sequential":
                 v = v - (v @ w[i]) / (w[i] @ w[i]) * w[i]
             elif rejection == "orthogonal":  # remove the whole span of w_1 … w_i, by modified Gram–Schmidt
@@ -35,9 +43,9 @@ def loop_over_stages(features: Tensor, weights: Tensor, rejection: str) -> tuple
     return torch.stack(scores), torch.stack(residuals)
 
 
-def make_head(stages: int, rejection: str, conditional: bool, spectral_norm: bool = True) -> CascadingRejection:
+def make_head(stages: int, rejection: str, conditional: bool, **options: object) -> CascadingRejection:
     torch.manual_seed(stages)
-    head = CascadingRejection(F, stages, K if conditional else None, rejection, spectral_norm=spectral_norm).double()
+    head = CascadingRejection(F, stages, K if conditional else None, rejection, **options).double()
     for parameter in head.parameters():  # away from the symmetric start
         nn.init.normal_(parameter)
     update_spectral_norms(head)
@@ -57,19 +65,107 @@ def make_inputs(conditional: bool) -> tuple[Tensor, Tensor | None]:
 def test_equals_the_loop_in_values_and_all_gradients(
     stages: int, rejection: str, conditional: bool, spectral_norm: bool
 ) -> None:
-    head = make_head(stages, rejection, conditional, spectral_norm)
+    head = make_head(stages, rejection, conditional, spectral_norm=spectral_norm)
     features, labels = make_inputs(conditional)
     inputs = [features, *head.parameters()]
     scores = head(features, labels)
     expected, expected_residuals = loop_over_stages(features, head.effective_weight(labels), rejection)
     assert scores.shape == (B, stages)
-    torch.testing.assert_close(scores, expected, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(head.residuals(features, labels), expected_residuals[:, :-1], rtol=1e-9, atol=1e-9)
-    upstream = torch.randn(B, stages, dtype=torch.float64)
-    gradients = torch.autograd.grad(scores, inputs, upstream, retain_graph=True)
-    expected_gradients = torch.autograd.grad(expected, inputs, upstream)
-    for found, wanted in zip(gradients, expected_gradients, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+    assert_equal_with_gradients(scores, expected, inputs)
+
+
+def assert_equal_with_gradients(found: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    upstream = torch.randn_like(expected)
+    gradients = torch.autograd.grad(found, inputs, upstream, retain_graph=True)
+    for mine, theirs in zip(gradients, torch.autograd.grad(expected, inputs, upstream), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("stages", STAGES)
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_rejecting_along_the_weight_alone_equals_the_loop(stages: int, rejection: str) -> None:
+    head = make_head(stages, rejection, True, rejection_direction="weight")
+    features, labels = make_inputs(conditional=True)
+    unit = torch.nn.functional.normalize(head.weight, dim=1)
+    expected, residuals = loop_over_stages(features, head.effective_weight(labels), rejection, along=unit)
+    torch.testing.assert_close(head.all_residuals(features, labels), residuals, rtol=1e-9, atol=1e-9)
+    assert_equal_with_gradients(head(features, labels), expected, [features, *head.parameters()])
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_shared_embeddings_and_biases_equal_the_loop(rejection: str) -> None:
+    head = make_head(3, rejection, True, embeddings="shared", bias=True)
+    features, labels = make_inputs(conditional=True)
+    (embedding,) = head.embeddings
+    weights = torch.nn.functional.normalize(head.weight, dim=1) + embedding(labels).unsqueeze(1)
+    expected, _ = loop_over_stages(features, weights, rejection)
+    assert_equal_with_gradients(head(features, labels), expected + head.bias, [features, *head.parameters()])
+
+
+@pytest.mark.parametrize("rejection", ["sequential", "orthogonal"])
+@pytest.mark.parametrize("batch", [K - 1, K, 3 * K])
+def test_one_gram_matrix_a_class_gives_what_one_a_sample_gives(rejection: str, batch: int) -> None:
+    head = make_head(4, rejection, True)
+    features, labels = torch.randn(batch, F, dtype=torch.float64), torch.randint(K, (batch,))
+    per_sample = cascade_scores(features, head.effective_weight(labels), rejection)
+    assert_equal_with_gradients(head(features, labels), per_sample, list(head.parameters()))
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_scaling_a_weight_scales_its_own_score_alone(rejection: str) -> None:
+    head = make_head(4, rejection, False, spectral_norm=False)
+    features, _ = make_inputs(conditional=False)
+    before = head(features).detach()
+    with torch.no_grad():
+        head.weight[1] *= -3.7
+    factors = torch.tensor([1, -3.7, 1, 1], dtype=torch.float64)
+    torch.testing.assert_close(head(features), before * factors, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_rotating_features_and_weights_together_changes_nothing(rejection: str) -> None:
+    head = make_head(4, rejection, False)
+    features, _ = make_inputs(conditional=False)
+    before = head(features).detach()
+    rotation, _ = torch.linalg.qr(torch.randn(F, F, dtype=torch.float64))
+    with torch.no_grad():
+        head.weight.copy_(head.weight @ rotation)
+    torch.testing.assert_close(head(features @ rotation), before, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_permuting_later_stages_leaves_earlier_scores_alone(rejection: str) -> None:
+    head = make_head(5, rejection, False)
+    features, _ = make_inputs(conditional=False)
+    before = head(features).detach()
+    with torch.no_grad():
+        head.weight[2:] = head.weight[[4, 2, 3]]
+    after = head(features)
+    torch.testing.assert_close(after[:, :2], before[:, :2], rtol=1e-9, atol=1e-9)
+    if rejection != "none":
+        assert (after[:, 2:] - before[:, [4, 2, 3]]).abs().max() > 1e-3
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(1, 9), features=st.integers(1, 40), data=st.data(), seed=st.integers(0, 2**31),
+    rejection=st.sampled_from(REJECTIONS), conditional=st.booleans(),
+)  # fmt: skip
+def test_any_shape_equals_the_loop(
+    batch: int, features: int, data: st.DataObject, seed: int, rejection: str, conditional: bool
+) -> None:
+    stages = data.draw(st.integers(1, min(features, 12)))
+    torch.manual_seed(seed)
+    v = torch.randn(batch, features, dtype=torch.float64)
+    # well-conditioned weights: a nearly dependent set has no residual to speak of, in a loop or otherwise
+    basis, _ = torch.linalg.qr(torch.randn(batch if conditional else 1, features, features, dtype=torch.float64))
+    weights = basis[:, :stages] + 0.3 * torch.randn(len(basis), stages, features, dtype=torch.float64) / features
+    weights = weights if conditional else weights[0]
+    expected, residuals = loop_over_stages(v, weights, rejection)
+    torch.testing.assert_close(cascade_scores(v, weights, rejection), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(cascade_residuals(v, weights, rejection), residuals, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("rejection", REJECTIONS)

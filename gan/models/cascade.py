@@ -23,46 +23,74 @@ from gan.models.precision import without_autocast
 Rejection = Literal["sequential", "orthogonal", "none"]
 
 
-def cascade_scores(features: Tensor, weights: Tensor, rejection: Rejection = "sequential") -> Tensor:
+def cascade_scores(
+    features: Tensor, weights: Tensor, rejection: Rejection = "sequential", triangle: Tensor | None = None
+) -> Tensor:
     """Scores D of equation (2).
 
     Args:
         features: v, `(B, F)`.
         weights: W, `(N, F)` or `(B, N, F)`.
         rejection: what each stage removes before the next one looks.
+        triangle: `unit_triangle(weights, rejection)`, where the caller has it cheaper.
 
     Returns:
         `(B, N)` in the dtype of `weights`.
     """
     with without_autocast(features):
         products = _products(features.to(weights.dtype), weights)  # (B, N)
+        if rejection == "none" or weights.shape[-2] == 1:
+            return products
+        if triangle is None:
+            triangle = unit_triangle(weights, rejection)
+        columns = products.T if triangle.dim() == 2 else products.unsqueeze(-1)  # (N, B) or (B, N, 1)
+        solved = torch.linalg.solve_triangular(triangle, columns, upper=False, unitriangular=True)
+        return solved.T if triangle.dim() == 2 else solved.squeeze(-1)
+
+
+def cascade_scores_along(features: Tensor, weights: Tensor, along: Tensor, rejection: Rejection) -> Tensor:
+    """Scores D_i = <v_i, u_i> where the v_i are what is left after rejecting along other vectors than the u_i.
+
+    D_i = <v, u_i> − Σ_{j<i} c_j <u_i, p_j>, with c_j = <v_j, p_j>/‖p_j‖² the shares that the rejections along `along`
+    have removed.
+
+    Args:
+        features: v, `(B, F)`.
+        weights: the u_i, `(N, F)` or `(B, N, F)`.
+        along: the vectors that are rejected, `(N, F)`.
+        rejection: how.
+
+    Returns:
+        `(B, N)` in the dtype of `weights`.
+    """
+    with without_autocast(features):
+        products = _products(features.to(weights.dtype), weights)
         if rejection == "none":
             return products
-        triangle = unit_triangle(weights, rejection)
-        columns = products.T if weights.dim() == 2 else products.unsqueeze(-1)  # (N, B) or (B, N, 1)
-        solved = torch.linalg.solve_triangular(triangle, columns, upper=False, unitriangular=True)
-        return solved.T if weights.dim() == 2 else solved.squeeze(-1)
+        directions = rejected_directions(along, rejection)
+        removed = cascade_scores(features, along, rejection) / _squared_norms(directions)  # (B, N)
+        overlaps = (weights @ directions.T).tril(-1)  # (N, N) or (B, N, N)
+        return products - (overlaps @ removed.unsqueeze(-1)).squeeze(-1)
 
 
-def cascade_residuals(features: Tensor, weights: Tensor, rejection: Rejection = "sequential") -> Tensor:
+def cascade_residuals(features: Tensor, along: Tensor, rejection: Rejection = "sequential") -> Tensor:
     """The vectors v_1 … v_{N+1} that equation (1) passes from stage to stage; the last is what no stage has seen.
 
     Args:
         features: v, `(B, F)`.
-        weights: W, `(N, F)` or `(B, N, F)`.
+        along: the vectors that are rejected, `(N, F)` or `(B, N, F)`.
+        rejection: how.
 
     Returns:
         `(B, N + 1, F)`.
     """
     with without_autocast(features):
-        features = features.to(weights.dtype)
-        stages = weights.shape[-2]
+        features = features.to(along.dtype)
         if rejection == "none":
-            return features.unsqueeze(1).expand(-1, stages + 1, -1)
-        scores = cascade_scores(features, weights, rejection)
-        directions = rejected_directions(weights, rejection)
-        coefficients = scores / _squared_norms(directions)  # (B, N)
-        removed = (coefficients.unsqueeze(-1) * directions).cumsum(dim=1)  # (B, N, F)
+            return features.unsqueeze(1).expand(-1, along.shape[-2] + 1, -1)
+        directions = rejected_directions(along, rejection)
+        shares = cascade_scores(features, along, rejection) / _squared_norms(directions)  # (B, N)
+        removed = (shares.unsqueeze(-1) * directions).cumsum(dim=1)  # (B, N, F)
         return features.unsqueeze(1) - torch.nn.functional.pad(removed, (0, 0, 1, 0))
 
 

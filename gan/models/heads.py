@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.cascade import Rejection, cascade_residuals, cascade_scores
+from gan.models.cascade import Rejection, cascade_residuals, cascade_scores, cascade_scores_along, unit_triangle
 from gan.models.layers import Embedding, Linear
 from gan.models.precision import without_autocast
 
@@ -77,6 +77,12 @@ class CascadingRejection(Head):
             u_1 … u_i, `none` nothing: N independent linear heads, the control with the same parameters and cost.
         spectral_norm: divide every w_i by its norm (the spectral norm of one row) and every table e_i by its largest
             singular value, which keeps each stage 1-Lipschitz in v when unconditional.
+        rejection_direction: when conditional, what is rejected: `score` the vector u_i(y) that was scored along, so
+            that the next stage is blind to nothing but it; `weight` only w_i, so that the classes share one residual.
+        embeddings: `per_stage` gives every stage its own e_i; `shared` one e for all, a parameter budget nearer the
+            projection head's, at the price of later stages that differ between classes only in what w_i leaves of it.
+        bias: add b_i to each score after the cascade. Off by default: a bias moves the loss's margin, not what a stage
+            can see.
     """
 
     labels = "optional"
@@ -88,6 +94,9 @@ class CascadingRejection(Head):
         num_classes: int | None = None,
         rejection: Rejection = "sequential",
         spectral_norm: bool = True,
+        rejection_direction: Literal["score", "weight"] = "score",
+        embeddings: Literal["per_stage", "shared"] = "per_stage",
+        bias: bool = False,
     ) -> None:
         super().__init__()
         if not 1 <= stages <= in_features:
@@ -95,32 +104,56 @@ class CascadingRejection(Head):
         if rejection not in ("sequential", "orthogonal", "none"):
             raise ValueError(f"rejection: {rejection!r} found, 'sequential', 'orthogonal' or 'none' accepted")
         self.stages = stages
-        self.conditional = num_classes is not None
+        self.num_classes = num_classes
         self.rejection: Rejection = rejection
+        self.rejects_weight_alone = num_classes is not None and rejection_direction == "weight"
         self.spectral_norm_weights = spectral_norm
         self.weight = nn.Parameter(torch.empty(stages, in_features))
         for row in self.weight.data:  # each stage starts as a linear head would
             nn.init.xavier_uniform_(row.unsqueeze(0))
         self.embeddings = nn.ModuleList()
         if num_classes is not None:
+            tables = stages if embeddings == "per_stage" else 1
             self.embeddings.extend(
-                Embedding(num_classes, in_features, spectral_norm=spectral_norm) for _ in range(stages)
+                Embedding(num_classes, in_features, spectral_norm=spectral_norm) for _ in range(tables)
             )
+        self.bias = nn.Parameter(torch.zeros(stages)) if bias else None
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Scores `(B, N)`, in the dtype of the weights."""
-        return cascade_scores(features, self.effective_weight(labels), self.rejection)
+        weights = self.effective_weight(labels)
+        if self.rejects_weight_alone:
+            scores = cascade_scores_along(features, weights, self._unconditional_weight(), self.rejection)
+        else:
+            scores = cascade_scores(features, weights, self.rejection, self._triangle(weights, labels))
+        return scores if self.bias is None else scores + self.bias
 
     def residuals(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """The vectors v_1 … v_N that the stages score, `(B, N, F)`."""
-        return cascade_residuals(features, self.effective_weight(labels), self.rejection)[:, :-1]
+        return self.all_residuals(features, labels)[:, :-1]
+
+    def all_residuals(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """v_1 … v_{N+1}, `(B, N + 1, F)`: what the stages score, and what none of them has seen."""
+        along = self._unconditional_weight() if self.rejects_weight_alone else self.effective_weight(labels)
+        return cascade_residuals(features, along, self.rejection)
 
     def effective_weight(self, labels: Tensor | None = None) -> Tensor:
         """The vectors u_i in force: `(N, F)`, or `(B, N, F)` when conditional."""
-        weight = F.normalize(self.weight, dim=1) if self.spectral_norm_weights else self.weight
-        if not self.conditional:
+        weight = self._unconditional_weight()
+        if self.num_classes is None:
             return weight
         return weight + torch.stack([embedding(labels) for embedding in self.embeddings], dim=1)
+
+    def _unconditional_weight(self) -> Tensor:
+        return F.normalize(self.weight, dim=1) if self.spectral_norm_weights else self.weight
+
+    def _triangle(self, weights: Tensor, labels: Tensor | None) -> Tensor | None:
+        """The cascade's triangle from one Gram matrix a class, where the batch holds no fewer samples than classes."""
+        if self.num_classes is None or labels is None or self.rejection == "none" or self.num_classes > len(labels):
+            return None
+        with without_autocast(weights):
+            classes = torch.arange(self.num_classes, device=labels.device)
+            return unit_triangle(self.effective_weight(classes), self.rejection)[labels]
 
 
 HEADS: dict[str, type[Head]] = {
