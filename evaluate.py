@@ -31,8 +31,8 @@ def checkpoint(run: Path, step: int | None, raw: bool, device: str, as_json: boo
 
     The result is printed and saved with its protocol in RUN/evaluations.
     """
+    from gan.commands.score_run import score_run
     from gan.errors import UserError
-    from gan.score_run import score_run
 
     settings["metrics"] = settings["metrics"].split(",") if settings["metrics"] else None
     chosen = {name: value for name, value in settings.items() if value is not None}
@@ -59,8 +59,8 @@ def images(images: str, reference: str, metrics: str, **settings: Any) -> None:
 
     Each is a folder, an .npz file, or the name of a data set with or without a split, such as cifar10:test.
     """
+    from gan.commands.score_images import score_images
     from gan.errors import UserError
-    from gan.score_images import score_images
 
     try:
         click.echo(score_images(images, reference, metrics=metrics.split(","), **settings))

@@ -32,8 +32,8 @@ def main(
         resolved = load_config(config, overrides)
         if out is None:
             out = Path("outputs") / f"{config.resolve().parent.name}-{config.stem}-seed{resolved.seed}"
-        from gan.launch import describe, launch
-        from gan.training.precision import resolve_device
+        from gan.commands.launch import describe, launch
+        from gan.device import resolve_device
 
         if dry_run:
             click.echo(describe(resolved, resolve_device(device)))

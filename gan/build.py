@@ -14,6 +14,7 @@ from gan.config import Config
 from gan.data.loader import Loader
 from gan.data.sources import source_info
 from gan.data.store import ImageStore, prepare
+from gan.device import make_autocast, resolve_precision
 from gan.errors import UserError, nearest
 from gan.models.dcgan import DCGANBackbone, DCGANGenerator
 from gan.models.discriminator import Discriminator
@@ -22,10 +23,10 @@ from gan.models.sampling import LatentStream
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
 from gan.objectives.losses import LOSSES, Loss
 from gan.seeds import derive_seed, seeded, seeded_generator
-from gan.training.precision import make_autocast, resolve_precision
+from gan.training.schedule import Schedule
 from gan.training.steps import Game
 from gan.training.streams import RandomStreams
-from gan.training.trainer import Preview, Schedule
+from gan.training.trainer import Preview
 
 GENERATORS: dict[str, Callable[..., nn.Module]] = {"dcgan": DCGANGenerator, "sngan": SNGANGenerator}
 BACKBONES: dict[str, Callable[..., nn.Module]] = {"dcgan": DCGANBackbone, "sngan": SNGANBackbone}

@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import nn
 
+from gan.commands.launch import launch
 from gan.config import load_config
 from gan.errors import NonFiniteError, StorageError, UserError
-from gan.launch import launch
 from gan.training import trainer
 from gan.training.checkpoint import Checkpoints, checkpoint_paths, read_checkpoint
+from gan.training.diagnostics import Observation
 from gan.training.ema import ExponentialMovingAverage
+from gan.training.schedule import Schedule
 from gan.training.steps import discriminator_step
 from gan.training.tracking import Averages, Tracker
-from gan.training.trainer import Schedule
 from tests import DEFAULT
 
 CPU = torch.device("cpu")
@@ -115,13 +116,13 @@ def test_non_finite_values_stop_training_with_the_step_the_term_and_the_stage(
 ) -> None:
     taken = 0
 
-    def diverging(*arguments: object) -> dict[str, torch.Tensor]:
+    def diverging(*arguments: object) -> tuple[dict[str, torch.Tensor], Observation]:
         nonlocal taken
         taken += 1
-        values = discriminator_step(*arguments)
+        values, seen = discriminator_step(*arguments)
         if taken == 5:  # the third generator step, of two discriminator steps each
             values["scores/real"][1] = torch.inf
-        return values
+        return values, seen
 
     monkeypatch.setattr(trainer, "discriminator_step", diverging)
     with pytest.raises(NonFiniteError, match=r"scores/real of stage 2 became inf .* up to 4; the state is in") as error:

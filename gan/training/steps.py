@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gan.device import Autocast
 from gan.models.discriminator import Discriminator
 from gan.models.spectral_norm import update_spectral_norms
 from gan.objectives.losses import Loss, weighted_mean
-from gan.training.precision import Autocast
+from gan.training.diagnostics import Observation
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,23 @@ class Game:
 
 def discriminator_step(
     game: Game, real_images: Tensor, real_labels: Tensor | None, latents: Tensor, fake_labels: Tensor | None
-) -> dict[str, Tensor]:
-    """min_D  Σ_i λ_i E[L_D(D_i(x), D_i(G(z)))]; returns the loss and the stages' mean scores, detached."""
+) -> tuple[dict[str, Tensor], Observation]:
+    """min_D  Σ_i λ_i E[L_D(D_i(x), D_i(G(z)))]; returns the loss and the stages' mean scores, and what D saw, detached.
+
+    Real and fake images are scored in one pass, which equals two where D normalises no batch.
+    """
     with game.autocast():
         with torch.no_grad():
             fake_images = game.generator(latents, fake_labels)
         update_spectral_norms(game.discriminator)
-        real_scores, fake_scores = score(game.discriminator, real_images, real_labels, fake_images, fake_labels)
+        features = game.discriminator.features(torch.cat([real_images, fake_images.to(real_images.dtype)]))
+        labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
+        scores = game.discriminator.head(features, labels)
+    real_scores, fake_scores = scores.split([len(real_images), len(fake_images)])
     loss = weighted_mean(game.loss.discriminator_loss(real_scores, fake_scores), game.stage_weights)
     minimise(loss, game.discriminator_optimizer)
     means = {"scores/real": real_scores.detach().mean(0), "scores/fake": fake_scores.detach().mean(0)}
-    return {"loss/discriminator": loss.detach(), **means}
+    return {"loss/discriminator": loss.detach(), **means}, Observation(features.detach(), labels, len(real_images))
 
 
 def generator_step(game: Game, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
@@ -54,20 +61,6 @@ def generator_step(game: Game, latents: Tensor, labels: Tensor | None) -> dict[s
     minimise(loss, game.generator_optimizer)
     game.discriminator.requires_grad_(True)
     return {"loss/generator": loss.detach()}
-
-
-def score(
-    discriminator: Discriminator,
-    real_images: Tensor,
-    real_labels: Tensor | None,
-    fake_images: Tensor,
-    fake_labels: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Real and fake scores `(B, N)` from one pass over both; it equals two where D normalises no batch."""
-    images = torch.cat([real_images, fake_images.to(real_images.dtype)])
-    labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
-    real_scores, fake_scores = discriminator(images, labels).split([len(real_images), len(fake_images)])
-    return real_scores, fake_scores
 
 
 def minimise(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:

@@ -80,6 +80,12 @@ class Tracker:
             save_image(grid, temporary, format="png")
         return path
 
+    def matrix(self, step: int, name: str, matrix: Tensor, size: int = 96) -> None:
+        """Log entries in [−1, 1] `(N, N)` to TensorBoard as an image: −1 blue, 0 white, 1 red."""
+        values = torch.nn.functional.interpolate(matrix[None, None].float().cpu(), size=(size, size))[0, 0]
+        positive, negative = values.clamp(0, 1), (-values).clamp(0, 1)
+        self._board.add_image(name, torch.stack([1 - negative, 1 - positive - negative, 1 - positive]), step)
+
     def text(self, name: str, text: str) -> None:
         """Log a text, such as the config."""
         self._board.add_text(name, f"```yaml\n{text}\n```", 0)

@@ -1,7 +1,7 @@
 """The loop: play, average, log, sample, evaluate, save."""
 
 import math
-import time
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,17 @@ from tqdm import tqdm
 from gan.errors import NonFiniteError
 from gan.models.sampling import generate
 from gan.training.checkpoint import Checkpoints, write_checkpoint
+from gan.training.diagnostics import (
+    DEAD_AUC,
+    DeadStageAlarm,
+    diagnose,
+    mean_off_diagonal,
+    score_correlations,
+    weight_cosines,
+)
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.interrupt import StopSignals
+from gan.training.schedule import Clock, Schedule
 from gan.training.steps import Game, discriminator_step, generator_step
 from gan.training.streams import RandomStreams
 from gan.training.tracking import Averages, Tracker
@@ -31,24 +40,6 @@ class Batches(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """When things happen, in generator steps; an interval of 0 is never."""
-
-    steps: int
-    discriminator_steps: int
-    learning_rate: str
-    log_every: int
-    sample_every: int
-    save_every: int
-    evaluate_every: int
-
-    def learning_rate_factor(self, step: int) -> float:
-        """What the learning rates are multiplied with in the step after `step`."""
-        left = 1 - step / self.steps
-        return {"constant": 1.0, "linear": left, "half_linear": min(1.0, 2 * left)}[self.learning_rate]
 
 
 @dataclass(frozen=True)
@@ -99,6 +90,7 @@ class Trainer:
         self.step = 0
         self.elapsed = 0.0  # seconds of training, pauses left out
         self._averages = Averages()
+        self._alarm = DeadStageAlarm()
         self._optimizers = (game.generator_optimizer, game.discriminator_optimizer)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
@@ -112,13 +104,13 @@ class Trainer:
         """
         schedule = self.schedule
         progress = tqdm(total=schedule.steps, initial=self.step, unit="step", dynamic_ncols=True, smoothing=0.1)
-        clock = _Clock()
         if self.step == 0:
             self.sample()
+            if schedule.evaluate_every:
+                self._score()
+        clock = Clock()
         with StopSignals() as stop, progress:
             while self.step < schedule.steps and not stop.requested:
-                logged = _due(self.step + 1, schedule.log_every, schedule.steps)
-
                 # Play
                 self._set_learning_rates()
                 for _ in range(schedule.discriminator_steps):
@@ -129,18 +121,17 @@ class Trainer:
                 progress.update()
 
                 # Log
-                if logged:
+                if schedule.due(self.step, schedule.log_every):
                     clock.pause(self._log, progress, clock)
 
                 # Sample, evaluate
-                if _due(self.step, schedule.sample_every, schedule.steps):
+                if schedule.due(self.step, schedule.sample_every):
                     clock.pause(self.sample)
                 if schedule.evaluate_every and self.step % schedule.evaluate_every == 0 and self.step < schedule.steps:
-                    scores = clock.pause(self.evaluate, self.ema.average)
-                    self.tracker.scalars(self.step, {f"evaluation/{name}": value for name, value in scores.items()})
+                    clock.pause(self._score)
 
                 # Save
-                if _due(self.step, schedule.save_every, schedule.steps):
+                if schedule.due(self.step, schedule.save_every):
                     self.elapsed += clock.lap()
                     clock.pause(self.save)
             if stop.requested and self.step < schedule.steps:
@@ -153,9 +144,25 @@ class Trainer:
         images = generate(self.ema.average, self.preview.latents, self.preview.labels, self.game.autocast)
         return self.tracker.grid(self.step, "samples", images, self.preview.columns)
 
+    def _compare_stages(self) -> dict[str, float]:
+        """Log how alike the stages are, as images; returns the mean absolute off-diagonal entries."""
+        head = self.game.discriminator.head
+        if head.stages == 1:
+            return {}
+        matrices = {"stages/score_correlation": score_correlations(head, self._seen)}
+        if (cosines := weight_cosines(head)) is not None:
+            matrices["stages/weight_cosine"] = cosines
+        for name, matrix in matrices.items():
+            self.tracker.matrix(self.step, name, matrix)
+        return {name: mean_off_diagonal(matrix) for name, matrix in matrices.items()}
+
     def save(self) -> Path:
         """Write a checkpoint of everything; returns its file."""
         return self.checkpoints.save(self.step, self.state_dict())
+
+    def _score(self) -> None:
+        scores = self.evaluate(self.ema.average)
+        self.tracker.scalars(self.step, {f"evaluation/{name}": value for name, value in scores.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
@@ -171,6 +178,7 @@ class Trainer:
             "batches": self.batches.state_dict(),
             "streams": self.streams.state_dict(),
             "averages": self._averages.state_dict(),
+            "alarm": self._alarm.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -186,12 +194,15 @@ class Trainer:
         self.batches.load_state_dict(state["batches"])
         self.streams.load_state_dict(state["streams"])
         self._averages.load_state_dict(state["averages"])
+        self._alarm.load_state_dict(state["alarm"])
 
     def _discriminator_step(self) -> dict[str, Tensor]:
         images, labels = self.batches.next_batch()
         latents, fake_labels = self.streams.latents("discriminator", len(images))
         self._batch_size = len(images)
-        return discriminator_step(self.game, images, labels if fake_labels is not None else None, latents, fake_labels)
+        labels = labels if fake_labels is not None else None  # those of a labelled set, in unconditional training
+        values, self._seen = discriminator_step(self.game, images, labels, latents, fake_labels)
+        return values
 
     def _generator_step(self) -> dict[str, Tensor]:
         return generator_step(self.game, *self.streams.latents("generator", self._batch_size))
@@ -202,13 +213,15 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
 
-    def _log(self, progress: "tqdm[Any]", clock: "_Clock") -> None:
+    def _log(self, progress: "tqdm[Any]", clock: "Clock") -> None:
         """Read the window's means from the device: the only place where the loop waits for it."""
         gradients = {
             "gradient_norm/generator": _gradient_norm(self.game.generator),
             "gradient_norm/discriminator": _gradient_norm(self.game.discriminator),
         }
-        self._averages.add(gradients)
+        game = self.game
+        stages = diagnose(game.discriminator.head, game.loss, game.stage_weights, self._seen)
+        self._averages.add({**gradients, **stages})
         means = self._averages.take()
         self._require_finite(means)
         values = _name_stages(means)
@@ -217,7 +230,11 @@ class Trainer:
         images = interval * self.schedule.discriminator_steps * self._batch_size
         speed = {"speed/images_per_second": images / seconds, "speed/seconds_per_step": seconds / interval}
         rates = {"learning_rate/generator": self.game.generator_optimizer.param_groups[0]["lr"]}
-        self.tracker.scalars(self.step, {**values, **rates, **speed})
+        self.tracker.scalars(self.step, {**values, **self._compare_stages(), **rates, **speed})
+        for stage in self._alarm.update(means["stages/auc"]):
+            tqdm.write(
+                f"stage {stage} is dead: it separates nothing at step {self.step} (AUC ≤ {DEAD_AUC})", sys.stderr
+            )
         progress.set_postfix(
             {
                 "D": f"{means['loss/discriminator'][0]:.3f}",
@@ -240,38 +257,6 @@ class Trainer:
                     )
 
 
-class _Clock:
-    """Time spent training, with pauses for everything else taken out."""
-
-    def __init__(self) -> None:
-        self._lap = self._log = time.perf_counter()
-
-    def pause(self, action: Callable[..., Any], *arguments: Any) -> Any:
-        """Do something off the clock."""
-        start = time.perf_counter()
-        result = action(*arguments)
-        paused = time.perf_counter() - start
-        self._lap += paused
-        self._log += paused
-        return result
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        now = time.perf_counter()
-        seconds, self._lap = now - self._lap, now
-        return seconds
-
-    def since_log(self) -> float:
-        """Seconds since the last call."""
-        now = time.perf_counter()
-        seconds, self._log = now - self._log, now
-        return seconds
-
-
-def _due(step: int, interval: int, last: int) -> bool:
-    return step % interval == 0 or step == last
-
-
 def _gradient_norm(network: nn.Module) -> Tensor:
     """The norm of all gradients of the last step, as one vector."""
     return get_total_norm([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
@@ -281,7 +266,7 @@ def _name_stages(means: Mapping[str, list[float]]) -> dict[str, float]:
     """Vectors become one name a stage; every stage's margin between real and fake is added."""
     named: dict[str, float] = {}
     for name, values in means.items():
-        if name.startswith("scores/"):
+        if name.startswith(("scores/", "stages/")):
             named |= {f"{name}/stage_{stage}": value for stage, value in enumerate(values, start=1)}
         else:
             named[name] = values[0]

@@ -14,6 +14,7 @@ from gan.build import prepare_images
 from gan.config import Config
 from gan.data.sources import source_info
 from gan.data.store import ImageStore
+from gan.device import make_autocast, resolve_precision
 from gan.errors import UserError, nearest
 from gan.files import write_text
 from gan.metrics.evaluator import Evaluator
@@ -21,7 +22,6 @@ from gan.metrics.extractors import EXTRACTORS, build_extractor
 from gan.metrics.results import Result, measured
 from gan.models.sampling import LatentStream, generate
 from gan.seeds import seeded_generator
-from gan.training.precision import make_autocast, resolve_precision
 
 _SIBLINGS = ("test", "val", "valid", "validation")  # of a file or folder named after its training split
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gan.build import ImageFacts, build_discriminator, build_generator
 from gan.config import Config
-from gan.training.precision import resolve_precision
+from gan.device import resolve_precision
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gan.allocator import keep_freed_memory
+from gan.commands.scoring import evenly
 from gan.data.sources import SOURCES
 from gan.data.store import ImageStore, prepare
+from gan.device import resolve_device
 from gan.errors import UserError
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors import EXTRACTORS, build_extractor
 from gan.metrics.results import format_table
-from gan.scoring import evenly
-from gan.training.precision import resolve_device
 
 CACHE = Path("outputs/data")
 

@@ -8,12 +8,12 @@ from torch import nn
 
 from gan.allocator import keep_freed_memory
 from gan.build import build_generator, image_facts
+from gan.commands.scoring import Scorer, save_result
 from gan.config import Config, parse_yaml, validate
+from gan.device import resolve_device
 from gan.errors import UserError
 from gan.metrics.results import format_table
-from gan.scoring import Scorer, save_result
 from gan.training.checkpoint import checkpoint_paths, read_checkpoint
-from gan.training.precision import resolve_device
 from gan.training.run_directory import RunDirectory
 
 

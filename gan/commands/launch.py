@@ -15,16 +15,16 @@ from gan.build import (
     image_facts,
     prepare_images,
 )
+from gan.commands.estimates import estimate
+from gan.commands.scoring import Scorer, load_result, save_result
 from gan.config import Config, parse_yaml
 from gan.data.loader import real_batch
 from gan.data.store import ImageStore
-from gan.estimates import estimate
+from gan.device import resolve_precision
 from gan.files import write_text
 from gan.metrics.results import Result, format_table
-from gan.scoring import Scorer, load_result, save_result
 from gan.training.checkpoint import Checkpoints, read_checkpoint
 from gan.training.ema import ExponentialMovingAverage
-from gan.training.precision import resolve_precision
 from gan.training.run_directory import RunDirectory
 from gan.training.tracking import Tracker
 from gan.training.trainer import Trainer

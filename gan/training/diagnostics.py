@@ -1,0 +1,132 @@
+"""Does the cascade live? What each stage of a head separates, removes and tells the generator.
+
+Everything is computed from the feature vectors that the last discriminator step has seen, through the head alone: no
+further pass through a network, no change to any state.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan.models.heads import Head
+from gan.objectives.losses import Loss
+
+DEAD_AUC = 0.52  # a stage that orders no more than this share of real-fake pairs rightly separates nothing
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Features `(R + F, features)` of the R real and F fake images of one discriminator step, real ones first."""
+
+    features: Tensor
+    labels: Tensor | None
+    real_count: int
+
+
+def diagnose(head: Head, loss: Loss, stage_weights: Tensor | None, seen: Observation) -> dict[str, Tensor]:
+    """Per stage `(N,)`: accuracy, AUC, share of the generator's gradient; where the head rejects, shares removed.
+
+    Accuracy is the share of scores on their side of 0, the mean of real and fake; AUC the probability that a real score
+    exceeds a fake one. The gradient is that of the stage's part of the generator's loss with respect to the features
+    of the fakes. Removed is the stage's share of ‖v‖², over real and fake images apart.
+    """
+    with torch.no_grad():
+        scores = head(seen.features, seen.labels)  # (R + F, N)
+        real, fake = scores[: seen.real_count], scores[seen.real_count :]
+        stages = {
+            "stages/accuracy": ((real > 0).float().mean(0) + (fake < 0).float().mean(0)) / 2,
+            "stages/auc": area_under_curve(real, fake),
+        }
+        if (all_residuals := getattr(head, "all_residuals", None)) is not None:
+            energies = all_residuals(seen.features, seen.labels).square().sum(-1)  # (R + F, N + 1)
+            removed = -energies.diff(dim=1) / energies[:, :1].clamp_min(torch.finfo(energies.dtype).tiny)
+            stages["stages/removed_from_real"] = removed[: seen.real_count].mean(0)
+            stages["stages/removed_from_fake"] = removed[seen.real_count :].mean(0)
+    return stages | {"stages/gradient_share": gradient_shares(head, loss, stage_weights, seen)}
+
+
+def area_under_curve(real: Tensor, fake: Tensor) -> Tensor:
+    """P(real > fake) + ½ P(real = fake) for every column: `(R, N)`, `(F, N)` → `(N,)`."""
+    columns, queries = fake.T.contiguous().sort(dim=1).values, real.T.contiguous()
+    below = torch.searchsorted(columns, queries) + torch.searchsorted(columns, queries, right=True)
+    return below.float().mean(dim=1) / (2 * len(fake))
+
+
+@torch.enable_grad()
+def gradient_shares(head: Head, loss: Loss, stage_weights: Tensor | None, seen: Observation) -> Tensor:
+    """‖∂(λ_i L_G(D_i))/∂v‖ over the fakes, scaled to sum 1: `(N,)`."""
+    features = seen.features[seen.real_count :].detach().requires_grad_()
+    labels = None if seen.labels is None else seen.labels[seen.real_count :]
+    losses = loss.generator_loss(head(features, labels)).sum(0)  # (N,)
+    if stage_weights is not None:
+        losses = losses * stage_weights
+    norms = [torch.autograd.grad(part, features, retain_graph=True)[0].norm() for part in losses]
+    total = torch.stack(norms)
+    return (total / total.sum().clamp_min(torch.finfo(total.dtype).tiny)).detach()
+
+
+@torch.no_grad()
+def score_correlations(head: Head, seen: Observation) -> Tensor:
+    """Correlation of the stages' scores over real and fake images together, `(N, N)`; 0 where a score is constant."""
+    scores = head(seen.features, seen.labels)
+    return _cosines((scores - scores.mean(0)).T)
+
+
+@torch.no_grad()
+def weight_cosines(head: Head) -> Tensor | None:
+    """Cosines between the stages' unconditional weight vectors, `(N, N)`; None for a head without a row a stage."""
+    weight = getattr(head, "weight", None)
+    return _cosines(weight) if isinstance(weight, nn.Parameter) and weight.shape[0] == head.stages else None
+
+
+def _cosines(rows: Tensor) -> Tensor:
+    unit = torch.nn.functional.normalize(rows.float(), dim=1)
+    return unit @ unit.T
+
+
+def mean_off_diagonal(matrix: Tensor) -> float:
+    """The mean absolute entry off the diagonal of `(N, N)`, N > 1."""
+    count = len(matrix)
+    return float((matrix.abs().sum() - matrix.diagonal().abs().sum()) / (count * (count - 1)))
+
+
+class DeadStageAlarm:
+    """Watches the stages' AUC over a window of logged values.
+
+    Args:
+        window: how many values a stage is judged by.
+    """
+
+    def __init__(self, window: int = 10) -> None:
+        self.window = window
+        self._seen: dict[int, deque[float]] = {}
+        self._dead: set[int] = set()
+
+    def update(self, areas: list[float]) -> list[int]:
+        """Add one AUC a stage; returns the stages, from 1, that have died just now."""
+        died = []
+        for stage, area in enumerate(areas, start=1):
+            values = self._seen.setdefault(stage, deque(maxlen=self.window))
+            values.append(area)
+            dead = len(values) == self.window and sum(values) / self.window <= DEAD_AUC
+            if dead and stage not in self._dead:
+                died.append(stage)
+            (self._dead.add if dead else self._dead.discard)(stage)
+        return died
+
+    def dead(self) -> set[int]:
+        """The stages, from 1, that separate nothing at present."""
+        return set(self._dead)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the window holds."""
+        return {"seen": {stage: list(values) for stage, values in self._seen.items()}, "dead": sorted(self._dead)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the window of `state`."""
+        self._seen = {stage: deque(values, maxlen=self.window) for stage, values in state["seen"].items()}
+        self._dead = set(state["dead"])

@@ -1,0 +1,56 @@
+"""When things happen, and how long training took without them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When things happen, in generator steps; an interval of 0 is never."""
+
+    steps: int
+    discriminator_steps: int
+    learning_rate: str
+    log_every: int
+    sample_every: int
+    save_every: int
+    evaluate_every: int
+
+    def learning_rate_factor(self, step: int) -> float:
+        """What the learning rates are multiplied with in the step after `step`."""
+        left = 1 - step / self.steps
+        return {"constant": 1.0, "linear": left, "half_linear": min(1.0, 2 * left)}[self.learning_rate]
+
+    def due(self, step: int, interval: int) -> bool:
+        """Whether what happens at an interval happens after `step`; the last step is always due."""
+        return step % interval == 0 or step == self.steps
+
+
+class Clock:
+    """Time spent training, with pauses for everything else taken out."""
+
+    def __init__(self) -> None:
+        self._lap = self._log = time.perf_counter()
+
+    def pause(self, action: Callable[..., Any], *arguments: Any) -> Any:
+        """Do something off the clock."""
+        start = time.perf_counter()
+        result = action(*arguments)
+        paused = time.perf_counter() - start
+        self._lap += paused
+        self._log += paused
+        return result
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        seconds, self._lap = now - self._lap, now
+        return seconds
+
+    def since_log(self) -> float:
+        """Seconds since the last call."""
+        now = time.perf_counter()
+        seconds, self._log = now - self._log, now
+        return seconds
