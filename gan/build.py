@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from gan.config import Config
 from gan.data.loader import Loader
@@ -18,10 +18,12 @@ from gan.device import make_autocast, resolve_precision
 from gan.errors import UserError, nearest
 from gan.models.dcgan import DCGANBackbone, DCGANGenerator
 from gan.models.discriminator import Discriminator
-from gan.models.heads import HEADS
+from gan.models.heads import CascadingRejection, Head, IndependentHeads, LinearHead, ProjectionHead
 from gan.models.sampling import LatentStream
+from gan.models.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
 from gan.objectives.losses import LOSSES, Loss
+from gan.objectives.stage_weights import StageWeights, geometric
 from gan.seeds import derive_seed, seeded, seeded_generator
 from gan.training.schedule import Schedule
 from gan.training.steps import Game
@@ -30,6 +32,15 @@ from gan.training.trainer import Preview
 
 GENERATORS: dict[str, Callable[..., nn.Module]] = {"dcgan": DCGANGenerator, "sngan": SNGANGenerator}
 BACKBONES: dict[str, Callable[..., nn.Module]] = {"dcgan": DCGANBackbone, "sngan": SNGANBackbone}
+HEADS: dict[str, type[Head]] = {
+    "linear": LinearHead,
+    "projection": ProjectionHead,
+    "cascading_rejection": CascadingRejection,
+    "independent": IndependentHeads,
+    "san": SlicingHead,
+    "sliced_cascade": SlicedCascade,
+    "multidimensional": MultidimensionalCritic,
+}
 
 Built = TypeVar("Built")
 
@@ -171,14 +182,15 @@ def build_loss(config: Config) -> Loss:
     return LOSSES[name]()
 
 
-def build_stage_weights(config: Config, stages: int) -> Tensor | None:
-    """The weights of the stages' losses, `(stages,)` summing to 1; None for a uniform mean."""
+def build_stage_weights(config: Config, stages: int) -> StageWeights:
+    """The weights of the stages' losses."""
     weights = config.objective.stage_weights
-    if weights is None:
-        return None
+    if isinstance(weights, str):
+        initial = geometric(stages) if weights == "geometric" else torch.ones(stages)
+        return StageWeights(initial, learned=weights == "learned")
     if len(weights) != stages:
         raise UserError(f"objective.stage_weights: {len(weights)} weights found, {stages} accepted, one a stage")
-    return torch.tensor(weights) / sum(weights)
+    return StageWeights(torch.tensor(weights))
 
 
 def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
@@ -187,22 +199,23 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
     generator = build_generator(config, facts).to(device).to(memory_format=layout)
     discriminator = build_discriminator(config, facts).to(device).to(memory_format=layout)
-    weights = build_stage_weights(config, discriminator.stages)
+    stage_weights = build_stage_weights(config, discriminator.stages).to(device)
     rates = config.optimizer
     return Game(
         generator=generator,
         discriminator=discriminator,
-        generator_optimizer=_adam(generator, rates.generator_lr, rates.betas),
-        discriminator_optimizer=_adam(discriminator, rates.discriminator_lr, rates.betas),
+        generator_optimizer=_adam([generator], rates.generator_lr, rates.betas),
+        discriminator_optimizer=_adam([discriminator, stage_weights], rates.discriminator_lr, rates.betas),
         loss=build_loss(config),
-        stage_weights=None if weights is None else weights.to(device),
+        stage_weights=stage_weights,
         generator_stages=1 if config.objective.generator_stages == "first" else discriminator.stages,
         autocast=make_autocast(precision, device),
     )
 
 
-def _adam(network: nn.Module, lr: float, betas: list[float]) -> torch.optim.Adam:
-    return torch.optim.Adam(network.parameters(), lr, betas=(betas[0], betas[1]), fused=True)
+def _adam(modules: list[nn.Module], lr: float, betas: list[float]) -> torch.optim.Adam:
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    return torch.optim.Adam(parameters, lr, betas=(betas[0], betas[1]), fused=True)
 
 
 def build_loader(config: Config, store: ImageStore, device: torch.device) -> Loader:

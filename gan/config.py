@@ -75,7 +75,8 @@ class ObjectiveConfig(Section):
     """The adversarial loss; how the stages' losses are averaged."""
 
     loss: str = "hinge"
-    stage_weights: list[Annotated[float, Field(ge=0)]] | None = None  # one a stage, scaled to sum 1; null: uniform
+    # λ: uniform; geometric, each half of the one before; learned as a softmax; or one number a stage, scaled to sum 1
+    stage_weights: Literal["uniform", "geometric", "learned"] | list[Annotated[float, Field(ge=0)]] = "uniform"
     generator_stages: Literal["all", "first"] = "all"  # which scores the generator is trained on
 
 
@@ -155,7 +156,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _stage_weights_are_usable(self) -> "Config":
         weights = self.objective.stage_weights
-        if weights is not None and sum(weights) <= 0:
+        if isinstance(weights, list) and sum(weights) <= 0:
             raise ValueError("objective.stage_weights: at least one must be positive")
         return self
 

@@ -18,6 +18,7 @@ from gan.training.diagnostics import (
 )
 
 R, FAKE, DIM = 30, 20, 12
+UNIFORM = torch.full((3,), 1 / 3, dtype=torch.float64)
 
 
 def observation(shift: float = 0.0) -> Observation:
@@ -43,7 +44,7 @@ def test_area_under_curve_is_scikit_learns_ties_included() -> None:
 @pytest.mark.parametrize("rejection", ["sequential", "orthogonal"])
 def test_shares_removed_are_those_of_conserved_energy(rejection: str) -> None:
     seen, cascade = observation(), head(rejection)
-    found = diagnose(cascade, Hinge(), None, seen)
+    found = diagnose(cascade, Hinge(), UNIFORM, seen)
     left = cascade.all_residuals(seen.features)[:, -1].square().sum(1) / seen.features.square().sum(1)
     assert found["stages/removed_from_real"].sum().item() == pytest.approx(1 - left[:R].mean().item())
     assert found["stages/removed_from_fake"].sum().item() == pytest.approx(1 - left[R:].mean().item())
@@ -53,7 +54,7 @@ def test_a_stage_along_the_difference_separates_and_one_across_it_does_not() -> 
     seen, cascade = observation(shift=20.0), head()
     with torch.no_grad():
         cascade.weight.copy_(torch.eye(3, DIM, dtype=torch.float64))
-    found = diagnose(cascade, Hinge(), None, seen)
+    found = diagnose(cascade, Hinge(), UNIFORM, seen)
     assert found["stages/auc"][0] == 1
     assert found["stages/auc"][1:].sub(0.5).abs().max() < 0.25
     assert found["stages/accuracy"][0] > found["stages/accuracy"][1]
@@ -66,7 +67,7 @@ def test_gradient_shares_of_a_linear_loss_are_the_lengths_of_the_effective_weigh
     expected = jacobian.norm(dim=1) * weights
     found = gradient_shares(cascade, Hinge(), weights, seen)
     torch.testing.assert_close(found, expected / expected.sum())
-    torch.testing.assert_close(gradient_shares(cascade, NonSaturating(), None, seen).sum().item(), 1.0)
+    torch.testing.assert_close(gradient_shares(cascade, NonSaturating(), UNIFORM, seen).sum().item(), 1.0)
 
 
 def test_correlations_and_cosines_are_numpys() -> None:
@@ -81,7 +82,7 @@ def test_correlations_and_cosines_are_numpys() -> None:
 
 def test_heads_without_residuals_are_diagnosed_by_their_scores() -> None:
     linear = LinearHead(DIM).double()
-    assert diagnose(linear, Hinge(), None, observation()).keys() == {
+    assert diagnose(linear, Hinge(), UNIFORM[:1], observation()).keys() == {
         "stages/accuracy", "stages/auc", "stages/gradient_share",
     }  # fmt: skip
     assert weight_cosines(linear) is None
@@ -90,7 +91,7 @@ def test_heads_without_residuals_are_diagnosed_by_their_scores() -> None:
 def test_diagnosing_changes_nothing() -> None:
     seen, cascade = observation(), head()
     before, random = cascade.weight.clone(), torch.get_rng_state()
-    diagnose(cascade, Hinge(), None, seen)
+    diagnose(cascade, Hinge(), UNIFORM, seen)
     assert torch.equal(cascade.weight, before)
     assert cascade.weight.grad is None
     assert torch.equal(torch.get_rng_state(), random)

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from gan.build import HEADS
 from gan.models.cascade import cascade_residuals, cascade_scores, rejected_directions
-from gan.models.heads import HEADS, CascadingRejection, LinearHead, ProjectionHead
+from gan.models.heads import CascadingRejection, IndependentHeads, LinearHead, ProjectionHead
+from gan.models.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
 from gan.models.spectral_norm import update_spectral_norms
 
 STAGES = (1, 2, 3, 8)
@@ -244,10 +246,80 @@ def test_one_conditional_stage_is_the_projection_head() -> None:
     torch.testing.assert_close(cascade(features, labels), projection(features, labels))
 
 
-def test_none_is_independent_linear_heads() -> None:
-    head = make_head(3, "none", conditional=False)
+def test_independent_heads_are_linear_heads_with_the_parameters_of_the_cascade() -> None:
+    head = IndependentHeads(F, 3).double()
     features, _ = make_inputs(conditional=False)
     torch.testing.assert_close(head(features), features @ head.effective_weight().T)
+    cascade = CascadingRejection(F, 3)
+    assert {n: p.shape for n, p in head.named_parameters()} == {n: p.shape for n, p in cascade.named_parameters()}
+
+
+def test_slices_are_orthonormal_and_each_trains_its_own_direction_alone() -> None:
+    torch.manual_seed(0)
+    head = SlicedCascade(F, 4).double()
+    nn.init.normal_(head.weight)
+    directions = head.directions()
+    torch.testing.assert_close(directions @ directions.T, torch.eye(4, dtype=torch.float64))
+    features, _ = make_inputs(conditional=False)
+    for stage in range(4):
+        (gradient,) = torch.autograd.grad(head.direction_scores(features)[:, stage].sum(), head.weight)
+        assert gradient[stage].abs().max() > 1e-6
+        others = [other for other in range(4) if other != stage]
+        assert gradient[others].abs().max() == 0
+        # a direction moves within what is perpendicular to itself and to the earlier ones
+        assert (directions[: stage + 1] @ gradient[stage]).abs().max() < 1e-9
+
+
+def test_scores_and_directions_are_trained_apart() -> None:
+    torch.manual_seed(0)
+    head = SlicedCascade(F, 3).double()
+    features, _ = make_inputs(conditional=False)
+    scores, slices = head(features), head.direction_scores(features)
+    torch.testing.assert_close(scores, slices)  # scale 1, bias 0: equal values
+    used = torch.autograd.grad(scores.sum(), [features, head.weight], allow_unused=True)
+    assert used[0].abs().max() > 0
+    assert used[1] is None
+    used = torch.autograd.grad(slices.sum(), [features, head.weight], allow_unused=True)
+    assert used[0] is None
+    assert used[1].abs().max() > 0
+
+
+def test_directions_climb_to_the_difference_of_the_means_and_then_to_that_of_the_spreads() -> None:
+    torch.manual_seed(0)
+    real, fake = torch.randn(2, 4000, F, dtype=torch.float64).unbind()
+    real[:, 0] += 3  # the means differ along e_0
+    real[:, 1] *= 4  # the spreads along e_1
+    head = SlicedCascade(F, 2).double()
+    optimizer = torch.optim.Adam([head.weight], lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        (head.direction_scores(fake).mean() - head.direction_scores(real).mean()).backward()
+        optimizer.step()
+    first, second = head.directions().detach()
+    assert first[0] > 0.99
+    assert second[1].abs() > 0.98
+
+
+def test_san_is_one_slice() -> None:
+    torch.manual_seed(0)
+    head = SlicingHead(F).double()
+    features, _ = make_inputs(conditional=False)
+    unit = head.weight / head.weight.norm()
+    torch.testing.assert_close(head(features), head.scale * (features @ unit.T) + head.bias)
+
+
+def test_multidimensional_critic_is_a_norm_and_lipschitz() -> None:
+    torch.manual_seed(0)
+    head = MultidimensionalCritic(F, 5).double()
+    for _ in range(200):
+        update_spectral_norms(head)
+    features, _ = make_inputs(conditional=False)
+    weight = head.critic.weight / torch.linalg.matrix_norm(head.critic.weight, 2)
+    torch.testing.assert_close(head(features), (features @ weight.T).norm(dim=1, keepdim=True))
+    (gradient,) = torch.autograd.grad(head(features).sum(), features)
+    assert (gradient.norm(dim=1) <= 1 + 1e-6).all()
+    zero = torch.zeros(1, F, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.grad(head(zero).sum(), zero)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("rejection", REJECTIONS)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan.objectives.losses import LOSSES, weighted_mean
+from gan.objectives.losses import LOSSES
+from gan.objectives.stage_weights import StageWeights, geometric, weighted_mean
 
 
 def expected(name: str, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,5 +40,22 @@ def test_losses_stay_finite_for_extreme_scores(name: str) -> None:
 
 def test_stage_weights_average_the_losses_not_the_scores() -> None:
     losses = torch.tensor([[1.0, 10.0, 100.0], [3.0, 30.0, 300.0]])
-    assert weighted_mean(losses, None).item() == pytest.approx((2 + 20 + 200) / 3)
-    assert weighted_mean(losses, torch.tensor([0.5, 0.5, 0.0])).item() == pytest.approx(11)
+    assert weighted_mean(losses, StageWeights(torch.ones(3))()).item() == pytest.approx((2 + 20 + 200) / 3)
+    assert weighted_mean(losses, StageWeights(torch.tensor([2.0, 2.0, 0.0]))()).item() == pytest.approx(11)
+
+
+def test_geometric_weights_halve_and_sum_to_one() -> None:
+    assert StageWeights(geometric(3))().tolist() == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+
+
+def test_learned_weights_start_uniform_and_lean_to_the_smallest_loss() -> None:
+    weights = StageWeights(torch.ones(3), learned=True)
+    assert weights().tolist() == pytest.approx([1 / 3] * 3)
+    optimizer = torch.optim.SGD(weights.parameters(), lr=1.0)
+    for _ in range(5):
+        optimizer.zero_grad()
+        weighted_mean(torch.tensor([[3.0, 1.0, 2.0]]), weights()).backward()
+        optimizer.step()
+    first, second, third = weights().tolist()
+    assert second > third > first
+    assert first + second + third == pytest.approx(1)

@@ -83,6 +83,26 @@ def test_generator_stages_first_trains_on_the_first_score_alone() -> None:
     torch.testing.assert_close(generator_step(game, latents, None)["loss/generator"], expected)
 
 
+def test_learned_stage_weights_are_trained_by_the_discriminator_alone() -> None:
+    game = make_game("objective.stage_weights=learned")
+    images, _, latents, _ = batch()
+    generator_step(game, latents, None)
+    assert torch.equal(game.stage_weights.logits, torch.zeros(3))
+    discriminator_step(game, images, None, latents, None)
+    assert game.stage_weights.logits.abs().min() > 0
+
+
+def test_direction_objectives_join_the_discriminators_loss() -> None:
+    game = make_game("discriminator.head.name=sliced_cascade")
+    images, _, latents, _ = batch()
+    before = copy.deepcopy(game.discriminator)
+    _, seen = discriminator_step(game, images, None, latents, None)
+    slices = before.head.direction_scores(seen.features)
+    objective = (slices[B:] - slices[:B]).mean()
+    (gradient,) = torch.autograd.grad(objective, before.head.weight)
+    torch.testing.assert_close(game.discriminator.head.weight.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_bfloat16_agrees_with_float32_to_its_precision() -> None:
     images, _, latents, _ = batch()

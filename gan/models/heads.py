@@ -15,10 +15,15 @@ from gan.models.precision import without_autocast
 
 
 class Head(nn.Module):
-    """What every head states of itself: how many scores it gives, and what it does with labels."""
+    """What every head states of itself: how many scores it gives, what it does with labels, what it trains on."""
 
     stages: int = 1
     labels: Literal["ignored", "optional", "required"] = "ignored"
+    learns_directions: bool = False  # whether `direction_scores` joins the discriminator's loss
+
+    def direction_scores(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Of a head that learns directions: slices `(B, N)` that only the directions receive a gradient from."""
+        raise TypeError(f"{type(self).__name__} learns no directions")
 
 
 class LinearHead(Head):
@@ -156,8 +161,14 @@ class CascadingRejection(Head):
             return unit_triangle(self.effective_weight(classes), self.rejection)[labels]
 
 
-HEADS: dict[str, type[Head]] = {
-    "linear": LinearHead,
-    "projection": ProjectionHead,
-    "cascading_rejection": CascadingRejection,
-}
+class IndependentHeads(CascadingRejection):
+    """N inner products of the same v: the cascade without its rejection, with the same parameters and cost.
+
+    Args:
+        in_features, stages, num_classes, spectral_norm: as of `CascadingRejection`.
+    """
+
+    def __init__(
+        self, in_features: int, stages: int = 3, num_classes: int | None = None, spectral_norm: bool = True
+    ) -> None:
+        super().__init__(in_features, stages, num_classes, rejection="none", spectral_norm=spectral_norm)

@@ -2,12 +2,11 @@
 
 Each is a pair `discriminator_loss(real_scores, fake_scores)`, `generator_loss(fake_scores, real_scores)`; real scores
 are given to the generator's loss for the sake of relativistic losses and ignored by the others. Stage weights and the
-mean over the batch are applied in one place, `weighted_mean`.
+mean over the batch are applied in one place, `weighted_mean` in `stage_weights.py`.
 """
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -58,17 +57,6 @@ class Wasserstein:
 
     def generator_loss(self, fake_scores: Tensor, real_scores: Tensor | None = None) -> Tensor:
         return -fake_scores
-
-
-def weighted_mean(losses: Tensor, stage_weights: Tensor | None) -> Tensor:
-    """The scalar that is minimised: the mean over the batch and the weighted mean over stages.
-
-    Args:
-        losses: `(B, N)`.
-        stage_weights: `(N,)` summing to 1, or None for a uniform mean.
-    """
-    per_stage = losses.mean(dim=0)
-    return per_stage.mean() if stage_weights is None else torch.dot(per_stage, stage_weights)
 
 
 LOSSES: dict[str, type[Loss]] = {

@@ -27,7 +27,7 @@ class Observation:
     real_count: int
 
 
-def diagnose(head: Head, loss: Loss, stage_weights: Tensor | None, seen: Observation) -> dict[str, Tensor]:
+def diagnose(head: Head, loss: Loss, stage_weights: Tensor, seen: Observation) -> dict[str, Tensor]:
     """Per stage `(N,)`: accuracy, AUC, share of the generator's gradient; where the head rejects, shares removed.
 
     Accuracy is the share of scores on their side of 0, the mean of real and fake; AUC the probability that a real score
@@ -57,13 +57,11 @@ def area_under_curve(real: Tensor, fake: Tensor) -> Tensor:
 
 
 @torch.enable_grad()
-def gradient_shares(head: Head, loss: Loss, stage_weights: Tensor | None, seen: Observation) -> Tensor:
+def gradient_shares(head: Head, loss: Loss, stage_weights: Tensor, seen: Observation) -> Tensor:
     """‖∂(λ_i L_G(D_i))/∂v‖ over the fakes, scaled to sum 1: `(N,)`."""
     features = seen.features[seen.real_count :].detach().requires_grad_()
     labels = None if seen.labels is None else seen.labels[seen.real_count :]
-    losses = loss.generator_loss(head(features, labels)).sum(0)  # (N,)
-    if stage_weights is not None:
-        losses = losses * stage_weights
+    losses = stage_weights * loss.generator_loss(head(features, labels)).sum(0)  # (N,)
     norms = [torch.autograd.grad(part, features, retain_graph=True)[0].norm() for part in losses]
     total = torch.stack(norms)
     return (total / total.sum().clamp_min(torch.finfo(total.dtype).tiny)).detach()

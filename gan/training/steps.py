@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from gan.device import Autocast
 from gan.models.discriminator import Discriminator
 from gan.models.spectral_norm import update_spectral_norms
-from gan.objectives.losses import Loss, weighted_mean
+from gan.objectives.losses import Loss
+from gan.objectives.stage_weights import StageWeights, weighted_mean
 from gan.training.diagnostics import Observation
 
 
@@ -16,8 +17,7 @@ from gan.training.diagnostics import Observation
 class Game:
     """The players and what they play for.
 
-    `stage_weights` `(N,)` sum to 1, or None for a uniform mean; `generator_stages` is how many of the discriminator's
-    scores, from the first, the generator is trained on.
+    `generator_stages` is how many of the discriminator's scores, from the first, the generator is trained on.
     """
 
     generator: nn.Module
@@ -25,7 +25,7 @@ class Game:
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
     loss: Loss
-    stage_weights: Tensor | None
+    stage_weights: StageWeights
     generator_stages: int
     autocast: Autocast
 
@@ -45,10 +45,20 @@ def discriminator_step(
         labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
         scores = game.discriminator.head(features, labels)
     real_scores, fake_scores = scores.split([len(real_images), len(fake_images)])
-    loss = weighted_mean(game.loss.discriminator_loss(real_scores, fake_scores), game.stage_weights)
-    minimise(loss, game.discriminator_optimizer)
+    loss = weighted_mean(game.loss.discriminator_loss(real_scores, fake_scores), game.stage_weights())
+    minimise(loss + direction_loss(game, features, labels, len(real_images)), game.discriminator_optimizer)
     means = {"scores/real": real_scores.detach().mean(0), "scores/fake": fake_scores.detach().mean(0)}
     return {"loss/discriminator": loss.detach(), **means}, Observation(features.detach(), labels, len(real_images))
+
+
+def direction_loss(game: Game, features: Tensor, labels: Tensor | None, real_count: int) -> Tensor | float:
+    """Σ_i λ_i (E[φ_i(<ω_i, v>) of fakes] − E[… of reals]) for heads that learn directions; 0 for others."""
+    head = game.discriminator.head
+    if not head.learns_directions:
+        return 0.0
+    real_scores, fake_scores = head.direction_scores(features, labels).tensor_split([real_count])
+    weights = game.stage_weights()
+    return weighted_mean(fake_scores, weights) - weighted_mean(real_scores, weights)
 
 
 def generator_step(game: Game, latents: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
@@ -56,8 +66,9 @@ def generator_step(game: Game, latents: Tensor, labels: Tensor | None) -> dict[s
     game.discriminator.requires_grad_(False)
     with game.autocast():
         fake_scores = game.discriminator(game.generator(latents, labels), labels)
+    weights = game.stage_weights().detach()[: game.generator_stages]
     losses = game.loss.generator_loss(fake_scores)[:, : game.generator_stages]
-    loss = weighted_mean(losses, game.stage_weights if losses.shape[1] == fake_scores.shape[1] else None)
+    loss = weighted_mean(losses, weights / weights.sum())
     minimise(loss, game.generator_optimizer)
     game.discriminator.requires_grad_(True)
     return {"loss/generator": loss.detach()}

@@ -171,6 +171,7 @@ class Trainer:
             "elapsed": self.elapsed,
             "generator": self.game.generator.state_dict(),
             "discriminator": self.game.discriminator.state_dict(),
+            "stage_weights": self.game.stage_weights.state_dict(),
             "generator_optimizer": self.game.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.game.discriminator_optimizer.state_dict(),
             "ema": self.ema.average.state_dict(),
@@ -187,6 +188,7 @@ class Trainer:
         self.elapsed = state["elapsed"]
         self.game.generator.load_state_dict(state["generator"])
         self.game.discriminator.load_state_dict(state["discriminator"])
+        self.game.stage_weights.load_state_dict(state["stage_weights"])
         self.game.generator_optimizer.load_state_dict(state["generator_optimizer"])
         self.game.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
         self.ema.average.load_state_dict(state["ema"])
@@ -220,8 +222,8 @@ class Trainer:
             "gradient_norm/discriminator": _gradient_norm(self.game.discriminator),
         }
         game = self.game
-        stages = diagnose(game.discriminator.head, game.loss, game.stage_weights, self._seen)
-        self._averages.add({**gradients, **stages})
+        stages = diagnose(game.discriminator.head, game.loss, game.stage_weights().detach(), self._seen)
+        self._averages.add({**gradients, **stages, "stages/weight": game.stage_weights().detach()})
         means = self._averages.take()
         self._require_finite(means)
         values = _name_stages(means)
