@@ -1,0 +1,134 @@
+"""The cascade's triangular solve against a loop over stages, and the head's share of a training step.
+
+`python benchmarks/head.py [--device cuda]`. Forward and backward, medians of interleaved repetitions, one process.
+"""
+
+import itertools
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from gan.allocator import keep_freed_memory
+from gan.build import build_game, image_facts
+from gan.config import load_config
+from gan.device import resolve_device
+from gan.models.cascade import cascade_scores, unit_triangle
+from gan.training.steps import Game, discriminator_step, generator_step
+
+UNCONDITIONAL = [*itertools.product((64, 256), (128, 1024), (1, 2, 3, 5, 10)), (512, 1024, 32)]
+CONDITIONAL = [(64, 128, 3, 10), (64, 128, 3, 1000), (64, 1024, 5, 10), (256, 512, 10, 100)]
+CONFIG = Path(__file__).parents[1] / "configs" / "cifar10" / "sngan_cr.yaml"
+
+
+def loop(features: Tensor, weights: Tensor) -> Tensor:
+    """The method as it is told: score, reject, score what is left; weights `(N, F)` or `(B, N, F)`."""
+    scores = []
+    for weight in weights.unbind(-2):
+        score = (features * weight).sum(-1) if weights.dim() == 3 else features @ weight
+        scores.append(score)
+        features = features - (score / weight.square().sum(-1)).unsqueeze(-1) * weight
+    return torch.stack(scores, dim=1)
+
+
+def backward(score: Callable[[], Tensor]) -> Callable[[], None]:
+    return lambda: score().square().mean().backward()
+
+
+def race(contestants: dict[str, Callable[[], None]], device: torch.device, repetitions: int) -> dict[str, float]:
+    """Median seconds of each contestant, taken in turn so that a change of the machine's mood meets all alike."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for repetition in range(repetitions + 3):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if repetition >= 3:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def race_heads(device: torch.device, repetitions: int) -> None:
+    click.echo(f"{'B':>5} {'F':>5} {'N':>3} {'classes':>8} {'loop µs':>9} {'solve µs':>9} {'ratio':>6}")
+    for batch, width, stages in UNCONDITIONAL:
+        features = torch.randn(batch, width, device=device, requires_grad=True)
+        weights = torch.randn(stages, width, device=device, requires_grad=True)
+        contestants = {
+            "loop": backward(lambda f=features, w=weights: loop(f, w)),
+            "solve": backward(lambda f=features, w=weights: cascade_scores(f, w)),
+        }
+        report(race(contestants, device, repetitions), batch, width, stages, "")
+    for batch, width, stages, classes in CONDITIONAL:
+        features = torch.randn(batch, width, device=device, requires_grad=True)
+        table = torch.randn(classes, stages, width, device=device, requires_grad=True)
+        labels = torch.randint(classes, (batch,), device=device)
+
+        def solve(f: Tensor = features, t: Tensor = table, y: Tensor = labels) -> Tensor:
+            triangle = unit_triangle(t, "sequential")[y] if len(t) <= len(y) else None
+            return cascade_scores(f, t[y], "sequential", triangle)
+
+        contestants = {
+            "loop": backward(lambda f=features, t=table, y=labels: loop(f, t[y])),
+            "solve": backward(solve),
+        }
+        report(race(contestants, device, repetitions), batch, width, stages, str(classes))
+
+
+def report(seconds: dict[str, float], batch: int, width: int, stages: int, classes: str) -> None:
+    ratio = seconds["loop"] / seconds["solve"]
+    times = f"{1e6 * seconds['loop']:9.0f} {1e6 * seconds['solve']:9.0f}"
+    click.echo(f"{batch:5} {width:5} {stages:3} {classes:>8} {times} {ratio:5.1f}×")
+
+
+def race_steps(device: torch.device, repetitions: int) -> None:
+    """An iteration of SNGAN-32 (five discriminator steps, one generator step) with each head."""
+    linear = ["discriminator.head.name=linear", "discriminator.head.options={bias: false}"]
+    games = {"linear": make_game(linear, device), "cascade, N = 3": make_game([], device)}
+    images = torch.rand(64, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last) * 2 - 1
+    latents = torch.randn(64, 128, device=device)
+
+    def iterate(game: Game) -> None:
+        for _ in range(5):
+            discriminator_step(game, images, None, latents, None)
+        generator_step(game, latents, None)
+
+    seconds = race({name: lambda g=game: iterate(g) for name, game in games.items()}, device, repetitions)
+    for name, value in seconds.items():
+        click.echo(f"SNGAN-32 iteration, batch 64, {name}: {value:.4g} s")
+    features = torch.randn(128, 128, device=device, requires_grad=True)
+    heads = {name: game.discriminator.head for name, game in games.items()}
+    passes = race({name: backward(lambda h=head: h(features)) for name, head in heads.items()}, device, 200)
+    extra = 6 * (passes["cascade, N = 3"] - passes["linear"])
+    click.echo(f"the cascade's own passes add {100 * extra / seconds['linear']:.3f} % to the linear head's iteration")
+
+
+def make_game(overrides: list[str], device: torch.device) -> Game:
+    config = load_config(CONFIG, overrides)
+    return build_game(config, image_facts(config), device)
+
+
+@click.command()
+@click.option("--device", default="auto", show_default=True)
+@click.option("--repetitions", default=40, show_default=True, help="Of each head.")
+@click.option("--iterations", default=3, show_default=True, help="Of each training step.")
+def main(device: str, repetitions: int, iterations: int) -> None:
+    """Race the heads, then the training steps."""
+    keep_freed_memory()
+    place = resolve_device(device)
+    kind = torch.cuda.get_device_name(place) if place.type == "cuda" else platform.processor() or platform.machine()
+    click.echo(f"{kind}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    race_heads(place, repetitions)
+    race_steps(place, iterations)
+
+
+if __name__ == "__main__":
+    main()
