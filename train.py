@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits" / "sngan_cr.yaml"
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits" / "dcgan_cr.yaml"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
