@@ -13,7 +13,10 @@ from gan.models.spectral_norm import update_spectral_norms
 from gan.training.steps import Game, discriminator_step, generator_step
 from tests import DEFAULT
 
-TINY = ["generator.width=8", "discriminator.backbone.width=8", "generator.latent_dim=8", "training.precision=float32"]
+TINY = [
+    "generator.width=8", "discriminator.backbone.width=8", "generator.latent_dim=8", "training.precision=float32",
+    "optimizer.discriminator_lr=4e-4",
+]  # fmt: skip
 CPU = torch.device("cpu")
 B = 6
 

@@ -70,8 +70,8 @@ def _convolution_rate(device: torch.device, precision: str) -> float:
     """Operations a second of a 3×3 convolution and its backward pass, 64 channels, on `device`."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     layout = torch.channels_last
-    weight = torch.randn(64, 64, 3, 3, device=device, dtype=dtype).to(memory_format=layout).requires_grad_()
-    maps = torch.randn(32, 64, 16, 16, device=device, dtype=dtype).to(memory_format=layout).requires_grad_()
+    weight = torch.ones(64, 64, 3, 3, device=device, dtype=dtype).to(memory_format=layout).requires_grad_()
+    maps = torch.ones(32, 64, 16, 16, device=device, dtype=dtype).to(memory_format=layout).requires_grad_()
     seconds = min(_time_once(weight, maps, device) for _ in range(3))
     return 3 * 2 * weight.numel() * 32 * 16 * 16 / seconds
 
