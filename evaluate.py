@@ -1,6 +1,5 @@
 """Score a trained generator: `python evaluate.py checkpoint outputs/<run>`."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,13 @@ def checkpoint(run: Path, step: int | None, raw: bool, device: str, as_json: boo
 
     The result is printed and saved with its protocol in RUN/evaluations.
     """
+    from gan.commands.reporting import one_line_errors
     from gan.commands.score_run import score_run
-    from gan.errors import UserError
 
     settings["metrics"] = settings["metrics"].split(",") if settings["metrics"] else None
     chosen = {name: value for name, value in settings.items() if value is not None}
-    try:
+    with one_line_errors("evaluate.py"):
         click.echo(score_run(run, step, "raw" if raw else "ema", device, chosen, as_json))
-    except UserError as error:
-        click.echo(f"evaluate.py: {error}", err=True)
-        sys.exit(error.exit_status)
 
 
 @main.command()
@@ -51,6 +47,7 @@ def checkpoint(run: Path, step: int | None, raw: bool, device: str, as_json: boo
 @click.option("--metrics", default="fid", show_default=True, help="Of fid, is, kid; separated by commas.")
 @click.option("--resolution", type=click.IntRange(min=8), default=32, show_default=True, help="Both are brought to it.")
 @click.option("--limit", type=click.IntRange(min=2), help="At most so many images of each.")
+@click.option("--reference-limit", type=click.IntRange(min=2), help="Of REFERENCE, where that differs.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=50, show_default=True, help="Images at a time.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
@@ -59,14 +56,11 @@ def images(images: str, reference: str, metrics: str, **settings: Any) -> None:
 
     Each is a folder, an .npz file, or the name of a data set with or without a split, such as cifar10:test.
     """
+    from gan.commands.reporting import one_line_errors
     from gan.commands.score_images import score_images
-    from gan.errors import UserError
 
-    try:
+    with one_line_errors("evaluate.py"):
         click.echo(score_images(images, reference, metrics=metrics.split(","), **settings))
-    except UserError as error:
-        click.echo(f"evaluate.py: {error}", err=True)
-        sys.exit(error.exit_status)
 
 
 if __name__ == "__main__":

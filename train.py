@@ -22,11 +22,12 @@ def main(
 
     Everything lands in the run directory; running the same command again resumes, or does nothing when all is done.
     """
-    # The imports wait until the command line is known to be sound: they take seconds, a typo should not.
-    from gan.config import load_config
-    from gan.errors import UserError
+    # Imports wait until they are needed: they take seconds, and a typo in the config should not.
+    from gan.commands.reporting import one_line_errors
 
-    try:
+    with one_line_errors("train.py"):
+        from gan.config import load_config
+
         if seed is not None:
             overrides = (*overrides, f"seed={seed}")
         resolved = load_config(config, overrides)
@@ -40,9 +41,6 @@ def main(
         else:
             command = " ".join(["python", *sys.argv])
             launch(resolved, resolve_device(device), out, resume_command=command)
-    except UserError as error:
-        click.echo(f"train.py: {error}", err=True)
-        sys.exit(error.exit_status)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 
 import evaluate
 import train
+from gan.commands import launch
 from gan.training.checkpoint import read_checkpoint
 from tests import DEFAULT, ROOT
 from tests.test_training import TINY, lines, same
@@ -129,6 +131,40 @@ def test_what_cannot_be_had_is_said_before_anything_is_written(
 def test_unknown_devices_are_refused(tmp_path: Path) -> None:
     line = one_line(call(train.main, DEFAULT, "--device", "gpu", "--out", tmp_path / "run"), "train.py")
     assert "--device" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (OSError(28, "No space left on device", "metrics.jsonl"), 4, "metrics.jsonl: No space left on device"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"), 2, "training.batch_size"),
+    ],
+)
+def test_a_full_disk_and_a_full_device_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, words: str
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(launch, "launch", fail)
+    result = call(train.main, DEFAULT, "--device", "cpu")
+    assert result.exit_code == status
+    (line,) = result.stderr.splitlines()
+    assert words in line
+
+
+def test_images_are_scored_against_images_as_a_generator_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for name in ("first", "second"):
+        np.savez(tmp_path / f"{name}.npz", images=random.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8))
+    result = call(evaluate.main, "images", "first.npz", "second.npz", "--limit", 5, "--reference-limit", 6, "--json")
+    assert result.exit_code == 0, result.output
+    protocol = json.loads(result.stdout)["protocol"]
+    assert (protocol["generated_count"], protocol["reference"]["count"], protocol["weights"]) == (5, 6, "images")
+    same = call(evaluate.main, "images", "second.npz", "second.npz", "--json")
+    assert json.loads(same.stdout)["metrics"]["frechet_distance"] == pytest.approx(0, abs=1e-3)
+    assert "neither a folder" in one_line(call(evaluate.main, "images", "third", "second.npz"), "evaluate.py")
 
 
 def test_dry_run_prints_config_and_costs_and_writes_nothing(tmp_path: Path) -> None:

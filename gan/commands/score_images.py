@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gan.allocator import keep_freed_memory
-from gan.commands.scoring import evenly
+from gan.commands.scoring import evenly, measure_reference
 from gan.data.sources import SOURCES
 from gan.data.store import ImageStore, prepare
 from gan.device import resolve_device
@@ -26,6 +26,7 @@ def score_images(
     metrics: Sequence[str],
     resolution: int,
     limit: int | None,
+    reference_limit: int | None,
     device: str,
     batch_size: int,
     as_json: bool,
@@ -37,6 +38,7 @@ def score_images(
         extractor, weights, metrics, batch_size: as in a config's `evaluation` section.
         resolution: what both sets are brought to.
         limit: take at most so many images of each, at even distances.
+        reference_limit: of the reference, where that differs.
         device: as on the command line.
         as_json: return JSON with the protocol.
 
@@ -49,9 +51,7 @@ def score_images(
     place = resolve_device(device)
     first, second = (open_images(name, resolution) for name in (images, reference))
     evaluator = Evaluator(build_extractor(extractor, weights=weights, device=place), place, metrics, batch_size)
-    statistics = evaluator.reference(
-        evenly(second.images, limit), name=second.source, split=second.split, cache_dir=CACHE / "reference"
-    )
+    statistics = measure_reference(evaluator, second, reference_limit or limit, CACHE)
     result = evaluator.evaluate_images(evenly(first.images, limit), statistics)
     if as_json:
         return json.dumps(result.to_dict(), indent=2)

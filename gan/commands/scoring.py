@@ -19,6 +19,7 @@ from gan.errors import UserError, nearest
 from gan.files import write_text
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors import EXTRACTORS, build_extractor
+from gan.metrics.reference import ReferenceStatistics
 from gan.metrics.results import Result, measured
 from gan.models.sampling import LatentStream, generate
 from gan.seeds import seeded_generator
@@ -57,13 +58,8 @@ class Scorer:
             self.progress,
         )
         store = reference_images(self.config)
-        images = evenly(store.images, section.reference_samples)
-        self._reference = self._evaluator.reference(
-            images,
-            name=store.source,
-            split=store.split,
-            content=store.content_hash if len(images) == store.num_images else None,
-            cache_dir=Path(self.config.data.root) / "reference",
+        self._reference = measure_reference(
+            self._evaluator, store, section.reference_samples, Path(self.config.data.root)
         )
 
     def score(self, generator: nn.Module, weights: str) -> Result:
@@ -84,6 +80,18 @@ class Scorer:
         precision = resolve_precision(self.config.training.precision, self.device)
         autocast = make_autocast(precision, self.device)
         return lambda count: generate(generator, *stream.next(count), autocast)
+
+
+def measure_reference(evaluator: Evaluator, store: ImageStore, count: int | None, root: Path) -> ReferenceStatistics:
+    """Statistics of `count` images of a store at even distances, all when None; kept in `root` between runs."""
+    images = evenly(store.images, count)
+    return evaluator.reference(
+        images,
+        name=store.source,
+        split=store.split,
+        content=store.content_hash if len(images) == store.num_images else None,
+        cache_dir=root / "reference",
+    )
 
 
 def reference_images(config: Config) -> ImageStore:

@@ -1,0 +1,30 @@
+"""What a user can cause is one line on standard error and an exit status, never a traceback."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from gan.errors import StorageError, UserError
+
+
+@contextmanager
+def one_line_errors(command: str) -> Iterator[None]:
+    """Within the block, errors a user can cause end the process: 2 bad input, 3 non-finite training, 4 storage."""
+    try:
+        yield
+    except UserError as error:
+        _exit(command, str(error), error.exit_status)
+    except OSError as error:
+        _exit(command, f"{error.filename or 'a file'}: {error.strerror or error}", StorageError.exit_status)
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        hint = "lower training.batch_size, evaluation.batch_size or a width"
+        _exit(command, f"the device is out of memory; {hint}", UserError.exit_status)
+
+
+def _exit(command: str, message: str, status: int) -> None:
+    click.echo(f"{command}: {' '.join(message.split())}", err=True)
+    sys.exit(status)
