@@ -21,7 +21,7 @@ from gan.allocator import keep_freed_memory
 from gan.build import build_game, image_facts
 from gan.config import load_config
 from gan.device import resolve_device
-from gan.models.cascade import cascade_scores, unit_triangle
+from gan.models.cascade import cascade_scores, cascade_scores_by_class
 from gan.training.steps import Game, discriminator_step, generator_step
 
 UNCONDITIONAL = [*itertools.product((64, 256), (128, 1024), (1, 2, 3, 5, 10)), (512, 1024, 32)]
@@ -73,8 +73,9 @@ def race_heads(device: torch.device, repetitions: int) -> None:
         labels = torch.randint(classes, (batch,), device=device)
 
         def solve(f: Tensor = features, t: Tensor = table, y: Tensor = labels) -> Tensor:
-            triangle = unit_triangle(t, "sequential")[y] if len(t) <= len(y) else None
-            return cascade_scores(f, t[y], "sequential", triangle)
+            if 4 * len(t) <= len(y):
+                return cascade_scores_by_class(f, t, y, "sequential")
+            return cascade_scores(f, t[y])
 
         contestants = {
             "loop": backward(lambda f=features, t=table, y=labels: loop(f, t[y])),

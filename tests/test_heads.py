@@ -107,8 +107,8 @@ def test_shared_embeddings_and_biases_equal_the_loop(rejection: str) -> None:
 
 
 @pytest.mark.parametrize("rejection", ["sequential", "orthogonal"])
-@pytest.mark.parametrize("batch", [K - 1, K, 3 * K])
-def test_one_gram_matrix_a_class_gives_what_one_a_sample_gives(rejection: str, batch: int) -> None:
+@pytest.mark.parametrize("batch", [4 * K - 1, 4 * K, 7 * K])
+def test_unrolling_every_class_gives_what_weights_of_each_sample_give(rejection: str, batch: int) -> None:
     head = make_head(4, rejection, True)
     features, labels = torch.randn(batch, F, dtype=torch.float64), torch.randint(K, (batch,))
     per_sample = cascade_scores(features, head.effective_weight(labels), rejection)

@@ -23,16 +23,13 @@ from gan.models.precision import without_autocast
 Rejection = Literal["sequential", "orthogonal", "none"]
 
 
-def cascade_scores(
-    features: Tensor, weights: Tensor, rejection: Rejection = "sequential", triangle: Tensor | None = None
-) -> Tensor:
+def cascade_scores(features: Tensor, weights: Tensor, rejection: Rejection = "sequential") -> Tensor:
     """Scores D of equation (2).
 
     Args:
         features: v, `(B, F)`.
         weights: W, `(N, F)` or `(B, N, F)`.
         rejection: what each stage removes before the next one looks.
-        triangle: `unit_triangle(weights, rejection)`, where the caller has it cheaper.
 
     Returns:
         `(B, N)` in the dtype of `weights`.
@@ -41,11 +38,34 @@ def cascade_scores(
         products = _products(features.to(weights.dtype), weights)  # (B, N)
         if rejection == "none" or weights.shape[-2] == 1:
             return products
-        if triangle is None:
-            triangle = unit_triangle(weights, rejection)
-        columns = products.T if triangle.dim() == 2 else products.unsqueeze(-1)  # (N, B) or (B, N, 1)
+        columns = products.T if weights.dim() == 2 else products.unsqueeze(-1)  # (N, B) or (B, N, 1)
+        triangle = unit_triangle(weights, rejection)
         solved = torch.linalg.solve_triangular(triangle, columns, upper=False, unitriangular=True)
-        return solved.T if triangle.dim() == 2 else solved.squeeze(-1)
+        return solved.T if weights.dim() == 2 else solved.squeeze(-1)
+
+
+def cascade_scores_by_class(features: Tensor, tables: Tensor, labels: Tensor, rejection: Rejection) -> Tensor:
+    """The scores of `cascade_scores(features, tables[labels])` without weights of its own for each sample.
+
+    Every class has its unrolled weights U = (I + L)⁻¹ W, so all scores of all classes are one matrix product, of which
+    each sample keeps those of its class. It reads `(K, N, F)` where the other way gathers `(B, N, F)`.
+
+    Args:
+        features: v, `(B, F)`.
+        tables: W of every class, `(K, N, F)`.
+        labels: `(B,)`.
+        rejection: how.
+
+    Returns:
+        `(B, N)` in the dtype of `tables`.
+    """
+    with without_autocast(features):
+        unrolled = tables
+        if rejection != "none":
+            triangle = unit_triangle(tables, rejection)  # (K, N, N)
+            unrolled = torch.linalg.solve_triangular(triangle, tables, upper=False, unitriangular=True)
+        scores = (features.to(tables.dtype) @ unrolled.flatten(0, 1).T).unflatten(1, tables.shape[:2])  # (B, K, N)
+        return scores.gather(1, labels[:, None, None].expand(-1, 1, tables.shape[1])).squeeze(1)
 
 
 def cascade_scores_along(features: Tensor, weights: Tensor, along: Tensor, rejection: Rejection) -> Tensor:

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.cascade import Rejection, cascade_residuals, cascade_scores, cascade_scores_along, unit_triangle
+from gan.models.cascade import (
+    Rejection,
+    cascade_residuals,
+    cascade_scores,
+    cascade_scores_along,
+    cascade_scores_by_class,
+)
 from gan.models.layers import Embedding, Linear
 from gan.models.precision import without_autocast
 
@@ -126,11 +132,14 @@ class CascadingRejection(Head):
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Scores `(B, N)`, in the dtype of the weights."""
-        weights = self.effective_weight(labels)
         if self.rejects_weight_alone:
-            scores = cascade_scores_along(features, weights, self._unconditional_weight(), self.rejection)
+            along = self._unconditional_weight()
+            scores = cascade_scores_along(features, self.effective_weight(labels), along, self.rejection)
+        elif labels is not None and self.num_classes is not None and 4 * self.num_classes <= len(labels):
+            tables = self.effective_weight(torch.arange(self.num_classes, device=labels.device))
+            scores = cascade_scores_by_class(features, tables, labels, self.rejection)
         else:
-            scores = cascade_scores(features, weights, self.rejection, self._triangle(weights, labels))
+            scores = cascade_scores(features, self.effective_weight(labels), self.rejection)
         return scores if self.bias is None else scores + self.bias
 
     def residuals(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -151,14 +160,6 @@ class CascadingRejection(Head):
 
     def _unconditional_weight(self) -> Tensor:
         return F.normalize(self.weight, dim=1) if self.spectral_norm_weights else self.weight
-
-    def _triangle(self, weights: Tensor, labels: Tensor | None) -> Tensor | None:
-        """The cascade's triangle from one Gram matrix a class, where the batch holds no fewer samples than classes."""
-        if self.num_classes is None or labels is None or self.rejection == "none" or self.num_classes > len(labels):
-            return None
-        with without_autocast(weights):
-            classes = torch.arange(self.num_classes, device=labels.device)
-            return unit_triangle(self.effective_weight(classes), self.rejection)[labels]
 
 
 class IndependentHeads(CascadingRejection):
