@@ -18,7 +18,7 @@ from gan.training import trainer
 from gan.training.checkpoint import Checkpoints, checkpoint_paths, read_checkpoint
 from gan.training.diagnostics import Observation
 from gan.training.ema import ExponentialMovingAverage
-from gan.training.schedule import Schedule
+from gan.training.schedule import Clock, Schedule
 from gan.training.steps import discriminator_step
 from gan.training.tracking import Averages, Tracker
 from tests import DEFAULT
@@ -157,6 +157,15 @@ def test_learning_rates_follow_the_schedule() -> None:
     assert factors("constant") == [1, 1, 1, 1, 1]
     assert factors("linear") == [1, 0.6, 0.5, 0.4, 0.1]
     assert factors("half_linear") == [1, 1, 1, 0.8, 0.2]
+
+
+def test_the_clock_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 10.0, 13.0, 20.0, 21.0])  # start; a pause from 10 to 13; a log at 20; a lap at 21
+    monkeypatch.setattr("gan.training.schedule.time.perf_counter", lambda: next(now))
+    clock = Clock(CPU)
+    clock.pause(lambda: None)
+    assert clock.since_log() == 17
+    assert clock.lap() == 18
 
 
 def test_averages_are_means_over_the_window_per_stage() -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -29,28 +31,36 @@ class Schedule:
 
 
 class Clock:
-    """Time spent training, with pauses for everything else taken out."""
+    """Time spent training on a device, with pauses for everything else taken out.
 
-    def __init__(self) -> None:
+    Pauses and laps wait for the device to finish what it was given, so that no step's time is counted as a pause.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._lap = self._log = time.perf_counter()
 
-    def pause(self, action: Callable[..., Any], *arguments: Any) -> Any:
+    def pause(self, action: Callable[[], Any]) -> None:
         """Do something off the clock."""
-        start = time.perf_counter()
-        result = action(*arguments)
-        paused = time.perf_counter() - start
+        start = self._now()
+        action()
+        paused = self._now() - start
         self._lap += paused
         self._log += paused
-        return result
 
     def lap(self) -> float:
         """Seconds since the last lap."""
-        now = time.perf_counter()
+        now = self._now()
         seconds, self._lap = now - self._lap, now
         return seconds
 
     def since_log(self) -> float:
         """Seconds since the last call."""
-        now = time.perf_counter()
+        now = self._now()
         seconds, self._log = now - self._log, now
         return seconds
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
