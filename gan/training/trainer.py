@@ -148,121 +148,6 @@ class Trainer:
         """Write a checkpoint of everything; returns its file."""
         return self.checkpoints.save(self.step, self.state_dict())
 
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True)
-class Preview:
-    """The latents `(n, Z)` and labels `(n,)` or None of the sample grids, the same all through a run."""
-
-    latents: Tensor
-    labels: Tensor | None
-    columns: int
-
-
-class Trainer:
-    """Plays a game until its last step, from wherever its state is.
-
-    Args:
-        game: players, optimisers and losses.
-        ema: the average of the generator that is sampled and evaluated.
-        batches: real images.
-        streams: latents.
-        schedule: when what happens.
-        tracker: where scalars and grids go.
-        checkpoints: where states go.
-        preview: what the sample grids show.
-        evaluate: scores of a generator; it must leave all random states as they were.
-    """
-
-    def __init__(
-        self,
-        game: Game,
-        ema: ExponentialMovingAverage,
-        batches: Batches,
-        streams: RandomStreams,
-        schedule: Schedule,
-        tracker: Tracker,
-        checkpoints: Checkpoints,
-        preview: Preview,
-        evaluate: Evaluate,
-    ) -> None:
-        self.game = game
-        self.ema = ema
-        self.batches = batches
-        self.streams = streams
-        self.schedule = schedule
-        self.tracker = tracker
-        self.checkpoints = checkpoints
-        self.preview = preview
-        self.evaluate = evaluate
-        self.step = 0
-        self.elapsed = 0.0  # seconds of training, pauses left out
-        self._averages = Averages()
-        self._alarm = DeadStageAlarm()
-        self._optimizers = (game.generator_optimizer, game.discriminator_optimizer)
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group.setdefault("base_lr", group["lr"])
-
-    def train(self) -> bool:
-        """Train to the last step; returns whether it was reached (False after an interrupt, with the state saved).
-
-        Raises:
-            NonFiniteError: a loss was not finite; the state is saved beside the checkpoints.
-        """
-        schedule = self.schedule
-        progress = tqdm(total=schedule.steps, initial=self.step, unit="step", dynamic_ncols=True, smoothing=0.1)
-        if self.step == 0:
-            self.sample()
-            if schedule.evaluate_every:
-                self._score()
-        clock = Clock(next(self.game.generator.parameters()).device)
-        with StopSignals() as stop, progress:
-            while self.step < schedule.steps and not stop.requested:
-                # Play
-                self._set_learning_rates()
-                for _ in range(schedule.discriminator_steps):
-                    self._averages.add(self._discriminator_step())
-                self._averages.add(self._generator_step())
-                self.ema.update()
-                self.step += 1
-                progress.update()
-
-                # Log
-                if schedule.due(self.step, schedule.log_every):
-                    self._log(progress, clock)
-
-                # Sample, evaluate
-                if schedule.due(self.step, schedule.sample_every):
-                    clock.pause(self.sample)
-                if schedule.evaluate_every and self.step % schedule.evaluate_every == 0 and self.step < schedule.steps:
-                    clock.pause(self._score)
-
-                # Save
-                if schedule.due(self.step, schedule.save_every):
-                    self.elapsed += clock.lap()
-                    clock.pause(self.save)
-            if stop.requested and self.step < schedule.steps:
-                self.elapsed += clock.lap()
-                self.save()
-        return self.step == schedule.steps
-
-    def sample(self) -> Path:
-        """Log the preview grid of the average generator; returns its file."""
-        images = generate(self.ema.average, self.preview.latents, self.preview.labels, self.game.autocast)
-        return self.tracker.grid(self.step, "samples", images, self.preview.columns)
-
-    def save(self) -> Path:
-        """Write a checkpoint of everything; returns its file."""
-        return self.checkpoints.save(self.step, self.state_dict())
-
-    def _score(self) -> None:
-        scores = self.evaluate(self.ema.average)
-        self.tracker.scalars(self.step, {f"evaluation/{name}": value for name, value in scores.items()})
-
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
         return {
@@ -296,6 +181,10 @@ class Trainer:
         self.streams.load_state_dict(state["streams"])
         self._averages.load_state_dict(state["averages"])
         self._alarm.load_state_dict(state["alarm"])
+
+    def _score(self) -> None:
+        scores = self.evaluate(self.ema.average)
+        self.tracker.scalars(self.step, {f"evaluation/{name}": value for name, value in scores.items()})
 
     def _discriminator_step(self) -> dict[str, Tensor]:
         images, labels = self.batches.next_batch()
