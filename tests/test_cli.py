@@ -172,7 +172,7 @@ def test_dry_run_prints_config_and_costs_and_writes_nothing(tmp_path: Path) -> N
     result = call(train.main, config, "--dry-run", "--device", "cpu", "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert "4,276,739" in result.stdout  # the published generator
-    assert "rejection: sequential" in result.stdout
+    assert "name: cascading_rejection" in result.stdout
     assert "GFLOP a step" in result.stdout
     assert not (tmp_path / "run").exists()
 
