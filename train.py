@@ -33,12 +33,15 @@ def main(
         resolved = load_config(config, overrides)
         if out is None:
             out = Path("outputs") / f"{config.resolve().parent.name}-{config.stem}-seed{resolved.seed}"
-        from gan.commands.launch import describe, launch
         from gan.device import resolve_device
 
         if dry_run:
+            from gan.commands.estimates import describe
+
             click.echo(describe(resolved, resolve_device(device)))
         else:
+            from gan.commands.launch import launch
+
             command = " ".join(["python", *sys.argv])
             launch(resolved, resolve_device(device), out, resume_command=command)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from gan.build import ImageFacts, build_discriminator, build_generator
+from gan.build import ImageFacts, build_discriminator, build_generator, image_facts
 from gan.config import Config
 from gan.device import resolve_precision
 
@@ -22,6 +22,22 @@ class Estimate:
     flops_per_step: float
     memory: float
     seconds_per_step: float
+
+
+def describe(config: Config, device: torch.device) -> str:
+    """The resolved config and what a run of it will cost, as text."""
+    costs = estimate(config, image_facts(config), device)
+    days, seconds = divmod(costs.seconds_per_step * config.training.steps, 86400)
+    hours, minutes = divmod(seconds / 60, 60)
+    return (
+        f"{config.to_yaml()}\n"
+        f"generator parameters      {costs.generator_parameters:,}\n"
+        f"discriminator parameters  {costs.discriminator_parameters:,}\n"
+        f"arithmetic                {costs.flops_per_step / 1e9:,.1f} GFLOP a step\n"
+        f"memory                    {costs.memory / 2**20:,.0f} MiB for states and activations\n"
+        f"time                      {costs.seconds_per_step:.3g} s a step on {device}, "
+        f"{days:.0f} d {hours:.0f} h {minutes:.0f} min in all, by a convolution's rate"
+    )
 
 
 def estimate(config: Config, facts: ImageFacts, device: torch.device) -> Estimate:

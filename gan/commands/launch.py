@@ -15,7 +15,6 @@ from gan.build import (
     image_facts,
     prepare_images,
 )
-from gan.commands.estimates import estimate
 from gan.commands.scoring import Scorer, load_result, save_result
 from gan.config import Config, parse_yaml
 from gan.data.loader import real_batch
@@ -28,22 +27,6 @@ from gan.training.ema import ExponentialMovingAverage
 from gan.training.run_directory import RunDirectory
 from gan.training.tracking import Tracker
 from gan.training.trainer import Trainer
-
-
-def describe(config: Config, device: torch.device) -> str:
-    """The resolved config and what a run of it will cost, as text."""
-    costs = estimate(config, image_facts(config), device)
-    days, seconds = divmod(costs.seconds_per_step * config.training.steps, 86400)
-    hours, minutes = divmod(seconds / 60, 60)
-    return (
-        f"{config.to_yaml()}\n"
-        f"generator parameters      {costs.generator_parameters:,}\n"
-        f"discriminator parameters  {costs.discriminator_parameters:,}\n"
-        f"arithmetic                {costs.flops_per_step / 1e9:,.1f} GFLOP a step\n"
-        f"memory                    {costs.memory / 2**20:,.0f} MiB for states and activations\n"
-        f"time                      {costs.seconds_per_step:.3g} s a step on {device}, "
-        f"{days:.0f} d {hours:.0f} h {minutes:.0f} min in all, by a convolution's rate"
-    )
 
 
 def launch(config: Config, device: torch.device, out: Path, resume_command: str) -> None:
