@@ -10,7 +10,7 @@ def keep_freed_memory() -> bool:
     """Let glibc reuse the memory of freed tensors instead of giving it back to the kernel; returns whether it will.
 
     Activations of some megabytes are otherwise mapped and unmapped, and their pages cleared, in every layer of every
-    step: a training step on a CPU takes about a tenth longer, feature extraction in large batches up to twice as long.
+    step.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

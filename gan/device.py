@@ -31,7 +31,7 @@ def resolve_device(name: str) -> torch.device:
 def resolve_precision(name: str, device: torch.device) -> str:
     """`auto` → `bfloat16` where the hardware multiplies in it, else `float32`; others as they are.
 
-    A CPU without AVX512-BF16 or AMX emulates bfloat16 convolutions at a tenth of their float32 speed.
+    A CPU without AVX512-BF16 or AMX emulates bfloat16 convolutions, far slower than float32.
     """
     if name != "auto":
         return name
