@@ -22,10 +22,14 @@ from gan.build import build_game, image_facts
 from gan.config import load_config
 from gan.device import resolve_device
 from gan.models.cascade import cascade_scores, cascade_scores_by_class
+from gan.models.heads import SAMPLES_PER_CLASS
 from gan.training.steps import Game, discriminator_step, generator_step
 
 UNCONDITIONAL = [*itertools.product((64, 256), (128, 1024), (1, 2, 3, 5, 10)), (512, 1024, 32)]
-CONDITIONAL = [(64, 128, 3, 10), (64, 128, 3, 1000), (64, 1024, 5, 10), (256, 512, 10, 100)]
+CONDITIONAL = [
+    (64, 128, 3, 10), (64, 128, 3, 1000), (64, 1024, 5, 10), (256, 128, 3, 10), (256, 512, 10, 100),
+    (256, 1024, 5, 10), (256, 1024, 5, 1000),
+]  # fmt: skip
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10" / "sngan_cr.yaml"
 
 
@@ -37,6 +41,11 @@ def loop(features: Tensor, weights: Tensor) -> Tensor:
         scores.append(score)
         features = features - (score / weight.square().sum(-1)).unsqueeze(-1) * weight
     return torch.stack(scores, dim=1)
+
+
+def look_up(table: Tensor, labels: Tensor) -> Tensor:
+    """Each sample's weights, `(K, N, F)` → `(B, N, F)`, as an embedding layer looks them up."""
+    return torch.nn.functional.embedding(labels, table.flatten(1)).unflatten(1, table.shape[1:])
 
 
 def backward(score: Callable[[], Tensor]) -> Callable[[], None]:
@@ -73,12 +82,12 @@ def race_heads(device: torch.device, repetitions: int) -> None:
         labels = torch.randint(classes, (batch,), device=device)
 
         def solve(f: Tensor = features, t: Tensor = table, y: Tensor = labels) -> Tensor:
-            if 4 * len(t) <= len(y):
+            if SAMPLES_PER_CLASS * len(t) <= len(y):  # as `CascadingRejection` chooses
                 return cascade_scores_by_class(f, t, y, "sequential")
-            return cascade_scores(f, t[y])
+            return cascade_scores(f, look_up(t, y))
 
         contestants = {
-            "loop": backward(lambda f=features, t=table, y=labels: loop(f, t[y])),
+            "loop": backward(lambda f=features, t=table, y=labels: loop(f, look_up(t, y))),
             "solve": backward(solve),
         }
         report(race(contestants, device, repetitions), batch, width, stages, str(classes))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from gan.build import HEADS
 from gan.models.cascade import cascade_residuals, cascade_scores, rejected_directions
-from gan.models.heads import CascadingRejection, IndependentHeads, LinearHead, ProjectionHead
+from gan.models.heads import SAMPLES_PER_CLASS, CascadingRejection, IndependentHeads, LinearHead, ProjectionHead
 from gan.models.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
 from gan.models.spectral_norm import update_spectral_norms
 
@@ -107,7 +107,7 @@ def test_shared_embeddings_and_biases_equal_the_loop(rejection: str) -> None:
 
 
 @pytest.mark.parametrize("rejection", ["sequential", "orthogonal"])
-@pytest.mark.parametrize("batch", [4 * K - 1, 4 * K, 7 * K])
+@pytest.mark.parametrize("batch", [SAMPLES_PER_CLASS * K - 1, SAMPLES_PER_CLASS * K, 20 * K])
 def test_unrolling_every_class_gives_what_weights_of_each_sample_give(rejection: str, batch: int) -> None:
     head = make_head(4, rejection, True)
     features, labels = torch.randn(batch, F, dtype=torch.float64), torch.randint(K, (batch,))
@@ -182,6 +182,32 @@ def test_gradient_penalties_can_differentiate_twice(rejection: str, conditional:
     weight = head.weight.detach().requires_grad_()
     assert torch.autograd.gradcheck(scores, (features, weight))
     assert torch.autograd.gradgradcheck(scores, (features, weight))
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_penalty_on_the_gradient_of_a_frozen_head_equals_the_loops(conditional: bool) -> None:
+    head = make_head(3, "sequential", conditional).requires_grad_(False)
+    features, labels = make_inputs(conditional)
+    ours, theirs = (
+        torch.autograd.grad(
+            torch.autograd.grad(scores.square().sum(), features, create_graph=True)[0].pow(3).sum(), features
+        )[0]
+        for scores in (
+            head(features, labels),
+            loop_over_stages(features, head.effective_weight(labels), "sequential")[0],
+        )
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_compiled_heads_equal_eager_ones_without_graph_breaks(rejection: str, conditional: bool) -> None:
+    torch._dynamo.reset()
+    head = make_head(3, rejection, conditional)
+    features, labels = make_inputs(conditional)
+    compiled = torch.compile(head, fullgraph=True, backend="aot_eager")
+    assert_equal_with_gradients(compiled(features, labels), head(features, labels), [features, *head.parameters()])
 
 
 @pytest.mark.parametrize("conditional", [False, True])

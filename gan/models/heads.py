@@ -19,6 +19,9 @@ from gan.models.cascade import (
 from gan.models.layers import Embedding, Linear
 from gan.models.precision import without_autocast
 
+# From this many samples a class on, scores of all classes are cheaper than weights of each sample (benchmarks/head.py).
+SAMPLES_PER_CLASS = 16
+
 
 class Head(nn.Module):
     """What every head states of itself: how many scores it gives, what it does with labels, what it trains on."""
@@ -135,7 +138,9 @@ class CascadingRejection(Head):
         if self.rejects_weight_alone:
             along = self._unconditional_weight()
             scores = cascade_scores_along(features, self.effective_weight(labels), along, self.rejection)
-        elif labels is not None and self.num_classes is not None and 4 * self.num_classes <= len(labels):
+        elif (
+            labels is not None and self.num_classes is not None and SAMPLES_PER_CLASS * self.num_classes <= len(labels)
+        ):
             tables = self.effective_weight(torch.arange(self.num_classes, device=labels.device))
             scores = cascade_scores_by_class(features, tables, labels, self.rejection)
         else:
