@@ -26,15 +26,25 @@ def main(
     from gan.commands.reporting import one_line_errors
 
     with one_line_errors("train.py"):
-        from gan.config import load_config
-
-        if seed is not None:
-            overrides = (*overrides, f"seed={seed}")
-        resolved = load_config(config, overrides)
-        if out is None:
-            out = Path("outputs") / f"{config.resolve().parent.name}-{config.stem}-seed{resolved.seed}"
+        from gan.config import load_tree, validate
         from gan.device import resolve_device
 
+        tree = load_tree(config, overrides)
+        name = f"{config.resolve().parent.name}-{config.stem}"
+        if tree.get("task") == "classification":
+            if seed is not None or dry_run:
+                raise click.UsageError(
+                    "--seed and --dry-run are for runs; an experiment lists its seeds: --set seeds=[0]"
+                )
+            from gan.config import check
+            from gan.experiments.classifier import run_classifier
+            from gan.experiments.classifier_config import ClassifierConfig
+
+            experiment = check(ClassifierConfig, tree)
+            click.echo(run_classifier(experiment, resolve_device(device), out or Path("outputs") / name))
+            return
+        resolved = validate(tree if seed is None else {**tree, "seed": seed})
+        out = out or Path("outputs") / f"{name}-seed{resolved.seed}"
         if dry_run:
             from gan.commands.estimates import describe
 

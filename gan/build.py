@@ -10,7 +10,7 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
-from gan.config import Config
+from gan.config import BackboneConfig, Config, DataConfig
 from gan.data.loader import Loader
 from gan.data.sources import source_info
 from gan.data.store import ImageStore, prepare
@@ -84,9 +84,8 @@ def _check_type(key: str, value: Any, annotation: Any) -> None:
         raise UserError(f"{key}: {value!r} found; {message[0].lower()}{message[1:]}") from error
 
 
-def prepare_images(config: Config, split: str | None = None) -> ImageStore:
-    """The images of a config, prepared on first use; `split` names another than the config's."""
-    data = config.data
+def prepare_images(data: DataConfig, split: str | None = None) -> ImageStore:
+    """The images of a config's section, prepared on first use; `split` names another than the section's."""
     return prepare(
         data.source,
         split=split or data.split,
@@ -104,7 +103,7 @@ def image_facts(config: Config) -> ImageFacts:
     info = source_info(config.data.source)
     channels, num_classes = info.channels, info.num_classes or 0
     if channels is None or info.has_labels is None or (info.has_labels and not num_classes):
-        store = prepare_images(config)
+        store = prepare_images(config.data)
         channels, num_classes = store.channels, store.num_classes
     if config.conditional and not num_classes:
         raise UserError(f"conditional: true found, but {config.data.source} gives no labels; false accepted")
@@ -131,24 +130,30 @@ def build_generator(config: Config, facts: ImageFacts) -> nn.Module:
 
 def build_discriminator(config: Config, facts: ImageFacts) -> Discriminator:
     """The discriminator with its initial weights, on the CPU; the backbone's do not depend on the head."""
-    backbone, head = config.discriminator.backbone, config.discriminator.head
-    _check_resolution("discriminator.backbone", backbone.name, BACKBONES, facts.resolution)
-    with seeded(config.seed, "backbone"):
-        built_backbone = construct(
-            BACKBONES,
-            "discriminator.backbone",
-            backbone.name,
-            backbone.options,
-            resolution=facts.resolution,
-            channels=facts.channels,
-            width=backbone.width,
-        )
+    head = config.discriminator.head
+    section = config.discriminator.backbone
+    built_backbone = build_backbone("discriminator.backbone", section, config.seed, facts.resolution, facts.channels)
     supplied = _head_classes(head.name, facts.num_classes)
     with seeded(config.seed, "head"):
         built_head = construct(
             HEADS, "discriminator.head", head.name, head.options, in_features=built_backbone.out_features, **supplied
         )
     return Discriminator(built_backbone, built_head)
+
+
+def build_backbone(key: str, section: BackboneConfig, seed: int, resolution: int, channels: int) -> nn.Module:
+    """The feature extractor of the section at `key`, with its initial weights, on the CPU."""
+    _check_resolution(key, section.name, BACKBONES, resolution)
+    with seeded(seed, "backbone"):
+        return construct(
+            BACKBONES,
+            key,
+            section.name,
+            section.options,
+            resolution=resolution,
+            channels=channels,
+            width=section.width,
+        )
 
 
 def _head_classes(name: str, num_classes: int | None) -> dict[str, int | None]:

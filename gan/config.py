@@ -7,7 +7,7 @@ wrong type or a value out of range is refused in one line that names the key and
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,6 +24,9 @@ class Section(BaseModel):
     """Base of all sections: immutable, no unknown keys, no silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Checked = TypeVar("Checked", bound=Section)
 
 
 class DataConfig(Section):
@@ -200,10 +203,19 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config file and apply overrides `a.b=value`.
+    """Read the config of a run and apply overrides `a.b=value`.
 
     Raises:
         UserError: the file cannot be read or parsed, or a key or value is not accepted.
+    """
+    return validate(load_tree(path, overrides))
+
+
+def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a config file and apply overrides `a.b=value`; nothing is checked but that it is a mapping.
+
+    Raises:
+        UserError: the file cannot be read or parsed, or is no mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -215,7 +227,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise UserError(f"config {path}: {type(tree).__name__} found, a mapping of sections accepted")
     for override in overrides:
         apply_override(tree, override)
-    return validate(tree)
+    return tree
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
@@ -236,21 +248,26 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def validate(tree: dict[str, Any]) -> Config:
-    """Check a parsed config against the schema; the first mistake is raised as a UserError."""
+    """Check a parsed config against the schema of a run; the first mistake is raised as a UserError."""
+    return check(Config, tree)
+
+
+def check(schema: type[Checked], tree: dict[str, Any]) -> Checked:
+    """Check a parsed config against a schema; the first mistake is raised as a UserError."""
     try:
-        return Config.model_validate(tree)
+        return schema.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain(error)) from error
+        raise UserError(_explain(schema, error)) from error
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(schema: type[Section], error: ValidationError) -> str:
     """The first mistake in one line: key, what was found, what is accepted."""
     # An unknown key often is the misspelling of a missing one: say so rather than call the right one missing.
     details = min(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
     location = [str(part) for part in details["loc"]]
     key = ".".join(location)
     if details["type"] == "extra_forbidden":
-        accepted = _accepted_keys(location[:-1])
+        accepted = _accepted_keys(schema, location[:-1])
         prefix = "".join(f"{part}." for part in location[:-1])
         return f"{key}: unknown key{nearest(key, [prefix + name for name in accepted])}"
     if details["type"] == "missing":
@@ -262,9 +279,9 @@ def _explain(error: ValidationError) -> str:
     return f"{key}: {found} found; {details['msg'][0].lower()}{details['msg'][1:]}"
 
 
-def _accepted_keys(location: Sequence[str]) -> list[str]:
-    """The keys of the section at `location`."""
-    section: Any = Config
+def _accepted_keys(section: Any, location: Sequence[str]) -> list[str]:
+    """The keys of what lies at `location` below `section`."""
     for part in location:
-        section = section.model_fields[part].annotation
+        is_mapping = get_origin(section) is dict  # of any name to sections
+        section = get_args(section)[1] if is_mapping else section.model_fields[part].annotation
     return list(section.model_fields)

@@ -42,7 +42,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
     config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
     facts = image_facts(config)
     game = build_game(config, facts, device)
-    store = prepare_images(config)
+    store = prepare_images(config.data)
     run = RunDirectory(out)
     saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config)) if run.config.exists() else None
     run.require_same(config.model_dump(), saved)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gan.build import prepare_images
-from gan.config import Config
+from gan.config import Config, DataConfig
 from gan.data.sources import source_info
 from gan.data.store import ImageStore
 from gan.device import make_autocast, resolve_precision
@@ -57,7 +57,7 @@ class Scorer:
             section.batch_size,
             self.progress,
         )
-        store = reference_images(self.config)
+        store = reference_images(self.config.data, section.reference, section.reference_path)
         self._reference = measure_reference(
             self._evaluator, store, section.reference_samples, Path(self.config.data.root)
         )
@@ -94,33 +94,29 @@ def measure_reference(evaluator: Evaluator, store: ImageStore, count: int | None
     )
 
 
-def reference_images(config: Config) -> ImageStore:
-    """The images to measure against: `evaluation.reference_path`, or the split `evaluation.reference`.
+def reference_images(data: DataConfig, split: str = "auto", path: str | None = None) -> ImageStore:
+    """The images to measure against: those at `path`, or the split of `data`'s source.
 
     `auto` is the source's test split; of a file or folder, the one beside it that is named test or val where it is
     named train; where there is none, the training images.
     """
-    data, section = config.data, config.evaluation
-    split = section.reference
     splits = source_info(data.source).splits
     if split != "auto" and splits and split not in splits:
         raise UserError(
             f"evaluation.reference: {data.source} has no split {split!r}; accepted: auto, {', '.join(splits)}"
         )
-    path = None if section.reference_path is None else Path(section.reference_path)
-    if path is None and split == "auto":
+    found = None if path is None else Path(path)
+    if found is None and split == "auto":
         if data.path is not None and not splits:
-            path = _sibling(Path(data.path))
+            found = _sibling(Path(data.path))
         else:
             split = source_info(data.source).reference_split
-    if path is not None:
+    if found is not None:
         if data.path is None:
             raise UserError(f"evaluation.reference_path: {path} found, but data.source {data.source} reads no path")
-        split = path.stem if split == "auto" else split
-        data = data.model_copy(update={"path": str(path), "images_per_class": None})
-    elif split == "auto":
-        split = data.split
-    return prepare_images(config.model_copy(update={"data": data}), split)
+        split = found.stem if split == "auto" else split
+        data = data.model_copy(update={"path": str(found), "images_per_class": None})
+    return prepare_images(data, data.split if split == "auto" else split)
 
 
 def _sibling(path: Path) -> Path | None:

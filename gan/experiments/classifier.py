@@ -1,0 +1,160 @@
+"""Does rejection help a classifier? Every arm with every seed, its accuracy on training and test images, a report."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from gan.allocator import keep_freed_memory
+from gan.build import build_backbone, prepare_images
+from gan.commands.scoring import reference_images
+from gan.data.loader import Loader, to_float
+from gan.data.sources import source_info
+from gan.data.store import ImageStore
+from gan.errors import NonFiniteError, UserError
+from gan.experiments.classifier_config import Arm, ClassifierConfig
+from gan.experiments.classifier_report import write_report
+from gan.files import write_text
+from gan.models.classifier import CascadingClassifier
+from gan.models.spectral_norm import update_spectral_norms
+from gan.seeds import derive_seed, seeded
+
+TRAIN_SAMPLE = 10_000  # training images, at even distances, on which training accuracy is measured
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Training and test images, with labels."""
+
+    train: ImageStore
+    test: ImageStore
+
+
+def run_classifier(config: ClassifierConfig, device: torch.device, out: Path) -> str:
+    """Train every arm with every seed unless its result lies in `out` already; returns the report.
+
+    Raises:
+        UserError: the images have no labels, an arm cannot be built, or `out` holds results of another config.
+        NonFiniteError: training diverged.
+    """
+    keep_freed_memory()
+    sets = _labelled_sets(config)
+    for name, arm in config.arms.items():  # a mistake in the last arm is found before the first is trained
+        build_classifier(config, name, arm, config.seeds[0], sets.train)
+    for seed in config.seeds:
+        for name, arm in config.arms.items():
+            path = out / "results" / f"{name}_seed{seed}.json"
+            settings = {**config.model_dump(exclude={"arms", "seeds"}), "arm": arm.model_dump(), "seed": seed}
+            if not _is_done(path, settings):
+                result = train_classifier(config, name, seed, sets, device)
+                write_text(path, json.dumps({"settings": settings, **result}, indent=2) + "\n")
+    return write_report(out, list(config.arms), config.seeds)
+
+
+def _labelled_sets(config: ClassifierConfig) -> Sets:
+    sets = Sets(prepare_images(config.data), reference_images(config.data, path=config.test_path))
+    if sets.train.content_hash == sets.test.content_hash:
+        raise UserError("test_path: null found, and no test images beside data.path; a file or folder accepted")
+    for key, store in {"data": sets.train, "test_path": sets.test}.items():
+        if not store.has_labels:
+            raise UserError(f"{key}: images without labels found; labelled ones accepted")
+    if sets.train.class_names != sets.test.class_names:
+        raise UserError("test_path: its classes are not those of data")
+    return sets
+
+
+def _is_done(path: Path, settings: dict[str, Any]) -> bool:
+    """Whether a result of these settings is there."""
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a result of this experiment; remove it") from error
+    changed = sorted(key for key in settings.keys() | saved.keys() if settings.get(key) != saved.get(key))
+    if changed:
+        raise UserError(f"{path}: a result of another config ({', '.join(changed)} differ); choose another --out")
+    return True
+
+
+def build_classifier(config: ClassifierConfig, name: str, arm: Arm, seed: int, train: ImageStore) -> nn.Sequential:
+    """Backbone and last layer; the backbone's initial weights do not depend on the arm."""
+    backbone = build_backbone("backbone", config.backbone, seed, train.resolution, train.channels)
+    out_features: Any = backbone.out_features
+    with seeded(seed, "head"):
+        try:
+            head = CascadingClassifier(out_features, train.num_classes, arm.stages, arm.removal)
+        except ValueError as error:
+            raise UserError(f"arms.{name}.{error}") from error
+    return nn.Sequential(backbone, head)
+
+
+def train_classifier(
+    config: ClassifierConfig, name: str, seed: int, sets: Sets, device: torch.device
+) -> dict[str, float | list[float]]:
+    """Train one arm with one seed; arms of one seed share batches and the backbone's start. Returns its measures."""
+    training = config.training
+    network = build_classifier(config, name, config.arms[name], seed, sets.train).to(device)
+    network = network.to(memory_format=torch.channels_last)
+    flip = source_info(config.data.source).flip_sensible if config.data.flip is None else config.data.flip
+    loader = Loader(
+        sets.train, training.batch_size, device, flip=flip, seed=derive_seed(seed, "data"), channels_last=True
+    )
+    steps = training.epochs * (sets.train.num_images // training.batch_size)
+    optimizer = torch.optim.AdamW(network.parameters(), training.lr, weight_decay=training.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in tqdm(range(steps), desc=f"{name}, seed {seed}", unit="step", dynamic_ncols=True, mininterval=1):
+        images, labels = loader.next_batch()
+        assert labels is not None
+        update_spectral_norms(network)
+        loss = mean_cross_entropy(network(images), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0 and not torch.isfinite(loss):
+            raise NonFiniteError(f"arm {name}, seed {seed}: the loss became {loss.item()} by step {step}")
+    return measure(network, sets, device)
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """A cross-entropy for each stage's logits `(B, N, K)`, then their mean over stages and samples."""
+    return F.cross_entropy(logits.transpose(1, 2), labels.unsqueeze(1).expand(-1, logits.shape[1]))
+
+
+def measure(network: nn.Module, sets: Sets, device: torch.device) -> dict[str, float | list[float]]:
+    """Accuracy, in per cent, and cross-entropy of the stages' mean probability; their gaps; accuracy of each stage."""
+    train = _accuracies(network, sets.train, device, TRAIN_SAMPLE)
+    test = _accuracies(network, sets.test, device, None)
+    return {
+        "test_accuracy": test[0],
+        "train_accuracy": train[0],
+        "accuracy_gap": train[0] - test[0],
+        "test_loss": test[1],
+        "loss_gap": test[1] - train[1],
+        "stage_test_accuracy": test[2],
+    }
+
+
+@torch.inference_mode()
+def _accuracies(
+    network: nn.Module, store: ImageStore, device: torch.device, count: int | None
+) -> tuple[float, float, list[float]]:
+    count = min(count or store.num_images, store.num_images)
+    chosen = torch.arange(count) * store.num_images // count
+    right, loss, stages_right = 0, 0.0, torch.zeros(1, device=device)
+    for indices in chosen.split(500):
+        images = to_float(torch.from_numpy(store.images[indices.numpy()]).to(device).permute(0, 3, 1, 2))
+        assert store.labels is not None
+        labels = torch.from_numpy(store.labels[indices.numpy()]).to(device)
+        logits = network(images.contiguous(memory_format=torch.channels_last))  # (B, N, K)
+        mean = logits.softmax(-1).mean(1)
+        right += int((mean.argmax(-1) == labels).sum())
+        loss += float(F.nll_loss(mean.clamp_min(1e-12).log(), labels, reduction="sum"))
+        stages_right = stages_right + (logits.argmax(-1) == labels.unsqueeze(1)).sum(0)
+    return 100 * right / count, loss / count, (100 * stages_right / count).tolist()
