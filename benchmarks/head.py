@@ -19,10 +19,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from gan.allocator import keep_freed_memory
 from gan.build import build_game, image_facts
-from gan.config import load_config
+from gan.config import LoggingConfig, load_config
 from gan.device import resolve_device
 from gan.models.cascade import cascade_scores, cascade_scores_by_class
 from gan.models.heads import SAMPLES_PER_CLASS
+from gan.training.diagnostics import Observation, diagnose, score_correlations, weight_cosines
 from gan.training.steps import Game, discriminator_step, generator_step
 
 UNCONDITIONAL = [*itertools.product((64, 256), (128, 1024), (1, 2, 3, 5, 10)), (512, 1024, 32)]
@@ -30,6 +31,7 @@ CONDITIONAL = [
     (64, 128, 3, 10), (64, 128, 3, 1000), (64, 1024, 5, 10), (256, 128, 3, 10), (256, 512, 10, 100),
     (256, 1024, 5, 10), (256, 1024, 5, 1000),
 ]  # fmt: skip
+LOG_EVERY = LoggingConfig().scalars_every
 CONFIG = Path(__file__).parents[1] / "configs" / "cifar10" / "sngan_cr.yaml"
 
 
@@ -117,8 +119,23 @@ def race_steps(device: torch.device, repetitions: int) -> None:
     features = torch.randn(128, 128, device=device, requires_grad=True)
     heads = {name: game.discriminator.head for name, game in games.items()}
     passes = race({name: backward(lambda h=head: h(features)) for name, head in heads.items()}, device, 200)
+    _, seen = discriminator_step(games["cascade, N = 3"], images, None, latents, None)
+    diagnosis = race({"diagnosis": lambda: diagnose_all(games["cascade, N = 3"], seen)}, device, 40)["diagnosis"]
+    share = diagnosis / (LOG_EVERY * seconds["cascade, N = 3"])
+    click.echo(f"diagnostics every {LOG_EVERY} iterations take {100 * share:.4f} % of them ({1e3 * diagnosis:.2f} ms)")
     extra = 6 * (passes["cascade, N = 3"] - passes["linear"])
     click.echo(f"the cascade's own passes add {100 * extra / seconds['linear']:.3f} % to the linear head's iteration")
+
+
+def diagnose_all(game: Game, seen: Observation) -> None:
+    """What the trainer computes of the head when it logs, values read from the device."""
+    head = game.discriminator.head
+    values = diagnose(head, game.loss, game.stage_weights().detach(), seen)
+    torch.cat(list(values.values())).tolist()
+    score_correlations(head, seen).tolist()
+    cosines = weight_cosines(head)
+    assert cosines is not None
+    cosines.tolist()
 
 
 def make_game(overrides: list[str], device: torch.device) -> Game:
