@@ -10,6 +10,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -549,8 +550,11 @@ def mnist_files(tmp_path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
     return tmp_path / "sets", images, labels
 
 
-def test_cifar_keeps_pixels_and_class_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    content = torchvision_sets.cifar(dataset=FakeCIFAR, split="test", resolution=32, root=tmp_path / "new").read()
+def test_cifar_keeps_pixels_and_class_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", FakeCIFAR)
+    content = torchvision_sets.cifar(dataset="CIFAR10", split="test", resolution=32, root=tmp_path / "new").read()
     assert np.array_equal(np.concatenate(list(content.blocks)), FakeCIFAR.data)
     assert content.labels.tolist() == FakeCIFAR.targets
     assert content.class_names == ("plane", "car", "bird")
@@ -579,7 +583,7 @@ def test_failed_download_names_two_ways_out(tmp_path: Path, error: Exception, mo
         raise error
 
     for name, dataset in (("svhn", "SVHN"), ("stl10", "STL10"), ("celeba", "CelebA")):
-        monkeypatch.setattr(torchvision_sets.datasets, dataset, fail)
+        monkeypatch.setattr(torchvision.datasets, dataset, fail)
         ways_out = ("data.source=npz data.path=FILE", str(tmp_path / "torchvision"))
         refused("data.source", *ways_out, source=name, root=tmp_path)
 
@@ -603,7 +607,7 @@ def test_lsun_is_opened_from_a_relative_path(tmp_path: Path, monkeypatch: pytest
     for name in ("tower", "bedroom"):
         (tmp_path / f"{name}_val_lmdb").mkdir()
         (tmp_path / f"{name}_val_lmdb" / "data.mdb").touch()
-    monkeypatch.setattr(torchvision_sets.datasets, "LSUN", FakeLSUN)
+    monkeypatch.setattr(torchvision.datasets, "LSUN", FakeLSUN)
     monkeypatch.chdir(tmp_path)
     found = prepare("lsun", split="val", path=".", root="root", resolution=8)
     assert found.class_names == ("bedroom", "tower")

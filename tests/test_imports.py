@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,9 @@ def test_imports_go_down(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_every_module_imports(path: Path) -> None:
     assert importlib.import_module(module_name(path))
+
+
+def test_a_dry_run_waits_for_no_library_it_does_not_use() -> None:
+    code = "import sys, gan.commands.estimates; print({'torchvision', 'sklearn', 'torch_fidelity'} & {*sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert found.stdout.strip() == "set()"

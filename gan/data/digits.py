@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from gan.data.recipe import Content, Labels, Pixels, Recipe, array_blocks, array_content
 from gan.errors import UserError
@@ -63,6 +61,9 @@ def _stack(glyphs: Pixels, chosen: Labels) -> Iterator[Pixels]:
 
 def _load(split: str) -> tuple[Pixels, Labels]:
     """uint8 (n, 10, 10, 1): the 8×8 scans, 0..16 stretched to 0..255, with a black margin so that no stroke is cut."""
+    from sklearn.datasets import load_digits  # here, because importing it takes a second
+    from sklearn.model_selection import train_test_split
+
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)
     images = np.pad(images, ((0, 0), (1, 1), (1, 1)))[..., None]

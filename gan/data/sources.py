@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from torchvision import datasets
-
 from gan.data import torchvision_sets
 from gan.data.digits import digits, stacked_digits
 from gan.data.image_folder import image_folder
@@ -68,20 +66,16 @@ SOURCES: dict[str, Source] = {
     "digits": Source(SourceInfo(1, 8, True, 10, ("train", "test", "all"), False), digits),
     "stacked_digits": Source(SourceInfo(3, 8, True, 1000, ("train", "test", "all"), False, ("count",)), stacked_digits),
     "cifar10": Source(
-        _download(3, 32, 10, "train test", flip=True), partial(torchvision_sets.cifar, dataset=datasets.CIFAR10)
+        _download(3, 32, 10, "train test", flip=True), partial(torchvision_sets.cifar, dataset="CIFAR10")
     ),
     "cifar100": Source(
-        _download(3, 32, 100, "train test", flip=True), partial(torchvision_sets.cifar, dataset=datasets.CIFAR100)
+        _download(3, 32, 100, "train test", flip=True), partial(torchvision_sets.cifar, dataset="CIFAR100")
     ),
-    "mnist": Source(
-        _download(1, 28, 10, "train test", flip=False), partial(torchvision_sets.mnist, dataset=datasets.MNIST)
-    ),
+    "mnist": Source(_download(1, 28, 10, "train test", flip=False), partial(torchvision_sets.mnist, dataset="MNIST")),
     "fashion_mnist": Source(
-        _download(1, 28, 10, "train test", flip=True), partial(torchvision_sets.mnist, dataset=datasets.FashionMNIST)
+        _download(1, 28, 10, "train test", flip=True), partial(torchvision_sets.mnist, dataset="FashionMNIST")
     ),
-    "kmnist": Source(
-        _download(1, 28, 10, "train test", flip=False), partial(torchvision_sets.mnist, dataset=datasets.KMNIST)
-    ),
+    "kmnist": Source(_download(1, 28, 10, "train test", flip=False), partial(torchvision_sets.mnist, dataset="KMNIST")),
     "svhn": Source(_download(3, 32, 10, "train extra test", flip=False), torchvision_sets.svhn),
     "stl10": Source(_download(3, 96, 10, "train test unlabeled", flip=True), torchvision_sets.stl10),
     "celeba": Source(_download(3, None, None, "train valid test all", flip=True), torchvision_sets.celeba),

@@ -3,14 +3,13 @@
 import contextlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from torchvision import datasets
 
 from gan.data.recipe import Content, Labels, Pixels, Recipe, array_content, choose_classes, image_blocks
 from gan.errors import UserError
@@ -18,7 +17,7 @@ from gan.errors import UserError
 DIGIT_NAMES = tuple(str(digit) for digit in range(10))
 
 
-def cifar(*, dataset: Callable[..., Any], split: str, resolution: int, root: Path, path: Path | None = None) -> Recipe:
+def cifar(*, dataset: str, split: str, resolution: int, root: Path, path: Path | None = None) -> Recipe:
     """CIFAR-10 and CIFAR-100: 32×32, 3 channels, splits train and test."""
 
     def read() -> Content:
@@ -28,7 +27,7 @@ def cifar(*, dataset: Callable[..., Any], split: str, resolution: int, root: Pat
     return Recipe(_identity(path), read)
 
 
-def mnist(*, dataset: Callable[..., Any], split: str, resolution: int, root: Path, path: Path | None = None) -> Recipe:
+def mnist(*, dataset: str, split: str, resolution: int, root: Path, path: Path | None = None) -> Recipe:
     """MNIST and its kin: 28×28, 1 channel, splits train and test; a black margin up to 32, resized beyond."""
 
     def read() -> Content:
@@ -43,7 +42,7 @@ def svhn(*, split: str, resolution: int, root: Path, path: Path | None = None) -
     """Street View house numbers: 32×32, 3 channels, splits train, extra and test."""
 
     def read() -> Content:
-        found = _open(datasets.SVHN, path or root, split=split)
+        found = _open("SVHN", path or root, split=split)
         return array_content(_channels_last(found.data), found.labels.astype(np.int64), DIGIT_NAMES, resolution)
 
     return Recipe(_identity(path), read)
@@ -53,7 +52,7 @@ def stl10(*, split: str, resolution: int, root: Path, path: Path | None = None) 
     """STL-10: 96×96, 3 channels, splits train, test and unlabeled (which has no labels)."""
 
     def read() -> Content:
-        found = _open(datasets.STL10, path or root, split=split)
+        found = _open("STL10", path or root, split=split)
         images = _channels_last(found.data)
         if split == "unlabeled":
             return array_content(images, None, (), resolution)
@@ -66,7 +65,7 @@ def celeba(*, split: str, resolution: int, root: Path, path: Path | None = None)
     """CelebA, aligned and cropped: 178×218, 3 channels, no labels, splits train, valid, test and all."""
 
     def read() -> Content:
-        found = _open(datasets.CelebA, path or root, split=split)
+        found = _open("CelebA", path or root, split=split)
         blocks = image_blocks(len(found), partial(_rgb_item, found), resolution)
         return Content((len(found), resolution, resolution, 3), None, (), blocks)
 
@@ -94,7 +93,7 @@ def lsun(*, split: str, resolution: int, path: Path, classes: int | Sequence[str
         # torchvision keeps a pickled list of keys in the working directory, named by the letters of the path alone:
         # an empty directory makes it read the database instead of a list that may be another's
         with tempfile.TemporaryDirectory() as empty, _inform("lsun", path), contextlib.chdir(empty):
-            found = datasets.LSUN(path.as_posix(), classes=[f"{name}_{split}" for name in names])
+            found = _dataset("LSUN")(path.as_posix(), classes=[f"{name}_{split}" for name in names])
         labels: Labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(database) for database in found.dbs])
         blocks = image_blocks(len(found), partial(_rgb_item, found), resolution)
         return Content((len(found), resolution, resolution, 3), labels, tuple(names), blocks)
@@ -116,11 +115,17 @@ def _identity(path: Path | None) -> object:
     return None if path is None else str(path.resolve())
 
 
-def _open(dataset: Callable[..., Any], folder: Path, **options: object) -> Any:
-    name = getattr(dataset, "__name__", str(dataset))
+def _dataset(name: str) -> Any:
+    """Torchvision's class of that name; importing it takes seconds, so it waits until images are read."""
+    from torchvision import datasets
+
+    return getattr(datasets, name)
+
+
+def _open(name: str, folder: Path, **options: object) -> Any:
     with _inform(name, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        return dataset(folder, download=True, **options)
+        return _dataset(name)(folder, download=True, **options)
 
 
 @contextlib.contextmanager

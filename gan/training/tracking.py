@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from torchvision.utils import make_grid, save_image
 
 from gan.files import atomic_path, write_text
 
@@ -73,6 +72,8 @@ class Tracker:
 
     def grid(self, step: int, name: str, images: Tensor, columns: int) -> Path:
         """Log images `(n, C, H, W)` in [−1, 1] as one grid, to TensorBoard and to samples/; returns the file."""
+        from torchvision.utils import make_grid, save_image  # here, because importing it takes a second
+
         grid = make_grid(images.cpu() / 2 + 0.5, nrow=columns, padding=1).clamp(0, 1)
         self._board.add_image(name, grid, step)
         path = self._directory / "samples" / f"{name}_{step:08d}.png"
