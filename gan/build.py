@@ -204,6 +204,9 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
     generator = build_generator(config, facts).to(device).to(memory_format=layout)
     discriminator = build_discriminator(config, facts).to(device).to(memory_format=layout)
+    if config.training.compile:
+        for network in (generator, discriminator.backbone, discriminator.head):
+            network.compile(fullgraph=True, dynamic=False)
     stage_weights = build_stage_weights(config, discriminator.stages).to(device)
     rates = config.optimizer
     return Game(

@@ -122,3 +122,41 @@ def test_auto_precision_is_bfloat16_only_where_the_hardware_has_it(monkeypatch: 
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has})
         assert resolve_precision("auto", CPU) == expected
     assert resolve_precision("bfloat16", CPU) == "bfloat16"
+
+
+def assert_steps_agree(compiled: Game, eager: Game, conditional: bool) -> None:
+    """One iteration of both, in float64, compared in what they report and in every gradient."""
+    inputs = [
+        tensor.double() if tensor is not None and tensor.is_floating_point() else tensor
+        for tensor in batch(conditional)
+    ]
+    reported = []
+    for game in (compiled, eager):
+        for network in (game.generator, game.discriminator):
+            network.double()
+        found, _ = discriminator_step(game, *inputs)
+        reported.append({**found, **generator_step(game, inputs[2], inputs[3])})
+    torch.testing.assert_close(reported[0], reported[1], rtol=1e-9, atol=1e-9)
+    for mine, theirs in ((compiled.generator, eager.generator), (compiled.discriminator, eager.discriminator)):
+        assert mine.state_dict().keys() == theirs.state_dict().keys()
+        for (name, parameter), twin in zip(mine.named_parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(parameter.grad, twin.grad, rtol=1e-5, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("player", ["dcgan", "sngan"])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_both_players_compile_without_graph_breaks_to_the_same_step(player: str, conditional: bool) -> None:
+    torch._dynamo.reset()
+    overrides = (f"generator.name={player}", f"discriminator.backbone.name={player}")
+    game = make_game(*overrides, f"conditional={conditional}".lower())
+    twin = copy.deepcopy(game)
+    for network in (game.generator, game.discriminator.backbone, game.discriminator.head):
+        network.compile(fullgraph=True, dynamic=False, backend="aot_eager")
+    assert_steps_agree(game, twin, conditional)
+
+
+@pytest.mark.slow
+def test_the_compile_option_changes_no_step() -> None:
+    torch._dynamo.reset()
+    overrides = ("generator.name=dcgan", "discriminator.backbone.name=dcgan")
+    assert_steps_agree(make_game(*overrides, "training.compile=true"), make_game(*overrides), False)
