@@ -10,7 +10,7 @@ from gan.config import Config, load_config, parse_yaml, validate
 from gan.errors import UserError
 from tests import DEFAULT, ROOT
 
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "experiments")
 
 
 def build(config: Config) -> None:
