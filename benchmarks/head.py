@@ -111,7 +111,7 @@ def race_steps(device: torch.device, repetitions: int) -> None:
     def iterate(game: Game) -> None:
         for _ in range(5):
             discriminator_step(game, images, None, latents, None)
-        generator_step(game, latents, None)
+        generator_step(game, latents, None, images, None)
 
     seconds = race({name: lambda g=game: iterate(g) for name, game in games.items()}, device, repetitions)
     for name, value in seconds.items():

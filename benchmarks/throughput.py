@@ -80,7 +80,7 @@ class Ours:
         for _ in range(DISCRIMINATOR_STEPS):
             images, _ = self.loader.next_batch()
             discriminator_step(self.game, images, None, self.latents, None)
-        generator_step(self.game, self.latents, None)
+        generator_step(self.game, self.latents, None, images, None)
         self.ema.update()
 
 
@@ -128,7 +128,7 @@ def two_passes() -> Any:
 def all_gradients() -> Any:
     """The generator's step computes gradients of the discriminator's weights as well."""
 
-    def step(game: Game, latents: Tensor, labels: None) -> None:
+    def step(game: Game, latents: Tensor, labels: None, _: Tensor, __: None) -> None:
         with game.autocast():
             scores = game.discriminator(game.generator(latents, labels), labels)
         loss = training_steps.weighted_mean(game.loss.generator_loss(scores), game.stage_weights().detach())
@@ -226,7 +226,7 @@ def count_flops(game: Game, images: Tensor, latents: Tensor) -> float:
     with FlopCounterMode(display=False) as counter:
         for _ in range(DISCRIMINATOR_STEPS):
             discriminator_step(game, images, None, latents, None)
-        generator_step(game, latents, None)
+        generator_step(game, latents, None, images, None)
     return float(counter.get_total_flops())
 
 

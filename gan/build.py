@@ -18,12 +18,25 @@ from gan.device import make_autocast, resolve_precision
 from gan.errors import UserError, nearest
 from gan.models.dcgan import DCGANBackbone, DCGANGenerator
 from gan.models.discriminator import Discriminator
-from gan.models.heads import CascadingRejection, Head, IndependentHeads, LinearHead, ProjectionHead
+from gan.models.heads import (
+    AuxiliaryClassifierHead,
+    CascadingRejection,
+    Head,
+    IndependentHeads,
+    LinearHead,
+    ProjectionHead,
+)
 from gan.models.sampling import LatentStream
 from gan.models.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
+from gan.objectives.augmentation import Augmentation
+from gan.objectives.consistency import BalancedConsistency, LatentConsistency, LeCam
+from gan.objectives.feature_terms import Classification, Contrastive, FeatureMatching, Orthogonal
+from gan.objectives.gradient_penalties import R1, R2, GradientPenalty
 from gan.objectives.losses import LOSSES, Loss
+from gan.objectives.regularizers import Regularizer, Regularizers, Scheduled
 from gan.objectives.stage_weights import StageWeights, geometric
+from gan.objectives.top_k import TopK
 from gan.seeds import derive_seed, seeded, seeded_generator
 from gan.training.schedule import Schedule
 from gan.training.steps import Game
@@ -35,11 +48,25 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {"dcgan": DCGANBackbone, "sngan
 HEADS: dict[str, type[Head]] = {
     "linear": LinearHead,
     "projection": ProjectionHead,
+    "auxiliary_classifier": AuxiliaryClassifierHead,
     "cascading_rejection": CascadingRejection,
     "independent": IndependentHeads,
     "san": SlicingHead,
     "sliced_cascade": SlicedCascade,
     "multidimensional": MultidimensionalCritic,
+}
+
+REGULARIZERS: dict[str, Callable[..., Regularizer]] = {
+    "r1": R1,
+    "r2": R2,
+    "gradient_penalty": GradientPenalty,
+    "balanced_consistency": BalancedConsistency,
+    "latent_consistency": LatentConsistency,
+    "lecam": LeCam,
+    "orthogonal": Orthogonal,
+    "contrastive": Contrastive,
+    "feature_matching": FeatureMatching,
+    "classification": Classification,
 }
 
 Built = TypeVar("Built")
@@ -198,6 +225,41 @@ def build_stage_weights(config: Config, stages: int) -> StageWeights:
     return StageWeights(torch.tensor(weights))
 
 
+def build_top_k(config: Config) -> TopK:
+    """Which of its samples the generator is trained on."""
+    section = config.objective.top_k
+    return TopK() if section is None else TopK(section.fraction, section.decay)
+
+
+def build_regularizers(config: Config, discriminator: Discriminator) -> Regularizers:
+    """The terms added to the players' losses."""
+    terms = {}
+    for name, section in config.objective.regularizers.items():
+        key = f"objective.regularizers.{name}"
+        if name not in REGULARIZERS:
+            raise UserError(f"{key}: no such regulariser{nearest(name, REGULARIZERS)}")
+        terms[name] = Scheduled(construct(REGULARIZERS, key, name, section.options), section.weight, section.interval)
+    head, has_term = config.discriminator.head.name, "classification" in terms
+    if has_term and not discriminator.head.classifies:
+        fitting = ", ".join(name for name, other in HEADS.items() if other.classifies)
+        raise UserError(
+            f"objective.regularizers.classification: head {head!r} has no class logits; accepted: {fitting}"
+        )
+    if discriminator.head.classifies and not has_term:
+        raise UserError(f"discriminator.head.name: {head!r} needs objective.regularizers.classification to train it")
+    return Regularizers(terms)
+
+
+def build_augmentation(config: Config) -> Augmentation:
+    """What happens to images before the discriminator sees them."""
+    section = config.augmentation
+    if section is None:
+        return Augmentation()
+    start = 1.0 if section.target is None else 0.0
+    probability = start if section.probability is None else section.probability
+    return Augmentation(section.operations, probability, section.target, section.images_to_full)
+
+
 def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     """Players on `device`, their optimisers and losses."""
     precision = resolve_precision(config.training.precision, device)
@@ -217,6 +279,10 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
         loss=build_loss(config),
         stage_weights=stage_weights,
         generator_stages=1 if config.objective.generator_stages == "first" else discriminator.stages,
+        top_k=build_top_k(config),
+        regularizers=build_regularizers(config, discriminator).to(device),
+        augmentation=build_augmentation(config).to(device),
+        random=seeded_generator(config.seed, "objective", device=device),
         autocast=make_autocast(precision, device),
     )
 

@@ -18,6 +18,7 @@ Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Options = dict[str, Any]
+Metric = Literal["fid", "is", "kid", "prc", "dc", "fid_infinity", "intra_fid"]
 
 
 class Section(BaseModel):
@@ -74,13 +75,39 @@ class DiscriminatorConfig(Section):
     head: HeadConfig
 
 
+class RegularizerConfig(Section):
+    """A term added to a player's loss, every `interval` steps with `interval` times its weight."""
+
+    weight: Annotated[float, Field(gt=0)]
+    interval: Positive = 1
+    options: Options = {}
+
+
+class TopKConfig(Section):
+    """Which share of its samples, the best ones, the generator is trained on: from all, times `decay` every step."""
+
+    fraction: Rate
+    decay: Rate = 0.9999
+
+
 class ObjectiveConfig(Section):
-    """The adversarial loss; how the stages' losses are averaged."""
+    """The adversarial loss; how the stages' losses are averaged; what is added to them."""
 
     loss: str = "hinge"
     # λ: uniform; geometric, each half of the one before; learned as a softmax; or one number a stage, scaled to sum 1
     stage_weights: Literal["uniform", "geometric", "learned"] | list[Annotated[float, Field(ge=0)]] = "uniform"
     generator_stages: Literal["all", "first"] = "all"  # which scores the generator is trained on
+    top_k: TopKConfig | None = None
+    regularizers: dict[str, RegularizerConfig] = {}
+
+
+class AugmentationConfig(Section):
+    """What happens to images, real and fake, before the discriminator sees them."""
+
+    operations: Annotated[list[Literal["color", "translation", "cutout"]], Field(min_length=1)]
+    probability: Annotated[float, Field(ge=0, le=1)] | None = None  # null: 1, or 0 at the start of an adaptive one
+    target: Annotated[float, Field(gt=-1, lt=1)] | None = None  # of the reals' mean sign; null: a fixed probability
+    images_to_full: Positive = 500_000  # real images from probability 0 to 1, when adaptive
 
 
 class OptimizerConfig(Section):
@@ -129,16 +156,28 @@ class EvaluationConfig(Section):
     """Scoring of the average generator."""
 
     every: NonNegative = 0  # steps; 0: only at the end
-    metrics: Annotated[list[Literal["fid", "is", "kid"]], Field(min_length=1)] = ["fid"]
+    metrics: Annotated[list[Metric], Field(min_length=1)] = ["fid"]
     extractor: str = "efficientnet_lite0"
     weights: str | None = None  # file of the extractor's weights, where it takes one
+    weights_sha256: str | None = None  # of a file that is not the official one: at least 8 digits
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the extractor's arithmetic
+    compile: bool = False  # the extractor, where that leaves its features alone
+    bootstrap: NonNegative = 0  # resamplings for 95 % intervals; 0: none
     samples: Annotated[int, Field(ge=2)] = 5000
     seed: NonNegative = 0  # of the latents; not the run's, so that runs of different seeds can be compared
+    label_sampling: Literal["uniform", "reference"] = "uniform"  # or as often as the reference has them
     reference: str = "auto"  # the split to measure against; auto: the test split where there is one
     reference_path: str | None = None  # file or folder to measure against, for sources that read one
     reference_samples: Annotated[int, Field(ge=2)] | None = None  # null: all
     batch_size: Positive = 50
     at_end: bool = True
+    best: Metric | None = None  # of the metrics: keep the checkpoint with the best, as checkpoints/best.pt
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> "EvaluationConfig":
+        if self.best is not None and self.best not in self.metrics:
+            raise ValueError(f"best: {self.best!r} found; accepted: one of evaluation.metrics, {', '.join(self.metrics)}")
+        return self
 
 
 class Config(Section):
@@ -149,6 +188,7 @@ class Config(Section):
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig
     objective: ObjectiveConfig = ObjectiveConfig()
+    augmentation: AugmentationConfig | None = None
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig
     ema: EmaConfig = EmaConfig()

@@ -17,6 +17,7 @@ def expected(name: str, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
                            -torch.log(torch.sigmoid(fake))),
         "least_squares": (0.5 * (real - 1) ** 2 + 0.5 * fake**2, 0.5 * (fake - 1) ** 2),
         "wasserstein": (fake - real, -fake),
+        "relativistic": (-torch.log(torch.sigmoid(real - fake)), -torch.log(torch.sigmoid(fake - real))),
     }[name]  # fmt: skip
 
 

@@ -66,8 +66,8 @@ def test_discriminator_step_is_adam_on_the_mean_hinge_loss_of_all_stages(conditi
 def test_generator_step_moves_the_generator_alone() -> None:
     game = make_game()
     before = copy.deepcopy(game)
-    _, _, latents, _ = batch()
-    found = generator_step(game, latents, None)
+    images, _, latents, _ = batch()
+    found = generator_step(game, latents, None, images, None)
     twin_scores = before.discriminator(before.generator(latents))
     torch.testing.assert_close(found["loss/generator"], -twin_scores.mean())
     for mine, theirs in zip(
@@ -81,15 +81,15 @@ def test_generator_step_moves_the_generator_alone() -> None:
 
 def test_generator_stages_first_trains_on_the_first_score_alone() -> None:
     game = make_game("objective.generator_stages=first", "objective.stage_weights=[1, 1, 2]")
-    _, _, latents, _ = batch()
+    images, _, latents, _ = batch()
     expected = -copy.deepcopy(game).discriminator(copy.deepcopy(game).generator(latents))[:, 0].mean()
-    torch.testing.assert_close(generator_step(game, latents, None)["loss/generator"], expected)
+    torch.testing.assert_close(generator_step(game, latents, None, images, None)["loss/generator"], expected)
 
 
 def test_learned_stage_weights_are_trained_by_the_discriminator_alone() -> None:
     game = make_game("objective.stage_weights=learned")
     images, _, latents, _ = batch()
-    generator_step(game, latents, None)
+    generator_step(game, latents, None, images, None)
     assert torch.equal(game.stage_weights.logits, torch.zeros(3))
     discriminator_step(game, images, None, latents, None)
     assert game.stage_weights.logits.abs().min() > 0
@@ -135,7 +135,7 @@ def assert_steps_agree(compiled: Game, eager: Game, conditional: bool) -> None:
         for network in (game.generator, game.discriminator):
             network.double()
         found, _ = discriminator_step(game, *inputs)
-        reported.append({**found, **generator_step(game, inputs[2], inputs[3])})
+        reported.append({**found, **generator_step(game, inputs[2], inputs[3], inputs[0], inputs[1])})
     torch.testing.assert_close(reported[0], reported[1], rtol=1e-9, atol=1e-9)
     for mine, theirs in ((compiled.generator, eager.generator), (compiled.discriminator, eager.discriminator)):
         assert mine.state_dict().keys() == theirs.state_dict().keys()

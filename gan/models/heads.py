@@ -29,10 +29,15 @@ class Head(nn.Module):
     stages: int = 1
     labels: Literal["ignored", "optional", "required"] = "ignored"
     learns_directions: bool = False  # whether `direction_scores` joins the discriminator's loss
+    classifies: bool = False  # whether it has `class_logits`
 
     def direction_scores(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Of a head that learns directions: slices `(B, N)` that only the directions receive a gradient from."""
         raise TypeError(f"{type(self).__name__} learns no directions")
+
+    def class_logits(self, features: Tensor) -> Tensor:
+        """Of a head that classifies: logits `(B, K)`."""
+        raise TypeError(f"{type(self).__name__} does not classify")
 
 
 class LinearHead(Head):
@@ -75,6 +80,35 @@ class ProjectionHead(Head):
             features = features.to(self.linear.weight.dtype)
             projection = (features * self.embedding(labels)).sum(dim=1, keepdim=True)
             return self.linear(features) + projection
+
+
+class AuxiliaryClassifierHead(Head):
+    """AC-GAN's head: one score, <v, w> + b, and class logits for a loss of their own (Odena, Olah, Shlens 2017).
+
+    The score itself does not depend on labels; `objective.regularizers.classification` trains the logits.
+
+    Args:
+        in_features: F.
+        num_classes: K.
+        spectral_norm: divide w and the classifier's matrix by their largest singular values.
+    """
+
+    labels = "required"
+    classifies = True
+
+    def __init__(self, in_features: int, num_classes: int, *, spectral_norm: bool = True) -> None:
+        super().__init__()
+        self.linear = Linear(in_features, 1, spectral_norm=spectral_norm)
+        self.classifier = Linear(in_features, num_classes, spectral_norm=spectral_norm)
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        with without_autocast(features):
+            return self.linear(features.to(self.linear.weight.dtype))
+
+    def class_logits(self, features: Tensor) -> Tensor:
+        """`(B, K)`."""
+        with without_autocast(features):
+            return self.classifier(features.to(self.classifier.weight.dtype))
 
 
 class CascadingRejection(Head):

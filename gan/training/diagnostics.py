@@ -61,7 +61,9 @@ def gradient_shares(head: Head, loss: Loss, stage_weights: Tensor, seen: Observa
     """‖∂(λ_i L_G(D_i))/∂v‖ over the fakes, scaled to sum 1: `(N,)`."""
     features = seen.features[seen.real_count :].detach().requires_grad_()
     labels = None if seen.labels is None else seen.labels[seen.real_count :]
-    losses = stage_weights * loss.generator_loss(head(features, labels)).sum(0)  # (N,)
+    with torch.no_grad():
+        real_scores = head(seen.features, seen.labels)[: seen.real_count]
+    losses = stage_weights * loss.generator_loss(head(features, labels), real_scores).sum(0)  # (N,)
     norms = [torch.autograd.grad(part, features, retain_graph=True)[0].norm() for part in losses]
     total = torch.stack(norms)
     return (total / total.sum().clamp_min(torch.finfo(total.dtype).tiny)).detach()

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from gan.errors import NonFiniteError
 from gan.models.sampling import generate
+from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints, write_checkpoint
 from gan.training.diagnostics import (
     DEAD_AUC,
@@ -64,6 +66,7 @@ class Trainer:
         checkpoints: where states go.
         preview: what the sample grids show.
         evaluate: scores of a generator; it must leave all random states as they were.
+        best: keeps the state with the best score.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Trainer:
         checkpoints: Checkpoints,
         preview: Preview,
         evaluate: Evaluate,
+        best: BestCheckpoint,
     ) -> None:
         self.game = game
         self.ema = ema
@@ -87,6 +91,7 @@ class Trainer:
         self.checkpoints = checkpoints
         self.preview = preview
         self.evaluate = evaluate
+        self.best = best
         self.step = 0
         self.elapsed = 0.0  # seconds of training, pauses left out
         self._averages = Averages()
@@ -156,6 +161,10 @@ class Trainer:
             "generator": self.game.generator.state_dict(),
             "discriminator": self.game.discriminator.state_dict(),
             "stage_weights": self.game.stage_weights.state_dict(),
+            "top_k": self.game.top_k.state_dict(),
+            "regularizers": self.game.regularizers.state_dict(),
+            "augmentation": self.game.augmentation.state_dict(),
+            "objective_random": self.game.random.get_state(),
             "generator_optimizer": self.game.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.game.discriminator_optimizer.state_dict(),
             "ema": self.ema.average.state_dict(),
@@ -163,6 +172,7 @@ class Trainer:
             "batches": self.batches.state_dict(),
             "streams": self.streams.state_dict(),
             "averages": self._averages.state_dict(),
+            "best": self.best.state_dict(),
             "alarm": self._alarm.state_dict(),
         }
 
@@ -173,6 +183,10 @@ class Trainer:
         self.game.generator.load_state_dict(state["generator"])
         self.game.discriminator.load_state_dict(state["discriminator"])
         self.game.stage_weights.load_state_dict(state["stage_weights"])
+        self.game.top_k.load_state_dict(state["top_k"])
+        self.game.regularizers.load_state_dict(state["regularizers"])
+        self.game.augmentation.load_state_dict(state["augmentation"])
+        self.game.random.set_state(state["objective_random"].cpu())
         self.game.generator_optimizer.load_state_dict(state["generator_optimizer"])
         self.game.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
         self.ema.average.load_state_dict(state["ema"])
@@ -180,11 +194,19 @@ class Trainer:
         self.batches.load_state_dict(state["batches"])
         self.streams.load_state_dict(state["streams"])
         self._averages.load_state_dict(state["averages"])
+        self.best.load_state_dict(state["best"])
         self._alarm.load_state_dict(state["alarm"])
 
+    def record_scores(self, scores: Mapping[str, float], seconds: float) -> None:
+        """Log scores of the average generator and what they cost; keep the state if it is the best so far."""
+        named = {f"evaluation/{name}": value for name, value in scores.items()}
+        self.tracker.scalars(self.step, {**named, "evaluation/seconds": seconds})
+        self.best.consider(self.step, scores, self.state_dict)
+
     def _score(self) -> None:
+        start = time.perf_counter()
         scores = self.evaluate(self.ema.average)
-        self.tracker.scalars(self.step, {f"evaluation/{name}": value for name, value in scores.items()})
+        self.record_scores(scores, time.perf_counter() - start)
 
     def _discriminator_step(self) -> dict[str, Tensor]:
         images, labels = self.batches.next_batch()
@@ -192,10 +214,12 @@ class Trainer:
         self._batch_size = len(images)
         labels = labels if fake_labels is not None else None  # those of a labelled set, in unconditional training
         values, self._seen = discriminator_step(self.game, images, labels, latents, fake_labels)
+        self._real = images, labels
         return values
 
     def _generator_step(self) -> dict[str, Tensor]:
-        return generator_step(self.game, *self.streams.latents("generator", self._batch_size))
+        latents, labels = self.streams.latents("generator", self._batch_size)
+        return generator_step(self.game, latents, labels, *self._real)
 
     def _set_learning_rates(self) -> None:
         factor = self.schedule.learning_rate_factor(self.step)

@@ -1,0 +1,112 @@
+"""Terms that read the backbone's features or a player's weights rather than the scores."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gan.objectives.augmentation import flip, translate
+from gan.objectives.regularizers import Regularizer, Round
+
+
+class FeatureMatching(Regularizer):
+    """G: ‖E v(x) − E v(G(z))‖² / F on the backbone's features (Salimans et al. 2016, arXiv:1606.03498, section 3.1)."""
+
+    def generator_penalty(self, seen: Round) -> Tensor:
+        with seen.autocast():
+            with torch.no_grad():
+                real = seen.discriminator.features(seen.real_images).float().mean(0)
+            fake = seen.discriminator.features(seen.fake_images).float().mean(0)
+        return (real - fake).square().mean()
+
+
+class Contrastive(Regularizer):
+    """SimCSE on real images (Gao, Yao, Chen 2021, arXiv:2104.08821, equation 1).
+
+    −log exp(cos(h_i, h_i⁺)/τ) / Σ_j exp(cos(h_i, h_j⁺)/τ), h and h⁺ two views of an image in the backbone's features.
+
+    Args:
+        temperature: τ.
+        view: what makes two views: `dropout` on the features as in SimCSE, or `augmentation`, a flip and a shift.
+        dropout: probability of the first.
+    """
+
+    def __init__(
+        self, temperature: float = 0.05, view: Literal["dropout", "augmentation"] = "dropout", dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature: {temperature} found, a positive one accepted")
+        if not 0 < dropout < 1:
+            raise ValueError(f"dropout: {dropout} found, between 0 and 1 accepted")
+        self.temperature = temperature
+        self.view = view
+        self.dropout = dropout
+
+    def discriminator_penalty(self, seen: Round) -> Tensor:
+        images = seen.real_images
+        with seen.autocast():
+            features = seen.discriminator.features(images).float()
+            if self.view == "dropout":
+                first, second = (self._drop(features, seen.random) for _ in range(2))
+            else:
+                moved = translate(flip(images, seen.random), seen.random, 0.125)
+                first, second = features, seen.discriminator.features(moved).float()
+        cosines = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T
+        return F.cross_entropy(cosines / self.temperature, torch.arange(len(images), device=images.device))
+
+    def _drop(self, features: Tensor, random: torch.Generator) -> Tensor:
+        kept = torch.rand(features.shape, generator=random, device=features.device) >= self.dropout
+        return features * kept / (1 - self.dropout)
+
+
+class Orthogonal(Regularizer):
+    """Σ_W ‖W Wᵀ ⊙ (1 − I)‖² over matrices and kernels (Brock, Donahue, Simonyan 2019, arXiv:1809.11096, equation 3).
+
+    Rows are output channels. Normalised weights count before normalisation.
+
+    Args:
+        player: whose weights; BigGAN regularises the generator's.
+    """
+
+    def __init__(self, player: Literal["generator", "discriminator", "both"] = "generator") -> None:
+        super().__init__()
+        self.player = player
+
+    def discriminator_penalty(self, seen: Round) -> Tensor | None:
+        return None if self.player == "generator" else _off_diagonal_energy(seen.discriminator.modules())
+
+    def generator_penalty(self, seen: Round) -> Tensor | None:
+        return None if self.player == "discriminator" else _off_diagonal_energy(seen.generator.modules())
+
+
+def _off_diagonal_energy(modules: Iterator[nn.Module]) -> Tensor:
+    energies = []
+    for module in modules:
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            rows = module.weight.flatten(1)
+            gram = rows @ rows.T
+            energies.append(gram.square().sum() - gram.diagonal().square().sum())
+    return torch.stack(energies).sum()
+
+
+class Classification(Regularizer):
+    """AC-GAN: cross-entropy of the head's class logits, on reals for D and on fakes for G (arXiv:1610.09585, eq. 3).
+
+    For heads that give class logits, such as `auxiliary_classifier`.
+    """
+
+    def discriminator_penalty(self, seen: Round) -> Tensor:
+        return self._cross_entropy(seen, seen.real_images, seen.real_labels)
+
+    def generator_penalty(self, seen: Round) -> Tensor:
+        return self._cross_entropy(seen, seen.fake_images, seen.fake_labels)
+
+    def _cross_entropy(self, seen: Round, images: Tensor, labels: Tensor | None) -> Tensor:
+        assert labels is not None
+        with seen.autocast():
+            features = seen.discriminator.features(images)
+        logits: Tensor = seen.discriminator.head.class_logits(features)
+        return F.cross_entropy(logits, labels)

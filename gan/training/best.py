@@ -1,0 +1,51 @@
+"""The best checkpoint so far, by one score, kept beside the newest ones."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gan.training.checkpoint import write_checkpoint
+
+BEST = "best.pt"
+
+
+class BestCheckpoint:
+    """Writes `best.pt` whenever a score is better than all before it.
+
+    Args:
+        directory: of the checkpoints.
+        key: which score; None keeps nothing.
+        higher: whether higher is better.
+    """
+
+    def __init__(self, directory: Path, key: str | None, higher: bool = False) -> None:
+        self.path = directory / BEST
+        self.key = key
+        self.higher = higher
+        self.step: int | None = None
+        self.value = math.nan
+
+    def consider(self, step: int, scores: Mapping[str, float], state: Callable[[], Mapping[str, Any]]) -> bool:
+        """Keep the state of `step` if its score is the best; returns whether it was.
+
+        Raises:
+            StorageError: it could not be written; the best before it is untouched.
+        """
+        if self.key is None or not math.isfinite(scores[self.key]):
+            return False
+        value = scores[self.key]
+        if self.step is not None and not (value > self.value if self.higher else value < self.value):
+            return False
+        self.step, self.value = step, value
+        write_checkpoint(self.path, {"step": step, **state()})
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which score it goes by, and the best of it with its step."""
+        return {"key": self.key, "step": self.step, "value": self.value}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`, unless it went by another score."""
+        if state["key"] == self.key:
+            self.step, self.value = state["step"], state["value"]

@@ -1,0 +1,322 @@
+"""Regularisers and augmentation against plain formulas, and inside a game."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gan.build import REGULARIZERS, build_game, image_facts
+from gan.config import load_config
+from gan.errors import UserError
+from gan.models.spectral_norm import update_spectral_norms
+from gan.objectives.augmentation import Augmentation, cutout, flip, translate
+from gan.objectives.consistency import BalancedConsistency, LatentConsistency, LeCam
+from gan.objectives.feature_terms import Contrastive, FeatureMatching, Orthogonal
+from gan.objectives.gradient_penalties import R1, R2, GradientPenalty
+from gan.objectives.regularizers import Round, Scheduled
+from gan.objectives.top_k import TopK
+from gan.training.steps import Game, discriminator_step, generator_step
+from tests import DEFAULT
+
+B, N = 6, 2
+CPU = torch.device("cpu")
+SHARES = torch.tensor([0.75, 0.25], dtype=torch.float64)
+
+
+class Critic(nn.Module):
+    """Scores <a_i, x> + ½‖x‖² s_i of flattened 1×4×4 images, whose gradient is a_i + s_i x."""
+
+    def __init__(self, squares: float = 0.0) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.randn(16, N, dtype=torch.float64))
+        self.s = nn.Parameter(torch.full((N,), squares, dtype=torch.float64))
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        v = self.features(images)
+        return v @ self.a + v.square().sum(1, keepdim=True) / 2 * self.s
+
+
+class Mirror(nn.Module):
+    """Latents (B, 16) as images."""
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return latents.view(-1, 1, 4, 4)
+
+
+def seen(critic: nn.Module, seed: int = 0) -> Round:
+    torch.manual_seed(seed)
+    real, latents = torch.randn(B, 1, 4, 4, dtype=torch.float64), torch.randn(B, 16, dtype=torch.float64)
+    fake = Mirror()(latents)
+    random = torch.Generator().manual_seed(seed)
+    autocast = lambda: torch.autocast("cpu", enabled=False)  # noqa: E731
+    return Round(
+        critic, Mirror(), real, None, fake, None, latents, critic(fake), critic(real), SHARES, random, autocast
+    )
+
+
+def test_r1_and_r2_are_half_the_mean_squared_gradient_and_can_be_trained() -> None:
+    torch.manual_seed(1)
+    critic = Critic(squares=0.7)
+    here = seen(critic)
+    for penalty, images in ((R1(), here.real_images), (R2(), here.fake_images)):
+        found = penalty.discriminator_penalty(here)
+        gradient = critic.a @ SHARES + (critic.s @ SHARES) * images.flatten(1)
+        expected = gradient.square().sum(1).mean() / 2
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(
+            torch.autograd.grad(found, [critic.a, critic.s]), torch.autograd.grad(expected, [critic.a, critic.s])
+        )
+
+
+def test_gradient_penalty_of_a_linear_critic_is_known_and_its_points_lie_between() -> None:
+    critic = Critic()
+    norm = (critic.a @ SHARES).norm()
+    torch.testing.assert_close(GradientPenalty().discriminator_penalty(seen(critic)), (norm - 1).square())
+    curved = Critic(squares=0.5)
+    here = seen(curved)
+    found = GradientPenalty().discriminator_penalty(here)
+    share = torch.rand(B, 1, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points = (share * here.real_images + (1 - share) * here.fake_images).flatten(1)
+    gradients = curved.a @ SHARES + (curved.s @ SHARES) * points
+    torch.testing.assert_close(found, (gradients.norm(dim=1) - 1).square().mean())
+
+
+def test_balanced_consistency_is_the_sum_of_both_mean_squares_and_blind_to_blind_critics() -> None:
+    critic = Critic(squares=0.3)
+    here = seen(critic)
+    found = BalancedConsistency().discriminator_penalty(here)
+    images = torch.cat([here.real_images, here.fake_images])
+    random = torch.Generator().manual_seed(0)
+    moved = translate(flip(images, random), random, 0.125)
+    squares = (critic(images) - critic(moved)).square() @ SHARES
+    torch.testing.assert_close(found, squares[:B].mean() + squares[B:].mean())
+    nn.init.ones_(critic.a)  # only sums of pixels, which flips keep
+    nn.init.zeros_(critic.s)
+    assert BalancedConsistency(shift=0).discriminator_penalty(seen(critic)).item() == pytest.approx(0, abs=1e-20)
+
+
+def test_latent_consistency_of_linear_players_is_the_size_of_the_move() -> None:
+    critic = Critic()
+    here = seen(critic)
+    move = 0.05 * torch.randn(B, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(
+        LatentConsistency().discriminator_penalty(here), ((move @ critic.a).square() @ SHARES).mean()
+    )
+    found = LatentConsistency(generator_share=0.5).generator_penalty(seen(critic))
+    torch.testing.assert_close(found.double(), -0.5 * move.square().mean(), rtol=1e-4, atol=1e-9)
+
+
+def test_lecam_follows_the_running_means_of_the_other_side() -> None:
+    critic, penalty = Critic(), LeCam(decay=0.5)
+    means = None
+    for seed in range(4):
+        here = seen(critic, seed)
+        real, fake = here.real_scores.detach(), here.fake_scores.detach()
+        means = means or (real.mean(0), fake.mean(0))
+        expected = (((real - means[1]) ** 2 + (fake - means[0]) ** 2) @ SHARES).mean()
+        torch.testing.assert_close(penalty.discriminator_penalty(here), expected)
+        means = tuple(0.5 * mean + 0.5 * scores.mean(0) for mean, scores in zip(means, (real, fake), strict=True))
+    twin = LeCam(decay=0.5)
+    twin.load_state_dict(penalty.state_dict())
+    assert torch.equal(twin.real_mean, penalty.real_mean)
+
+
+def test_contrastive_is_simcse() -> None:
+    critic = Critic()
+    here = seen(critic)
+    found = Contrastive(temperature=0.3, view="dropout", dropout=0.25).discriminator_penalty(here)
+    random = torch.Generator().manual_seed(0)
+    features = here.real_images.flatten(1).float()
+    first, second = (features * (torch.rand(B, 16, generator=random) >= 0.25) / 0.75 for _ in range(2))
+    expected = 0.0
+    for i in range(B):
+        similarities = [math.exp(F.cosine_similarity(first[i], second[j], dim=0) / 0.3) for j in range(B)]
+        expected -= math.log(similarities[i] / sum(similarities)) / B
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_feature_matching_compares_means() -> None:
+    critic = Critic()
+    here = seen(critic)
+    gap = here.real_images.flatten(1).mean(0) - here.fake_images.flatten(1).mean(0)
+    torch.testing.assert_close(
+        FeatureMatching().generator_penalty(here).double(), gap.square().mean(), rtol=1e-5, atol=0
+    )
+
+
+def test_orthogonal_is_zero_for_orthogonal_rows_and_counts_every_pair_else() -> None:
+    layer = nn.Linear(5, 3).double()
+    nn.init.orthogonal_(layer.weight)
+    here = seen(Critic())
+    here.generator.layer = layer
+    assert Orthogonal().generator_penalty(here).item() == pytest.approx(0, abs=1e-25)
+    nn.init.normal_(layer.weight)
+    rows = layer.weight
+    expected = sum((rows[i] @ rows[j]) ** 2 for i in range(3) for j in range(3) if i != j)
+    torch.testing.assert_close(Orthogonal().generator_penalty(here), expected)
+    assert Orthogonal().discriminator_penalty(here) is None
+
+
+def test_lazy_terms_act_every_interval_with_as_much_more_weight() -> None:
+    term = Scheduled(R1(), weight=3.0, interval=4)
+    critic = Critic()
+    once = R1().discriminator_penalty(seen(critic))
+    found = [term("discriminator", seen(critic)) for _ in range(9)]
+    assert [value is not None for value in found] == [True, False, False, False] * 2 + [True]
+    torch.testing.assert_close(found[4], 12 * once)
+    assert term("generator", seen(critic)) is None
+    twin = Scheduled(R1(), weight=3.0, interval=4)
+    twin.load_state_dict(term.state_dict())
+    assert twin.steps == {"discriminator": 9, "generator": 1}
+
+
+def test_top_k_keeps_the_best_and_falls_to_its_fraction() -> None:
+    scores = torch.tensor([[0.0, 9.0], [3.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
+    losses, shares = -scores, torch.tensor([1.0, 0.0])
+    top = TopK(fraction=0.5, decay=0.8)
+    sizes = [len(top(losses, scores, shares)) for _ in range(6)]
+    assert sizes == [4, 3, 3, 2, 2, 2]
+    assert sorted(top(losses, scores, shares)[:, 0].tolist()) == [-3.0, -2.0]
+    assert TopK()(losses, scores, shares) is losses
+
+
+def test_translation_moves_whole_pixels_and_brings_in_zeros() -> None:
+    images = torch.randn(200, 2, 8, 16) + 5
+    moved = translate(images, torch.Generator().manual_seed(0), 0.25)
+    shifts = set()
+    for image, after in zip(images, moved, strict=True):
+        padded = F.pad(image, (4, 4, 2, 2))
+        fits = [
+            (down, right)
+            for down in range(-2, 3)
+            for right in range(-4, 5)
+            if torch.equal(padded[:, 2 - down : 10 - down, 4 - right : 20 - right], after)
+        ]
+        assert len(fits) == 1
+        shifts.add(fits[0])
+    assert len(shifts) > 35  # of 45
+
+
+def test_cutout_removes_half_the_side_wherever_it_lies_inside() -> None:
+    holes = (cutout(torch.ones(300, 1, 16, 16), torch.Generator().manual_seed(0)) == 0).sum(dim=(1, 2, 3))
+    assert holes.max() == 64 and holes.min() >= 16
+    assert 0.2 < (holes == 64).float().mean() < 0.4  # centres 4 … 12 of 17, both ways: 0.28
+
+
+def test_augmentation_with_probability_zero_changes_nothing_and_passes_gradients_with_one() -> None:
+    images = torch.randn(8, 3, 16, 16, requires_grad=True)
+    operations = ("color", "translation", "cutout")
+    random = torch.Generator().manual_seed(0)
+    assert torch.equal(Augmentation(operations, probability=0.0)(images, random), images)
+    assert Augmentation()(images, random) is images
+    changed = Augmentation(operations)(images, random)
+    assert changed.shape == images.shape and not torch.equal(changed, images)
+    changed.sum().backward()
+    assert (images.grad != 0).float().mean() > 0.5
+
+
+def test_adaptive_probability_follows_the_sign_of_real_scores() -> None:
+    augmentation = Augmentation(("color",), 0.0, target=0.6, images_to_full=1000)
+    shares = torch.tensor([1.0])
+    for _ in range(8):
+        augmentation.observe(torch.ones(50, 1), shares)  # overfitted: every real is told
+    assert augmentation.probability.item() == pytest.approx(2 * 4 * 50 / 1000)
+    for _ in range(16):
+        augmentation.observe(torch.tensor([[1.0], [-1.0]]).repeat(25, 1), shares)
+    assert augmentation.probability.item() == 0.0
+    twin = Augmentation(("color",), 0.0, target=0.6)
+    twin.load_state_dict(augmentation.state_dict())
+    assert twin.observed == 24
+
+
+TINY = ["generator.width=8", "discriminator.backbone.width=8", "generator.latent_dim=8", "training.precision=float32"]
+
+
+def make_game(*overrides: str) -> Game:
+    config = load_config(DEFAULT, [*TINY, *overrides])
+    return build_game(config, image_facts(config), CPU)
+
+
+def inputs(conditional: bool) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    torch.manual_seed(0)
+    images, latents = torch.randn(B, 1, 32, 32).clamp(-1, 1), torch.randn(B, 8)
+    labels = torch.randint(10, (2, B)) if conditional else (None, None)
+    return images, labels[0], latents, labels[1]
+
+
+def play(game: Game, conditional: bool) -> dict[str, Tensor]:
+    images, labels, latents, fake_labels = inputs(conditional)
+    found, _ = discriminator_step(game, images, labels, latents, fake_labels)
+    return found | generator_step(game, latents, fake_labels, images, labels)
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("name", [name for name in REGULARIZERS if name != "classification"])
+def test_every_regulariser_joins_the_loss_of_its_player(name: str, conditional: bool) -> None:
+    label = f"conditional={conditional}".lower()
+    plain = play(make_game(label), conditional)
+    game = make_game(label, f"objective.regularizers.{name}.weight=0.1")
+    found = play(game, conditional)
+    added = {key: value for key, value in found.items() if key.startswith("regularizers/")}
+    assert added and all(value.isfinite() for value in added.values())
+    assert {key.split("/")[2] for key in added} == {name}
+    torch.testing.assert_close(found["loss/discriminator"], plain["loss/discriminator"])  # beside it, not within it
+    for player in {key.split("/")[1] for key in added}:
+        twin = make_game(label)
+        play(twin, conditional)
+        pairs = zip(getattr(game, player).parameters(), getattr(twin, player).parameters(), strict=True)
+        assert any(not torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+def test_an_auxiliary_classifier_is_trained_by_both_players() -> None:
+    overrides = ("conditional=true", "discriminator.head.name=auxiliary_classifier", "discriminator.head.options={}")
+    game = make_game(*overrides, "objective.regularizers.classification.weight=2")
+    twin = copy.deepcopy(game)
+    images, labels, latents, fake_labels = inputs(True)
+    found, _ = discriminator_step(game, images, labels, latents, fake_labels)
+    update_spectral_norms(twin.discriminator)
+    log_shares = twin.discriminator.head.class_logits(twin.discriminator.features(images)).log_softmax(1)
+    expected = -2 * log_shares[range(B), labels].mean()
+    torch.testing.assert_close(found["regularizers/discriminator/classification"], expected)
+    found = generator_step(game, latents, fake_labels, images, labels)
+    assert found["regularizers/generator/classification"] > 0
+    with pytest.raises(UserError, match=r"needs objective\.regularizers\.classification"):
+        make_game(*overrides)
+    with pytest.raises(UserError, match="gives no logits; accepted: auxiliary_classifier"):
+        make_game("objective.regularizers.classification.weight=1")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "objective.regularizers.r3.weight=1",
+            "objective.regularizers.r3: no such regulariser; accepted: balanced_consistency",
+        ),
+        ("objective.regularizers.r1.weight=0", "objective.regularizers.r1.weight: 0 found"),
+        ("objective.regularizers.r1={weight: 1, interval: 0}", "objective.regularizers.r1.interval: 0 found"),
+        ("objective.regularizers={lecam: {weight: 1, options: {decai: 1}}}", "lecam.options.decai: lecam has no such"),
+        ("objective.regularizers={lecam: {weight: 1, options: {decay: 2.0}}}", "lecam.options.decay: 2.0 found"),
+        ("augmentation.operations=[rotate]", "augmentation.operations.0: 'rotate' found"),
+        ("objective.top_k.fraction=0", "objective.top_k.fraction: 0 found"),
+    ],
+)
+def test_mistakes_are_named(override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make_game(override)
+    assert message in str(caught.value)
+
+
+def test_a_relativistic_generator_reads_the_real_scores() -> None:
+    game = make_game("objective.loss=relativistic")
+    images, _, latents, _ = inputs(False)
+    twin = copy.deepcopy(game)
+    real, fake = twin.discriminator(images), twin.discriminator(twin.generator(latents))
+    found = generator_step(game, latents, None, images, None)
+    torch.testing.assert_close(found["loss/generator"], F.softplus(real - fake).mean())
