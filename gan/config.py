@@ -44,12 +44,22 @@ class DataConfig(Section):
     root: str = "outputs/data"  # where prepared arrays and downloads live
 
 
+class AttentionConfig(Section):
+    """Self-attention in a network, after the blocks that reach the resolutions."""
+
+    name: str
+    resolutions: Annotated[list[Positive], Field(min_length=1)]
+    heads: Positive = 1
+    options: Options = {}
+
+
 class GeneratorConfig(Section):
     """The generator."""
 
     name: str
     width: Positive
     latent_dim: Positive = 128
+    attention: AttentionConfig | None = None
     options: Options = {}
 
 
@@ -58,6 +68,7 @@ class BackboneConfig(Section):
 
     name: str
     width: Positive
+    attention: AttentionConfig | None = None
     options: Options = {}
 
 
@@ -127,6 +138,7 @@ class TrainingConfig(Section):
     discriminator_steps: Positive = 1  # per generator step
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware computes it
     channels_last: bool = True
+    recoveries: NonNegative = 0  # how often to go back to the newest checkpoint, with new random numbers, after a NaN
     compile: bool = False  # both players by torch.compile: a minute at the start, faster steps where kernels are small
 
 
@@ -176,7 +188,7 @@ class EvaluationConfig(Section):
     @model_validator(mode="after")
     def _best_is_measured(self) -> "EvaluationConfig":
         if self.best is not None and self.best not in self.metrics:
-            raise ValueError(f"best: {self.best!r} found; accepted: one of evaluation.metrics, {', '.join(self.metrics)}")
+            raise ValueError(f"best {self.best!r} is not among the metrics; accepted: {', '.join(self.metrics)}")
         return self
 
 

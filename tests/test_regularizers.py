@@ -288,7 +288,7 @@ def test_an_auxiliary_classifier_is_trained_by_both_players() -> None:
     assert found["regularizers/generator/classification"] > 0
     with pytest.raises(UserError, match=r"needs objective\.regularizers\.classification"):
         make_game(*overrides)
-    with pytest.raises(UserError, match="gives no logits; accepted: auxiliary_classifier"):
+    with pytest.raises(UserError, match="has no class logits; accepted: auxiliary_classifier"):
         make_game("objective.regularizers.classification.weight=1")
 
 

@@ -63,6 +63,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [],
         ["conditional=true"],
         ["conditional=true", "discriminator.head.name=projection", "discriminator.head.options={}"],
+        [
+            "objective.regularizers={r1: {weight: 1, interval: 2}, lecam: {weight: 0.1}, contrastive: {weight: 0.1}, "
+            "balanced_consistency: {weight: 1}, latent_consistency: {weight: 1}, gradient_penalty: {weight: 1}}",
+            "objective.top_k={fraction: 0.5, decay: 0.9}",
+            "augmentation={operations: [color, translation, cutout], target: 0.6, images_to_full: 500}",
+        ],
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, data: Path, overrides: list[str]) -> None:

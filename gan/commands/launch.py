@@ -20,11 +20,13 @@ from gan.config import Config, parse_yaml
 from gan.data.loader import real_batch
 from gan.data.store import ImageStore
 from gan.device import resolve_precision
+from gan.errors import NonFiniteError
 from gan.files import write_text
-from gan.metrics.results import Result, format_table
+from gan.metrics.results import HIGHER_IS_BETTER, RESULT_KEYS, Result, format_table
+from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints, read_checkpoint
 from gan.training.ema import ExponentialMovingAverage
-from gan.training.run_directory import RunDirectory
+from gan.training.run_directory import RunDirectory, run_identity
 from gan.training.tracking import Tracker
 from gan.training.trainer import Trainer
 
@@ -47,15 +49,17 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
     saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config)) if run.config.exists() else None
     run.require_same(config.model_dump(), saved)
     newest = run.newest_checkpoint()
-    state = read_checkpoint(newest) if newest else None
+    identity = run_identity(config.model_dump())
+    state = read_checkpoint(newest, identity) if newest else None
     if state is not None and state["step"] >= config.training.steps:
         result = load_result(run.evaluations, state["step"], config)
         if result is not None or not config.evaluation.at_end:
-            click.echo(_summary(run, state["step"], state["elapsed"], result))
+            click.echo(_summary(run, state["step"], state["elapsed"], state["recoveries"], result))
             return
     scored = config.evaluation.at_end or config.evaluation.every > 0
     scorer = Scorer(config, facts.num_classes, device) if scored else None  # before training, should weights be missing
 
+    checkpoints = Checkpoints(run.checkpoints, config.checkpoint.keep, identity)
     with run.claimed():
         write_text(run.config, config.to_yaml())
         trainer = Trainer(
@@ -65,9 +69,10 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
             streams=build_streams(config, facts, device),
             schedule=build_schedule(config),
             tracker=Tracker(out, step=state["step"] if state else -1),
-            checkpoints=Checkpoints(run.checkpoints, config.checkpoint.keep),
+            checkpoints=checkpoints,
             preview=build_preview(config, facts),
             evaluate=lambda generator: scorer.score(generator, "ema").metrics if scorer else {},
+            best=_best_checkpoint(config, checkpoints),
         )
         where = f"{out} on {device} in {precision}"
         if state is None:
@@ -77,12 +82,26 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
             trainer.load_state_dict(state)
             click.echo(f"resuming {where} at step {trainer.step}", err=True)
         try:
-            if trainer.train():
+            if _train(trainer, config, run):
                 click.echo(_finish(trainer, config, run, scorer))
             else:
                 click.echo(f"stopped and saved at step {trainer.step}; to go on: {resume_command}", err=True)
         finally:
             trainer.tracker.close()
+
+
+def _train(trainer: Trainer, config: Config, run: RunDirectory) -> bool:
+    """Train to the end, going back to the newest checkpoint as often as the config allows."""
+    while True:
+        try:
+            return trainer.train()
+        except NonFiniteError as error:
+            newest = run.newest_checkpoint()
+            if newest is None or trainer.recoveries >= config.training.recoveries:
+                raise
+            trainer.recover(read_checkpoint(newest))
+            count = f"recovery {trainer.recoveries} of {config.training.recoveries}"
+            click.echo(f"{error}; going on from step {trainer.step} with other random numbers, {count}", err=True)
 
 
 def _show_start(trainer: Trainer, config: Config, store: ImageStore) -> None:
@@ -98,17 +117,24 @@ def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer 
     if config.evaluation.at_end and scorer is not None:
         result = scorer.score(trainer.ema.average, "ema")
         save_result(run.evaluations, trainer.step, result)
-        named = {f"evaluation/{name}": value for name, value in result.metrics.items()}
-        trainer.tracker.scalars(trainer.step, named)
-    return _summary(run, trainer.step, trainer.elapsed, result)
+        trainer.record_scores(result.metrics, result.seconds)
+    return _summary(run, trainer.step, trainer.elapsed, trainer.recoveries, result)
 
 
-def _summary(run: RunDirectory, step: int, seconds: float, result: Result | None) -> str:
+def _best_checkpoint(config: Config, checkpoints: Checkpoints) -> BestCheckpoint:
+    """By the first number of the metric that the config names."""
+    metric = config.evaluation.best
+    key = None if metric is None else RESULT_KEYS[metric][0]
+    return BestCheckpoint(checkpoints, key, higher=metric in HIGHER_IS_BETTER)
+
+
+def _summary(run: RunDirectory, step: int, seconds: float, recoveries: int, result: Result | None) -> str:
     """Scores, and where everything is."""
     table = "not scored: evaluation.at_end is false" if result is None else format_table({str(run.path): result})
+    returns = f", {recoveries} recoveries from non-finite values" if recoveries else ""
     return (
         f"{table}\n\n"
-        f"run            {run.path} ({step} steps, {seconds / 60:.1f} minutes of training)\n"
+        f"run            {run.path} ({step} steps, {seconds / 60:.1f} minutes of training{returns})\n"
         f"sample grid    {run.path / 'samples' / f'samples_{step:08d}.png'}\n"
         f"TensorBoard    tensorboard --logdir {run.path / 'tensorboard'}"
     )

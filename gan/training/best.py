@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from gan.training.checkpoint import write_checkpoint
+from gan.training.checkpoint import Checkpoints
 
 BEST = "best.pt"
 
@@ -14,17 +13,17 @@ class BestCheckpoint:
     """Writes `best.pt` whenever a score is better than all before it.
 
     Args:
-        directory: of the checkpoints.
+        checkpoints: where the numbered ones go.
         key: which score; None keeps nothing.
         higher: whether higher is better.
     """
 
-    def __init__(self, directory: Path, key: str | None, higher: bool = False) -> None:
-        self.path = directory / BEST
+    def __init__(self, checkpoints: Checkpoints, key: str | None, higher: bool = False) -> None:
+        self.checkpoints = checkpoints
         self.key = key
         self.higher = higher
         self.step: int | None = None
-        self.value = math.nan
+        self.value: float | None = None
 
     def consider(self, step: int, scores: Mapping[str, float], state: Callable[[], Mapping[str, Any]]) -> bool:
         """Keep the state of `step` if its score is the best; returns whether it was.
@@ -35,10 +34,10 @@ class BestCheckpoint:
         if self.key is None or not math.isfinite(scores[self.key]):
             return False
         value = scores[self.key]
-        if self.step is not None and not (value > self.value if self.higher else value < self.value):
+        if self.value is not None and not (value > self.value if self.higher else value < self.value):
             return False
         self.step, self.value = step, value
-        write_checkpoint(self.path, {"step": step, **state()})
+        self.checkpoints.write(BEST, {"step": step, **state()})
         return True
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """Checkpoints: whole files named by step, the newest kept; plain tensors and numbers, so nothing read is executed."""
 
+import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gan.errors import UserError
 from gan.files import atomic_path
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"step_(\d{8})\.pt")
 
 
@@ -19,11 +22,13 @@ class Checkpoints:
     Args:
         directory: where they lie.
         keep: how many of the newest to keep; older ones go only after a new one is whole.
+        run: what identifies the run, see `run_identity`; stamped on every checkpoint.
     """
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    def __init__(self, directory: Path, keep: int, run: str = "") -> None:
         self.directory = directory
         self.keep = keep
+        self.run = run
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write `state` as the checkpoint of `step`.
@@ -31,10 +36,19 @@ class Checkpoints:
         Raises:
             StorageError: it could not be written; earlier checkpoints are untouched.
         """
-        path = self.directory / f"step_{step:08d}.pt"
-        write_checkpoint(path, {"step": step, **state})
+        path = self.write(f"step_{step:08d}.pt", {"step": step, **state})
         for old in self.paths()[: -self.keep]:
             old.unlink(missing_ok=True)
+        return path
+
+    def write(self, name: str, state: Mapping[str, Any]) -> Path:
+        """Write `state` beside the numbered checkpoints, under a name that is never removed.
+
+        Raises:
+            StorageError: it could not be written; what had the name is untouched.
+        """
+        path = self.directory / name
+        write_checkpoint(path, {**state, "run": self.run})
         return path
 
     def paths(self) -> list[Path]:
@@ -42,10 +56,35 @@ class Checkpoints:
         return checkpoint_paths(self.directory)
 
 
-def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state atomically, stamped with the format's number."""
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a state atomically, stamped with the format's number and a digest of all it holds."""
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, **state}, temporary)
+        torch.save({"format": FORMAT, **state, "digest": digest(state)}, temporary)
+
+
+def digest(state: object) -> str:
+    """SHA-256 of nested mappings, sequences, tensors and plain values: 64 hex digits."""
+    sha = hashlib.sha256()
+    _feed(sha, state)
+    return sha.hexdigest()
+
+
+def _feed(sha: "hashlib._Hash", value: object) -> None:
+    if isinstance(value, Mapping):
+        sha.update(f"{{{len(value)}".encode())
+        for key, entry in value.items():
+            sha.update(repr(key).encode())
+            _feed(sha, entry)
+    elif isinstance(value, list | tuple):
+        sha.update(f"[{len(value)}".encode())
+        for entry in value:
+            _feed(sha, entry)
+    elif isinstance(value, Tensor):
+        sha.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        # .view(uint8) because NumPy has no bfloat16
+        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    else:
+        sha.update(f"{type(value).__name__}{value!r}".encode())
 
 
 def checkpoint_paths(directory: Path) -> list[Path]:
@@ -53,14 +92,18 @@ def checkpoint_paths(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob("step_*.pt") if _NAME.fullmatch(path.name))
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read one checkpoint.
+def read_checkpoint(path: Path, run: str | None = None) -> dict[str, Any]:
+    """Read one checkpoint, onto the CPU.
+
+    Args:
+        path: the file.
+        run: the identity of the run it must belong to; None accepts any.
 
     Raises:
-        UserError: it is missing, damaged, of another format, or holds more than tensors and plain values.
+        UserError: it is missing, damaged, of another format or run, or holds more than tensors and plain values.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"checkpoint {path}: {error.strerror or error}") from error
     except Exception as error:  # damaged bytes make the unpickler fail in any way it can
@@ -68,4 +111,10 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     found = state.get("format") if isinstance(state, dict) else None
     if found != FORMAT:
         raise UserError(f"checkpoint {path}: format {found} found, {FORMAT} accepted")
+    state = dict(state)
+    stamp = state.pop("digest", None)
+    if stamp != digest({name: value for name, value in state.items() if name != "format"}):
+        raise UserError(f"checkpoint {path}: damaged, its contents are not those it was saved with; remove it")
+    if run is not None and state.get("run") != run:
+        raise UserError(f"checkpoint {path}: saved by a run of another config; remove it or choose another directory")
     return state

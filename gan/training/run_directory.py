@@ -1,6 +1,8 @@
 """The directory of one run: its config, its lock, and where everything else lies."""
 
 import fcntl
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from gan.errors import StorageError, UserError
 from gan.training.checkpoint import checkpoint_paths
 
 # What may differ when a run goes on: nothing that a step already taken depended on, save the length of a decay.
-CHANGEABLE = ("training.steps", "logging.", "checkpoint.", "evaluation.")
+CHANGEABLE = ("training.steps", "training.recoveries", "logging.", "checkpoint.", "evaluation.")
 
 
 class RunDirectory:
@@ -72,6 +74,12 @@ class RunDirectory:
         if refused:
             listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in refused[:4])
             raise UserError(f"--out {self.path} holds a run of another config ({listed}); choose another")
+
+
+def run_identity(config: Mapping[str, Any]) -> str:
+    """SHA-256 over what may not change when a run goes on: 64 hex digits."""
+    fixed = {key: value for key, value in _flatten(config).items() if not key.startswith(CHANGEABLE)}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,6 +19,7 @@ class RandomStreams:
     """
 
     def __init__(self, seed: int, device: torch.device, latent_dim: int, num_classes: int | None) -> None:
+        self.seed = seed
         self._latent_dim = latent_dim
         self._num_classes = num_classes
         self._device = device
@@ -27,6 +28,12 @@ class RandomStreams:
             for player in ("discriminator", "generator")
         }
         torch.manual_seed(derive_seed(seed, "global") % 2**32)  # dropout and the like
+
+    def restart(self, *names: str | int) -> None:
+        """Begin other streams of the same seed, which `names` tell from the first ones."""
+        for player, generator in self._generators.items():
+            generator.manual_seed(derive_seed(self.seed, "latents", player, *names))
+        torch.manual_seed(derive_seed(self.seed, "global", *names) % 2**32)
 
     def latents(self, player: str, count: int) -> tuple[Tensor, Tensor | None]:
         """Latents `(count, Z)` and labels `(count,)` or None for a step of `player`."""

@@ -59,9 +59,17 @@ class Tracker:
     def __init__(self, directory: Path, step: int) -> None:
         self._directory = directory
         self._metrics = directory / "metrics.jsonl"
+        self._open(step)
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after `step`."""
+        self.close()
+        self._open(step)
+
+    def _open(self, step: int) -> None:
         self._drop_after(step)
         self._file = self._metrics.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
+        self._board = SummaryWriter(str(self._directory / "tensorboard"), purge_step=step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log named numbers at a step."""

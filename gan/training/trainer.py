@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from gan.errors import NonFiniteError
 from gan.models.sampling import generate
+from gan.seeds import derive_seed
 from gan.training.best import BestCheckpoint
-from gan.training.checkpoint import Checkpoints, write_checkpoint
+from gan.training.checkpoint import Checkpoints
 from gan.training.diagnostics import (
     DEAD_AUC,
     DeadStageAlarm,
@@ -94,6 +95,7 @@ class Trainer:
         self.best = best
         self.step = 0
         self.elapsed = 0.0  # seconds of training, pauses left out
+        self.recoveries = 0  # returns to a checkpoint after values that were not finite
         self._averages = Averages()
         self._alarm = DeadStageAlarm()
         self._optimizers = (game.generator_optimizer, game.discriminator_optimizer)
@@ -158,6 +160,7 @@ class Trainer:
         return {
             "step": self.step,
             "elapsed": self.elapsed,
+            "recoveries": self.recoveries,
             "generator": self.game.generator.state_dict(),
             "discriminator": self.game.discriminator.state_dict(),
             "stage_weights": self.game.stage_weights.state_dict(),
@@ -180,6 +183,7 @@ class Trainer:
         """Go on where `state` was taken."""
         self.step = state["step"]
         self.elapsed = state["elapsed"]
+        self.recoveries = state["recoveries"]
         self.game.generator.load_state_dict(state["generator"])
         self.game.discriminator.load_state_dict(state["discriminator"])
         self.game.stage_weights.load_state_dict(state["stage_weights"])
@@ -202,6 +206,15 @@ class Trainer:
         named = {f"evaluation/{name}": value for name, value in scores.items()}
         self.tracker.scalars(self.step, {**named, "evaluation/seconds": seconds})
         self.best.consider(self.step, scores, self.state_dict)
+
+    def recover(self, state: Mapping[str, Any]) -> None:
+        """Go back to `state` and on from there with other random numbers."""
+        recoveries = self.recoveries + 1
+        self.load_state_dict(state)
+        self.recoveries = recoveries
+        self.streams.restart("recovery", recoveries)
+        self.game.random.manual_seed(derive_seed(self.streams.seed, "objective", "recovery", recoveries))
+        self.tracker.rewind(self.step)
 
     def _score(self) -> None:
         start = time.perf_counter()
@@ -274,8 +287,7 @@ class Trainer:
         for name, values in means.items():
             for stage, value in enumerate(values, start=1):
                 if not math.isfinite(value):
-                    path = self.checkpoints.directory / f"non_finite_{self.step:08d}.pt"
-                    write_checkpoint(path, self.state_dict())
+                    path = self.checkpoints.write(f"non_finite_{self.step:08d}.pt", self.state_dict())
                     where = f" of stage {stage}" if len(values) > 1 else ""
                     raise NonFiniteError(
                         f"training stopped: {name}{where} became {value} within the {self.schedule.log_every} steps "

@@ -1,0 +1,197 @@
+"""Checkpoints: whole or refused, never of another run, never executed; what stops a run loses nothing."""
+
+import errno
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gan.errors import NonFiniteError, StorageError, UserError
+from gan.training import trainer
+from gan.training.checkpoint import Checkpoints, digest, read_checkpoint, write_checkpoint
+from gan.training.steps import discriminator_step
+from tests import DEFAULT, ROOT
+from tests.test_training import TINY, data, lines, run, same  # noqa: F401
+from train import main
+
+STATE = {
+    "step": 7,
+    "weights": {"a": torch.arange(600.0).view(20, 30), "b": torch.ones(5, dtype=torch.bfloat16)},
+    "order": [1, 2.5, None, "name", (True, torch.tensor(3))],
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved") / "step_00000007.pt"
+    write_checkpoint(path, STATE)
+    return path
+
+
+def test_what_is_read_is_what_was_saved(saved: Path) -> None:
+    state = read_checkpoint(saved)
+    assert state.pop("format") == 2
+    assert same(state, STATE)
+
+
+def test_the_digest_sees_every_difference() -> None:
+    variants = [
+        STATE,
+        {**STATE, "step": 8},
+        {**STATE, "step": 7.0},
+        {**STATE, "order": STATE["order"][:-1]},
+        {**STATE, "weights": {"a": STATE["weights"]["a"], "c": STATE["weights"]["b"]}},
+        {**STATE, "weights": {**STATE["weights"], "a": STATE["weights"]["a"].view(30, 20)}},
+        {**STATE, "weights": {**STATE["weights"], "b": torch.ones(5, dtype=torch.float16)}},
+    ]
+    assert len({digest(variant) for variant in variants}) == len(variants)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_or_harmless(saved: Path, tmp_path: Path, place: float, bit: int) -> None:
+    content = bytearray(saved.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    damaged = tmp_path / "step_00000007.pt"
+    damaged.write_bytes(content)
+    try:
+        state = read_checkpoint(damaged)
+    except UserError as error:
+        assert str(damaged) in str(error) and "\n" not in str(error)
+    else:  # padding, or a date
+        state.pop("format")
+        assert same(state, STATE)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_truncated_file_is_refused(saved: Path, tmp_path: Path, share: float) -> None:
+    content = saved.read_bytes()
+    damaged = tmp_path / "step_00000007.pt"
+    damaged.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError):
+        read_checkpoint(damaged)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_code_in_a_file_is_refused_and_never_runs(save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save({"step": 1, "state": Bomb()}, tmp_path / "step_00000001.pt")
+    with pytest.raises(UserError, match="damaged, or not a checkpoint"):
+        read_checkpoint(tmp_path / "step_00000001.pt")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, data: Path) -> None:  # noqa: F811
+    run(tmp_path / "a", data)
+    run(tmp_path / "b", data, "optimizer.betas=[0.5, 0.9]")
+    newest = "checkpoints/step_00000006.pt"
+    shutil.copy(tmp_path / "b" / newest, tmp_path / "a" / newest)
+    with pytest.raises(UserError, match="saved by a run of another config"):
+        run(tmp_path / "a", data)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, STATE)
+
+    def fill(value: object, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", fill)
+    with pytest.raises(StorageError, match="No space left on device") as error:
+        checkpoints.save(2, STATE)
+    assert error.value.exit_status == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.pt"]
+    assert read_checkpoint(tmp_path / "step_00000001.pt")["step"] == 7
+
+
+def diverge_once(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """The `at`-th discriminator step gives an infinite score."""
+    taken = 0
+
+    def diverging(*arguments: object) -> object:
+        nonlocal taken
+        taken += 1
+        values, seen = discriminator_step(*arguments)
+        if taken == at:
+            values["scores/real"][0] = torch.inf
+        return values, seen
+
+    monkeypatch.setattr(trainer, "discriminator_step", diverging)
+
+
+def test_recovery_goes_on_from_the_newest_checkpoint_with_other_numbers(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(tmp_path / "plain", data)
+    diverge_once(monkeypatch, at=9)  # in the fifth generator step; the checkpoint is of the third
+    run(tmp_path / "recovered", data, "training.recoveries=1")
+    output = capsys.readouterr()
+    assert "going on from step 3 with other random numbers, recovery 1 of 1" in output.err
+    assert "1 recoveries from non-finite values" in output.out
+    plain, recovered = (lines(tmp_path / name) for name in ("plain", "recovered"))
+    assert [line["step"] for line in recovered] == [2, 4, 6]
+    assert recovered[0] == plain[0] and recovered[2] != plain[2]
+    state = read_checkpoint(tmp_path / "recovered" / "checkpoints" / "step_00000006.pt")
+    assert state["recoveries"] == 1
+
+
+def test_recoveries_run_out(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    diverge_once(monkeypatch, at=9)
+    with pytest.raises(NonFiniteError):
+        run(tmp_path, data)
+    assert not isinstance(read_checkpoint(tmp_path / "checkpoints" / "step_00000003.pt"), UserError)
+
+
+def test_the_command_reports_a_full_disk_with_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", fill)
+    overrides = [part for override in [*TINY, f"data.root={tmp_path}"] for part in ("--set", override)]
+    result = CliRunner().invoke(main, [*overrides, "--out", str(tmp_path / "run"), "--device", "cpu"])
+    assert result.exit_code == 4
+    assert "No space left on device" in result.output and "Traceback" not in result.output
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_nothing(tmp_path: Path, data: Path) -> None:  # noqa: F811
+    overrides = [part for override in [*TINY, f"data.root={data}", "training.steps=60"] for part in ("--set", override)]
+    run(tmp_path / "whole", data, "training.steps=60")
+    program = [sys.executable, str(ROOT / "train.py"), str(DEFAULT)]
+    command = [*program, *overrides, "--out", str(tmp_path / "killed"), "--device", "cpu"]
+    delay = random.Random(0)
+    for _ in range(2):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not list((tmp_path / "killed").glob("checkpoints/*")):
+            time.sleep(0.05)
+        time.sleep(delay.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    states = [read_checkpoint(tmp_path / name / "checkpoints" / "step_00000060.pt") for name in ("whole", "killed")]
+    for state in states:
+        state.pop("elapsed")
+    assert same(*states)
+    assert lines(tmp_path / "whole") == lines(tmp_path / "killed")
