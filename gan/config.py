@@ -7,6 +7,7 @@ wrong type or a value out of range is refused in one line that names the key and
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
@@ -333,8 +334,12 @@ def _explain(schema: type[Section], error: ValidationError) -> str:
 
 
 def _accepted_keys(section: Any, location: Sequence[str]) -> list[str]:
-    """The keys of what lies at `location` below `section`."""
+    """The keys of what lies at `location` below `section`; none where any are accepted."""
     for part in location:
-        is_mapping = get_origin(section) is dict  # of any name to sections
-        section = get_args(section)[1] if is_mapping else section.model_fields[part].annotation
+        if get_origin(section) is dict:  # of any name to sections
+            section = get_args(section)[1]
+        else:
+            section = section.model_fields[part].annotation
+        if isinstance(section, UnionType):  # a section or null
+            section = get_args(section)[0]
     return list(section.model_fields)
