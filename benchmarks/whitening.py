@@ -1,12 +1,14 @@
 """Does whitening help retrieval? Nearest training images by cosine before and after it, for many dimensions k.
 
+Two tasks: find images of the query's class, and find the original of an altered copy.
+
 `python benchmarks/whitening.py --train ../shared/data/cifar10_train.npz --test ../shared/data/cifar10_test.npz`
 writes docs/results/whitening.md. Whitening is fitted on the gallery alone.
 """
 
-import platform
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -20,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from gan.allocator import keep_freed_memory
 from gan.audits.features import audit_extractor, real_features
+from gan.audits.memorisation import NEXT, duplicates, relative_distances
 from gan.audits.neighbours import nearest_neighbours
 from gan.audits.whitening import fit_whitening
 from gan.commands.scoring import evenly
@@ -31,6 +34,23 @@ from gan.metrics.reference import content_hash
 COMPONENTS = (8, 16, 32, 64, 128, 256, 512, 1024, 1280)
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "whitening.md"
 PRECISION_AT = 10
+QUANTILE = 0.01  # of test images that are as near as a copy that counts as found
+HEAD = """# Retrieval before and after whitening
+
+`python benchmarks/whitening.py`: {queries} test images ({test}) against a gallery of {gallery} training images
+({train}), both at even distances; cosine similarity; whitening fitted on the gallery; torch {torch}.
+
+- P@10, precision: share of the 10 nearest that have the query's class (chance 0.1).
+- ρ, Spearman's: between similarity and agreement of labels, over all pairs.
+- original first: {queries} gallery images were moved by up to 2 pixels, half of them flipped, their contrast changed by
+  up to 20 %, and given noise of σ = 8; this share has its original as the nearest gallery image.
+- by distance, by ratio: the share of those copies that is at least as near to the gallery as the nearest
+  1 % of test images are; by the distance to the nearest image, or by that over the mean distance to the next four.
+- search: seconds for all queries, one run.
+
+| features | space | dimensions | variance kept | P@10 | ρ | original first | by distance | by ratio | search |
+|---|---|---|---|---|---|---|---|---|---|
+"""
 
 
 def quality(queries: Tensor, gallery: Tensor, query_labels: Tensor, gallery_labels: Tensor) -> tuple[float, float]:
@@ -42,42 +62,96 @@ def quality(queries: Tensor, gallery: Tensor, query_labels: Tensor, gallery_labe
     return float(precision), float(spearmanr(cosines.flatten().numpy(), agreement.flatten().numpy()).statistic)
 
 
-def rows_of(name: str, gallery: np.ndarray, queries: np.ndarray, labels: tuple[Tensor, Tensor]) -> list[str]:
+def copies_found(copies: Tensor, queries: Tensor, gallery: Tensor, originals: Tensor) -> list[float]:
+    """Share of copies whose nearest training image is their original, and shares that the audit calls duplicates."""
+    found, held = (nearest_neighbours(images, gallery, 1 + NEXT) for images in (copies, queries))
+    first = float((found.indices[:, 0] == originals).double().mean())
+    one, other = (neighbours.distances[:, 0].double().numpy() for neighbours in (found, held))
+    by_distance = duplicates(one, other, QUANTILE).share
+    return [first, by_distance, duplicates(relative_distances(found), relative_distances(held), QUANTILE).share]
+
+
+def altered(images: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Copies of uint8 images `(N, H, W, C)`: moved by up to 2 pixels, flipped or not, contrast ± 20 %, noise σ = 8."""
+    random = np.random.default_rng(seed)
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect").astype(np.float64)
+    size = images.shape[1]
+    copies = np.empty(images.shape)
+    for index, (top, left) in enumerate(random.integers(0, 5, size=(len(images), 2))):
+        copies[index] = padded[index, top : top + size, left : left + size]
+        if random.random() < 0.5:
+            copies[index] = copies[index, :, ::-1]
+    contrast = random.uniform(0.8, 1.2, size=(len(images), 1, 1, 1))
+    mean = copies.mean(axis=(1, 2, 3), keepdims=True)
+    copies = mean + contrast * (copies - mean) + random.normal(0, 8, size=images.shape)
+    return copies.round().clip(0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Features `(N, F)` of three sets of images, labels of two, and which of the gallery each copy is of."""
+
+    gallery: np.ndarray
+    queries: np.ndarray
+    copies: np.ndarray
+    gallery_labels: Tensor
+    query_labels: Tensor
+    originals: Tensor
+
+
+def rows_of(name: str, sets: Sets) -> list[str]:
     """The table's rows of one extractor."""
     rows = []
+    gallery = sets.gallery
 
-    def add(space: str, dimensions: int, share: float, one: Tensor, other: Tensor) -> None:
+    def add(space: str, dimensions: int, share: float, one: Tensor, other: Tensor, copies: Tensor) -> None:
         started = time.perf_counter()
         nearest_neighbours(one, other, PRECISION_AT)
         seconds = time.perf_counter() - started
-        precision, rho = quality(one, other, *labels)
+        precision, rho = quality(one, other, sets.query_labels, sets.gallery_labels)
+        shares = " | ".join(f"{100 * share:.1f} %" for share in copies_found(copies, one, other, sets.originals))
         rows.append(
-            f"| {name} | {space} | {dimensions} | {100 * share:.1f} % | {precision:.4f} | {rho:.4f} | {seconds:.2f} s |"
+            f"| {name} | {space} | {dimensions} | {100 * share:.1f} % | {precision:.4f} | {rho:.4f} "
+            f"| {shares} | {seconds:.2f} s |"
         )
         click.echo(rows[-1])
 
-    raw = torch.from_numpy(np.array(queries)), torch.from_numpy(np.array(gallery))
+    raw = [torch.from_numpy(np.array(features)) for features in (sets.queries, gallery, sets.copies)]
     add("as extracted", gallery.shape[1], 1, *raw)
     mean = raw[1].mean(dim=0)
-    add("centred", gallery.shape[1], 1, raw[0] - mean, raw[1] - mean)
+    add("centred", gallery.shape[1], 1, *(features - mean for features in raw))
     rank = fit_whitening(gallery).components
     for components in sorted({min(count, rank) for count in COMPONENTS}):
         whitening = fit_whitening(gallery, components)
         scale = torch.linalg.vector_norm(whitening.projection, dim=0).reciprocal().float()  # Λ^{1/2}: projection only
-        one, other = whitening.transform(queries), whitening.transform(gallery)
-        add("principal components", components, whitening.variance_share, one * scale, other * scale)
-        add("whitened", components, whitening.variance_share, one, other)
+        white = [whitening.transform(features) for features in (sets.queries, gallery, sets.copies)]
+        add("principal components", components, whitening.variance_share, *(features * scale for features in white))
+        add("whitened", components, whitening.variance_share, *white)
     return rows
 
 
-def features_and_labels(store: ImageStore, count: int, name: str, device: torch.device) -> tuple[np.ndarray, Tensor]:
-    """Features and labels of `count` images at even distances."""
-    images = np.ascontiguousarray(evenly(store.images, count))
-    assert store.labels is not None
-    directory = Path("outputs/data/features")
+def measure_sets(train: ImageStore, test: ImageStore, counts: tuple[int, int], name: str, device: torch.device) -> Sets:
+    """Features of gallery, queries and copies of as many gallery images as there are queries."""
     extractor = audit_extractor(name, None, device)
-    features = real_features(extractor, images, content_hash(images), directory, 50, device)
-    return features, torch.from_numpy(np.array(evenly(store.labels, count)))
+
+    def features(images: np.ndarray) -> np.ndarray:
+        return real_features(extractor, images, content_hash(images), Path("outputs/data/features"), 50, device)
+
+    assert train.labels is not None and test.labels is not None
+    gallery = np.ascontiguousarray(evenly(train.images, counts[0]))
+    queries = np.ascontiguousarray(evenly(test.images, counts[1]))
+    originals = np.arange(counts[1]) * counts[0] // counts[1]
+    labels = (
+        torch.from_numpy(np.array(evenly(store.labels, count)))
+        for store, count in zip((train, test), counts, strict=True)
+    )
+    return Sets(
+        features(gallery),
+        features(queries),
+        features(altered(gallery[originals])),
+        *labels,
+        torch.from_numpy(originals),
+    )
 
 
 @click.command()
@@ -94,22 +168,11 @@ def main(train_path: str, test_path: str, gallery: int, queries: int, device: st
     train, test = (prepare("npz", path=path, split=Path(path).stem) for path in (train_path, test_path))
     rows: list[str] = []
     for name in ("efficientnet_lite0", "pixels"):
-        gallery_features, gallery_labels = features_and_labels(train, gallery, name, place)
-        query_features, query_labels = features_and_labels(test, queries, name, place)
-        rows += rows_of(name, gallery_features, query_features, (query_labels, gallery_labels))
-    head = [
-        "# Retrieval before and after whitening",
-        "",
-        f"`python benchmarks/whitening.py`: {queries:,} test images of {test.split} against {gallery:,} training images",
-        f"of {train.split}, both at even distances; cosine similarity; whitening fitted on the gallery. torch",
-        f"{torch.__version__}, {platform.machine()}, {torch.get_num_threads()} thread(s).",
-        f"Precision: share of the {PRECISION_AT} nearest that have the query's class (chance 0.1). Spearman's ρ: between",
-        "similarity and agreement of labels, over all pairs. Search: seconds for all queries, one run.",
-        "",
-        "| features | space | dimensions | variance kept | precision@10 | Spearman's ρ | search |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    write_text(out, "\n".join([*head, *rows]) + "\n")
+        rows += rows_of(name, measure_sets(train, test, (gallery, queries), name, place))
+    head = HEAD.format(
+        queries=f"{queries:,}", gallery=f"{gallery:,}", test=test.split, train=train.split, torch=torch.__version__
+    )
+    write_text(out, head + "\n".join(rows) + "\n")
 
 
 if __name__ == "__main__":

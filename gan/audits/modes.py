@@ -1,0 +1,120 @@
+"""Which modes of the real images does a generator leave out, and which does it favour?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import false_discovery_control, hypergeom
+from torch import Tensor
+
+from gan.audits.graph import Communities
+from gan.audits.neighbours import nearest_neighbours
+
+Counts = NDArray[np.int64]  # (modes,)
+
+FALSE_DISCOVERIES = 0.05  # share of false ones among the modes that are listed (Benjamini & Hochberg 1995)
+MISSED = 0.1  # of the real share, or less
+FACTOR = 2.0  # between shares, from which on a mode is listed
+PRIOR = 0.5  # added to each count, so that an empty mode has a finite logarithm (Jeffreys)
+PERMUTATIONS = 500
+
+
+@dataclass(frozen=True)
+class ModeReport:
+    """Generated images against real ones, mode by mode.
+
+    Lists of modes are in order of the real images that a mode has or, for `over`, of the generated ones. A mode is
+    listed when the difference is unlikely to be chance (false discovery rate 5 %) and the shares differ by a factor
+    of 2; it is `missed` when the generated share is at most a tenth of the real one, else `under`. `undecided` modes
+    have no generated image, which may be chance. Divergences are in nats; `chance` is the mean of KL(generated ‖ real)
+    over random splits of the pooled images, and `p_value` the share of splits that diverge as much.
+    """
+
+    names: tuple[str, ...]
+    generated: tuple[int, ...]
+    real: tuple[int, ...]
+    kl_generated_real: float
+    kl_real_generated: float
+    chance: float
+    p_value: float
+    missed: tuple[int, ...]
+    under: tuple[int, ...]
+    over: tuple[int, ...]
+    undecided: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """How many modes there are."""
+        return len(self.names)
+
+    @property
+    def covered(self) -> int:
+        """How many modes have a generated image."""
+        return sum(count > 0 for count in self.generated)
+
+
+def assign(
+    queries: Tensor,
+    gallery: Tensor,
+    communities: Communities,
+    k: int,
+    *,
+    device: torch.device | str = "cpu",
+) -> Communities:
+    """The community that most of the k nearest neighbours of each query `(Q, D)` belong to; a tie goes to the nearest.
+
+    Only rows of `gallery` `(G, D)` that belong to a community vote.
+    """
+    members = torch.from_numpy(np.flatnonzero(communities >= 0))
+    found = nearest_neighbours(queries, gallery[members], min(k, len(members)), device=device).indices
+    voters = torch.from_numpy(communities)[members][found]  # (Q, k), the nearest first
+    votes = (voters[:, :, None] == voters[:, None, :]).sum(dim=2)
+    return voters.gather(1, votes.argmax(dim=1, keepdim=True))[:, 0].numpy()
+
+
+def divergence(first: Counts, second: Counts) -> float:
+    """KL(p ‖ q) = Σ p ln(p/q) in nats of two histograms `(modes,)`, with ½ added to every count."""
+    p, q = ((counts + PRIOR) / (counts + PRIOR).sum() for counts in (first, second))
+    return float((p * np.log(p / q)).sum())
+
+
+def compare_occupancy(generated: Counts, real: Counts, names: Sequence[str], seed: int) -> ModeReport:
+    """Compare how many generated and how many real images each mode has; `seed` is of the random splits.
+
+    Given the pooled count of a mode, the generated one is hypergeometric if both samples are from one distribution:
+    a small mode without a generated image is not called missed.
+    """
+    m, n, pooled = int(generated.sum()), int(real.sum()), generated + real
+    chance_of = hypergeom(m + n, pooled, m)
+    fewer, more = chance_of.cdf(generated), chance_of.sf(generated - 1)
+    under = _discovered(fewer) & (generated / m * FACTOR <= real / n)
+    over = _discovered(more) & (generated / m >= FACTOR * real / n)
+    missed = under & (generated / m <= MISSED * real / n)
+    kl = divergence(generated, real)
+    random = np.random.default_rng(seed)
+    splits = random.multivariate_hypergeometric(pooled, m, size=PERMUTATIONS, method="marginals")
+    by_chance = np.array([divergence(split, pooled - split) for split in splits])
+    return ModeReport(
+        names=tuple(names),
+        generated=tuple(generated.tolist()),
+        real=tuple(real.tolist()),
+        kl_generated_real=kl,
+        kl_real_generated=divergence(real, generated),
+        chance=float(by_chance.mean()),
+        p_value=float((1 + (by_chance >= kl).sum()) / (1 + PERMUTATIONS)),
+        missed=_listed(missed, real),
+        under=_listed(under & ~missed, real),
+        over=_listed(over, generated),
+        undecided=_listed((generated == 0) & (real > 0) & ~missed, real),
+    )
+
+
+def _discovered(p_values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray(false_discovery_control(np.clip(p_values, 0, 1)) <= FALSE_DISCOVERIES)
+
+
+def _listed(chosen: NDArray[np.bool_], order_by: Counts) -> tuple[int, ...]:
+    modes = np.flatnonzero(chosen)
+    return tuple(modes[np.argsort(-order_by[modes], kind="stable")].tolist())

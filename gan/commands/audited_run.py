@@ -1,0 +1,200 @@
+"""What both audits begin with: a run's generator, its training images, and features of either."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+from gan.allocator import keep_freed_memory
+from gan.audits.features import Features, audit_extractor, feature_batches, real_features
+from gan.audits.whitening import Whitening, fit_whitening
+from gan.build import build_generator, image_facts, prepare_images
+from gan.commands.score_run import find_checkpoint, load_generator, read_config
+from gan.commands.scoring import evenly, reference_images
+from gan.config import Config
+from gan.data.recipe import Pixels
+from gan.data.store import ImageStore
+from gan.device import make_autocast, resolve_device, resolve_precision
+from gan.extractors.interface import identify
+from gan.files import write_text
+from gan.metrics.reference import content_hash
+from gan.models.sampling import LatentStream, generate
+from gan.seeds import seeded_generator
+from gan.training.checkpoint import read_checkpoint
+from gan.training.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """What both audits are asked for.
+
+    Args:
+        gallery, held_out: at most so many training and held-out images, at even distances; all when None.
+        neighbours: k.
+        components, variance: of the whitening; see `fit_whitening`.
+    """
+
+    gallery: int | None
+    held_out: int | None
+    neighbours: int
+    components: int | None
+    variance: float | None
+
+    def whitening(self, features: Features, **otherwise: Any) -> Whitening:
+        """The whitening that is asked for, or `otherwise` where none is."""
+        if self.components is None and self.variance is None:
+            return fit_whitening(features, **otherwise)
+        return fit_whitening(features, self.components, self.variance)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images uint8 `(N, H, W, C)` and their features `(N, F)`, row by row; `identity` says which they are."""
+
+    images: Pixels
+    features: Features
+    identity: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def rows(self, chosen: np.ndarray) -> "ImageSet":
+        """The images at some rows."""
+        return ImageSet(self.images[chosen], self.features[chosen], {**self.identity, "count": len(chosen)})
+
+
+@dataclass(frozen=True)
+class AuditedRun:
+    """A checkpoint of a run, ready to be audited."""
+
+    path: Path
+    step: int
+    weights: str  # ema or raw
+    config: Config
+    num_classes: int | None
+    generator: nn.Module
+    device: torch.device
+
+    @cached_property
+    def extractor(self) -> FeatureExtractorBase:
+        """The one that `evaluation.extractor` names."""
+        section = self.config.evaluation
+        return audit_extractor(section.extractor, section.weights, self.device)
+
+    def training_images(self) -> ImageStore:
+        """Those that the run was trained on."""
+        return prepare_images(self.config.data)
+
+    def held_out_images(self) -> ImageStore | None:
+        """Real images that the run was not trained on: its source's test split, or the file or folder beside its own
+        that `evaluation.reference: auto` finds, or `evaluation.reference_path`; None where there are none.
+        """
+        store = reference_images(self.config.data, "auto", self.config.evaluation.reference_path)
+        return None if store.content_hash == self.training_images().content_hash else store
+
+    def measured(self, store: ImageStore, count: int | None) -> ImageSet:
+        """`count` images of a store at even distances, all when None; their features are kept for the next audit."""
+        images = evenly(store.images, count)
+        content = store.content_hash if len(images) == store.num_images else content_hash(images)
+        directory = Path(self.config.data.root) / "features"
+        features = real_features(
+            self.extractor, images, content, directory, self.config.evaluation.batch_size, self.device
+        )
+        identity = {"name": store.source, "split": store.split, "content_hash": content, "count": len(images)}
+        return ImageSet(images, features, identity)
+
+    def generated(self, extractor: FeatureExtractorBase) -> ImageSet:
+        """`evaluation.samples` images, the same ones that are scored; the pixels lie in an unnamed file on disk."""
+        section = self.config.evaluation
+        stream = LatentStream(
+            self.config.generator.latent_dim, self.num_classes, seeded_generator(section.seed, "evaluation")
+        )
+        autocast = make_autocast(resolve_precision(self.config.training.precision, self.device), self.device)
+        pixels: np.memmap | None = None
+        found: list[np.ndarray] = []
+        start = 0
+        for images, features in feature_batches(
+            extractor,
+            lambda count: generate(self.generator, *stream.next(count), autocast),
+            section.samples,
+            section.batch_size,
+            self.device,
+            "features of generated images",
+        ):
+            rows = images.permute(0, 2, 3, 1).numpy()
+            if pixels is None:
+                shape = (section.samples, *rows.shape[1:])
+                with tempfile.TemporaryFile() as file:
+                    pixels = np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
+            pixels[start : start + len(rows)] = rows
+            start += len(rows)
+            found.append(features.numpy())
+        assert pixels is not None
+        identity = {
+            "count": section.samples,
+            "seed": section.seed,
+            "weights": self.weights,
+            "step": self.step,
+            "label_sampling": "none" if self.num_classes is None else "uniform",
+        }
+        return ImageSet(pixels, np.concatenate(found), identity)
+
+    def reader(self, whitening: Whitening) -> dict[str, Any]:
+        """How features were made, for a protocol."""
+        values = asdict(identify(self.extractor))
+        return {
+            "extractor": values.pop("name"),
+            "extractor_weights": values.pop("weights"),
+            "layer": self.extractor.get_default_feature_layer_for_metric("fid"),
+            **values,
+            "whitening_components": whitening.components,
+            "whitening_variance_share": whitening.variance_share,
+            "whitening_fitted_on": "training",
+            "distance": "1 - cosine",
+        }
+
+    def save(self, stem: str, content: Mapping[str, Any], protocol: Mapping[str, Any]) -> Path:
+        """Write an audit's result with its protocol to RUN/audits; returns the file."""
+        path = self.path / "audits" / f"{stem}.json"
+        versions = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn", "infomap")}
+        whole = {"step": self.step, **content, "protocol": {**protocol, "versions": versions}}
+        write_text(path, json.dumps(whole, indent=2) + "\n")
+        return path
+
+    def stem(self, audit: str, reader: str) -> str:
+        """The beginning of the names of an audit's files: audit, step, weights, what read the images, how many."""
+        name = f"{audit}_step_{self.step:08d}_{self.weights}_{reader}_{self.config.evaluation.samples}"
+        return name.replace(", ", "_").replace(" ", "_")
+
+
+def open_run(path: Path, step: int | None, weights: str, device: str, settings: Mapping[str, Any]) -> AuditedRun:
+    """Open a checkpoint for an audit.
+
+    Args:
+        path: the run directory.
+        step: of the checkpoint; None for the newest.
+        weights: whose: `ema` or `raw`.
+        device: as on the command line.
+        settings: values that replace those of the config's `evaluation` section.
+
+    Raises:
+        UserError: no such run or checkpoint, or a setting that is not accepted.
+    """
+    keep_freed_memory()
+    run = RunDirectory(path)
+    config = read_config(run, settings)
+    state = read_checkpoint(find_checkpoint(run, step))
+    facts = image_facts(config)
+    place = resolve_device(device)
+    generator = build_generator(config, facts)
+    load_generator(generator, state, weights, path)
+    return AuditedRun(path, state["step"], weights, config, facts.num_classes, generator.to(place), place)
