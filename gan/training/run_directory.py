@@ -56,6 +56,13 @@ class RunDirectory:
         finally:
             os.close(descriptor)
 
+    def wait_until_free(self) -> None:
+        """Return when no process holds the directory."""
+        lock = self.path / ".lock"
+        if lock.exists():
+            with lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+
     def require_same(self, config: Mapping[str, Any], saved: Mapping[str, Any] | None) -> None:
         """Check that a run that goes on here does so with the config it began with.
 

@@ -1,0 +1,89 @@
+"""The schema of a comparison: one base config, arms that change it, seeds, and the measure that decides."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from gan.config import Config, Positive, Section, apply_override, check, load_tree, validate
+from gan.errors import UserError, nearest
+from gan.metrics.results import HIGHER_IS_BETTER, RESULT_KEYS
+
+MODES = ("modes", "kl_modes")  # exact ones, of digits and stacked digits
+
+
+class ComparisonConfig(Section):
+    """Everything a comparison depends on; the first arm is what the others are compared with."""
+
+    task: Literal["comparison"]
+    question: str
+    base: str  # config of a run, relative to this file
+    settings: Annotated[list[str], Field(default_factory=list)]  # overrides for all arms, `section.key=value`
+    arms: Annotated[dict[str, list[str]], Field(min_length=1)]  # overrides for each
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    primary: str = "fid"  # the measure that decides, fixed before anything is run
+    resolve: Annotated[float, Field(gt=0, lt=1)] = 0.05  # a difference, as a share of the first arm's mean
+    results: str | None = None  # folder that keeps the outcomes, relative to this file; null: in the experiment's own
+    bootstrap: Positive = 10_000
+
+    @model_validator(mode="after")
+    def _measures_are_known(self) -> "ComparisonConfig":
+        known = [*RESULT_KEYS, *MODES]
+        if self.primary not in known:
+            raise ValueError(f"primary: no {self.primary!r}{nearest(self.primary, known)}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one appears twice; different ones accepted")
+        for name in self.arms:
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"arms.{name}: letters, digits, '_' and '-' accepted")
+        return self
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a comparison."""
+
+    arm: str
+    seed: int
+    config: Config
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison with every run's config resolved."""
+
+    config: ComparisonConfig
+    runs: tuple[Planned, ...]
+    results: Path
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Of the primary measure."""
+        return self.config.primary not in (*HIGHER_IS_BETTER, "modes")
+
+
+def load_comparison(path: Path, overrides: tuple[str, ...], out: Path) -> Comparison:
+    """Read an experiment's file and resolve the config of every arm with every seed, seed by seed.
+
+    Raises:
+        UserError: a key, value or override of the file, its base or an arm is not accepted.
+    """
+    config = check(ComparisonConfig, load_tree(path, overrides))
+    runs = []
+    for seed in config.seeds:
+        for arm, changes in config.arms.items():
+            tree = load_tree(path.parent / config.base, config.settings)
+            try:
+                for change in changes:
+                    apply_override(tree, change)
+                run = validate({**tree, "seed": seed})
+            except UserError as error:
+                raise UserError(f"arms.{arm}: {error}") from error
+            if config.primary in RESULT_KEYS and config.primary not in run.evaluation.metrics:
+                raise UserError(f"primary: {config.primary} found, but evaluation.metrics of arm {arm} lacks it")
+            if config.primary in MODES and run.data.source not in ("digits", "stacked_digits"):
+                raise UserError(f"primary: {config.primary} found, accepted for digits and stacked_digits alone")
+            runs.append(Planned(arm, seed, run))
+    results = out / "results" if config.results is None else path.parent / config.results
+    return Comparison(config, tuple(runs), results)

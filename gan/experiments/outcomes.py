@@ -1,0 +1,147 @@
+"""What is kept of a run once it is over: small enough to be committed, whole enough to make every table from."""
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan.errors import UserError
+from gan.experiments.comparison_config import Planned
+from gan.files import write_text
+from gan.metrics.results import RESULT_KEYS
+from gan.training.run_directory import run_identity
+
+CURVES = ("evaluation/", "stages/", "scores/margin")  # what is kept of metrics.jsonl
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One arm with one seed: its measures by name, or none where it diverged."""
+
+    arm: str
+    seed: int
+    identity: str  # of the run's config, and of how it was scored
+    diverged: bool
+    measures: Mapping[str, float]
+    steps: int
+    seconds: float  # of training
+    machine: str
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    curve: tuple[Mapping[str, float], ...] = ()  # step, seconds and measures where the run was evaluated
+
+
+def identify(planned: Planned) -> str:
+    """SHA-256 of all that a run's outcome depends on."""
+    config = planned.config
+    scored = {"steps": config.training.steps, "evaluation": config.evaluation.model_dump(exclude={"batch_size"})}
+    return run_identity({"run": run_identity(config.model_dump()), "scored": scored})
+
+
+def outcome_path(results: Path, planned: Planned) -> Path:
+    """Where the outcome of a run is kept."""
+    return results / f"{planned.arm}_seed{planned.seed}.json"
+
+
+def load_outcome(results: Path, planned: Planned) -> Outcome | None:
+    """The kept outcome of a run; None if there is none.
+
+    Raises:
+        UserError: the file is damaged, or of a run with another config.
+    """
+    path = outcome_path(results, planned)
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        outcome = Outcome(**{**tree, "curve": tuple(tree["curve"])})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: not an outcome of a run; remove it") from error
+    if outcome.identity != identify(planned):
+        raise UserError(f"{path}: an outcome of another config; remove it, or give the experiment other results")
+    return outcome
+
+
+def save_outcome(results: Path, planned: Planned, outcome: Outcome) -> None:
+    """Keep an outcome."""
+    write_text(outcome_path(results, planned), json.dumps(asdict(outcome), indent=1) + "\n")
+
+
+def read_outcome(planned: Planned, run: Path, diverged: bool, extra: Mapping[str, float]) -> Outcome:
+    """The outcome of the run in directory `run`; `extra` are measures taken of it afterwards.
+
+    Raises:
+        UserError: the run was not scored.
+    """
+    log = _read_log(run / "metrics.jsonl")
+    seconds = sum(line.get("speed/seconds_per_step", 0.0) * interval for line, interval in _intervals(log))
+    measures, protocol = dict(extra), {}
+    if not diverged:
+        found = sorted((run / "evaluations").glob(f"step_{planned.config.training.steps:08d}_ema_*.json"))
+        if not found:
+            raise UserError(f"{run}: the run is over but was not scored; evaluation.at_end must be true")
+        result = json.loads(found[-1].read_text(encoding="utf-8"))
+        protocol = result["protocol"]
+        measures |= {
+            metric: result["metrics"][names[0]]
+            for metric, names in RESULT_KEYS.items()
+            if names[0] in result["metrics"]
+        }
+    return Outcome(
+        arm=planned.arm,
+        seed=planned.seed,
+        identity=identify(planned),
+        diverged=diverged,
+        measures=measures,
+        steps=int(log[-1]["step"]) if log else 0,
+        seconds=seconds,
+        machine=_machine(),
+        protocol=protocol,
+        curve=tuple(_curve(log)),
+    )
+
+
+def _read_log(path: Path) -> list[dict[str, float]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _intervals(log: list[dict[str, float]]) -> list[tuple[dict[str, float], int]]:
+    """Lines with timings, and how many steps each is about."""
+    timed = [line for line in log if "speed/seconds_per_step" in line]
+    before = [0, *(int(line["step"]) for line in timed[:-1])]
+    return [(line, int(line["step"]) - step) for line, step in zip(timed, before, strict=True)]
+
+
+def _curve(log: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Scores by step and seconds, and the last line's diagnostics."""
+    points, seconds = [], 0.0
+    elapsed = {int(line["step"]): line["speed/seconds_per_step"] * interval for line, interval in _intervals(log)}
+    counted: set[int] = set()
+    for line in log:
+        step = int(line["step"])
+        if step in elapsed and step not in counted:
+            seconds += elapsed[step]
+            counted.add(step)
+        kept = {name: value for name, value in line.items() if name.startswith("evaluation/") and math.isfinite(value)}
+        if kept:
+            points.append({"step": step, "seconds": round(seconds, 3), **kept})
+    diagnosed = [line for line in log if any(name.startswith("stages/") for name in line)]
+    if diagnosed:
+        last = {name: value for name, value in diagnosed[-1].items() if name.startswith(CURVES[1:])}
+        points.append({"step": diagnosed[-1]["step"], **last})
+    return points
+
+
+def _machine() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{model}, {torch.get_num_threads()} threads"

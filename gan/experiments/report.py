@@ -1,0 +1,179 @@
+"""What a comparison found: one sentence on the primary measure first, then every number that it rests on."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from gan.experiments.comparison_config import Comparison, ComparisonConfig
+from gan.experiments.figures import draw_curves, draw_samples
+from gan.experiments.outcomes import Outcome
+from gan.experiments.statistics import Estimate, Paired, compare_pairs, estimate
+from gan.files import write_text
+from gan.metrics.protocol import Protocol
+from gan.metrics.results import RESULT_KEYS, label
+
+Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
+
+
+def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
+    """Write report.md, report.json and pictures to `out` from the outcomes that are there; returns the text."""
+    config = comparison.config
+    missing = [f"{run.arm} {run.seed}" for run in comparison.runs if run.seed not in outcomes.get(run.arm, {})]
+    arms = [arm for arm in config.arms if outcomes.get(arm)]
+    pairs = {arm: _pair(config, outcomes, arm) for arm in arms[1:]}
+    names = _names(outcomes, config.primary)
+    parts = [
+        [f"# {config.question}"],
+        [_sentence(comparison, arm, pair, names) for arm, pair in pairs.items()] or ["One arm: nothing to compare."],
+        _warnings(config, outcomes, missing),
+        _arm_table(outcomes, arms, names),
+        _pair_table(config, pairs, names),
+        *[_measure_table(config, outcomes, arms, name, names) for name in names if name != config.primary],
+        _protocol(outcomes),
+    ]
+    if picture := draw_curves(comparison, outcomes, out):
+        parts.append([f"![{names[config.primary]} over steps and over time]({picture})"])
+    if grid := draw_samples(comparison, out):
+        parts.append([f"![samples of every arm, seed {config.seeds[0]}]({grid})"])
+    text = "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+    write_text(out / "report.md", text)
+    numbers = {
+        "question": config.question,
+        "primary": config.primary,
+        "arms": {arm: [asdict(outcome) for outcome in outcomes[arm].values()] for arm in arms},
+        "pairs": {arm: None if pair is None else asdict(pair) for arm, pair in pairs.items()},
+    }
+    write_text(out / "report.json", json.dumps(numbers, indent=1) + "\n")
+    return text
+
+
+def _names(outcomes: Outcomes, primary: str) -> dict[str, str]:
+    """Every measure that some run has, with what it may be called, the primary one first."""
+    some = [outcome for seeds in outcomes.values() for outcome in seeds.values() if outcome.measures]
+    measures = sorted({name for outcome in some for name in outcome.measures}, key=lambda name: name != primary)
+    protocol = Protocol.from_dict(some[0].protocol) if some else None
+    special = {"modes": "modes covered", "kl_modes": "KL of modes"}
+    return {
+        name: special.get(name) or (label(name, protocol) if protocol and name in RESULT_KEYS else name)
+        for name in measures
+    } or {primary: primary}
+
+
+def _pair(config: ComparisonConfig, outcomes: Outcomes, arm: str, measure: str | None = None) -> Paired | None:
+    """`arm` against the first, over the seeds in which neither diverged."""
+    name, base = measure or config.primary, next(iter(config.arms))
+    seeds = [seed for seed in config.seeds if all(name in _measures(outcomes, one, seed) for one in (base, arm))]
+    if not seeds:
+        return None
+    first, second = ([_measures(outcomes, one, seed)[name] for seed in seeds] for one in (base, arm))
+    smallest = config.resolve * abs(sum(first) / len(first))
+    return compare_pairs(first, second, smallest, config.bootstrap)
+
+
+def _measures(outcomes: Outcomes, arm: str, seed: int) -> Mapping[str, float]:
+    outcome = outcomes.get(arm, {}).get(seed)
+    return {} if outcome is None else outcome.measures
+
+
+def _sentence(comparison: Comparison, arm: str, pair: Paired | None, names: Mapping[str, str]) -> str:
+    config, base = comparison.config, next(iter(comparison.config.arms))
+    name = names.get(config.primary, config.primary)
+    if pair is None or pair.t.count < 2:
+        return f"- **{arm}** against {base}: too few pairs of finished runs to say anything."
+    interval = f"{pair.t.mean:+.3g}, 95 % interval {pair.t.low:+.3g} to {pair.t.high:+.3g}, {pair.t.count} seeds"
+    if not pair.t.excludes_zero:
+        return f"- **{arm}** against {base}: these runs do not tell them apart in {name} ({interval})."
+    better = (pair.t.mean < 0) == comparison.lower_is_better
+    return f"- **{arm}** is {'better' if better else 'worse'} than {base} in {name} ({interval})."
+
+
+def _warnings(config: ComparisonConfig, outcomes: Outcomes, missing: Sequence[str]) -> list[str]:
+    lines = []
+    if missing:
+        listed = ", ".join([*missing[:8], *(["…"] if len(missing) > 8 else [])])
+        lines.append(f"**{len(missing)} runs are missing**: {listed}.")
+    diverged = [f"{arm} {seed}" for arm, seeds in outcomes.items() for seed, one in seeds.items() if one.diverged]
+    lines.append(f"Runs that diverged: {', '.join(diverged) or 'none'}. Their pairs are left out of the differences.")
+    heads = " ".join(change for changes in config.arms.values() for change in changes)
+    if "head" in heads and "independent" not in heads:
+        lines.append(
+            "**No `independent` arm**: a difference between these heads may come from the number of scores, or their "
+            "parameters, and not from rejection."
+        )
+    if len(config.arms) > 2:
+        lines.append(f"{len(config.arms) - 1} comparisons, each at 95 %: one in twenty misleads by chance.")
+    return lines
+
+
+def _arm_table(outcomes: Outcomes, arms: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    lines = ["Mean ± half a 95 % t interval over seeds:", ""]
+    lines += _head("arm", [*names.values(), "seeds", "diverged", "minutes a run"])
+    for arm in arms:
+        runs = list(outcomes[arm].values())
+        whole = [run for run in runs if not run.diverged]
+        cells = [show([run.measures[name] for run in whole if name in run.measures]) for name in names]
+        minutes = f"{sum(run.seconds for run in runs) / len(runs) / 60:.1f}"
+        lines.append(_row([arm, *cells, str(len(runs)), str(len(runs) - len(whole)), minutes]))
+    return lines
+
+
+def _pair_table(config: ComparisonConfig, pairs: Mapping[str, Paired | None], names: Mapping[str, str]) -> list[str]:
+    base, primary = next(iter(config.arms)), names.get(config.primary, config.primary)
+    columns = ["difference", "t interval", "bootstrap interval", "effect d_z", "sign test p", "seeds to resolve"]
+    lines = [f"{primary}, paired difference from {base} seed by seed:", "", *_head("arm", columns)]
+    for arm, pair in pairs.items():
+        if pair is not None:
+            lines.append(_row([arm, *_cells(pair)]))
+    lines += ["", f"Seeds to resolve: how many would find a difference of {config.resolve:.0%} with power 0.8."]
+    return lines if len(lines) > 6 else []
+
+
+def _measure_table(
+    config: ComparisonConfig, outcomes: Outcomes, arms: Sequence[str], measure: str, names: Mapping[str, str]
+) -> list[str]:
+    rows = [(arm, _pair(config, outcomes, arm, measure)) for arm in arms[1:]]
+    kept = [_row([arm, *_cells(pair)[:3]]) for arm, pair in rows if pair is not None]
+    head = _head("arm", ["difference", "t interval", "bootstrap interval"])
+    return [f"{names[measure]}, paired difference:", "", *head, *kept] if kept else []
+
+
+def _cells(pair: Paired) -> list[str]:
+    return [
+        f"{pair.t.mean:+.3g}",
+        f"[{pair.t.low:+.3g}, {pair.t.high:+.3g}]",
+        f"[{pair.bootstrap[0]:+.3g}, {pair.bootstrap[1]:+.3g}]",
+        f"{pair.effect:.2f}",
+        f"{pair.sign_p:.2g}",
+        "unknown" if pair.pairs_needed is None else str(pair.pairs_needed),
+    ]
+
+
+def _protocol(outcomes: Outcomes) -> list[str]:
+    some = [outcome for seeds in outcomes.values() for outcome in seeds.values() if outcome.protocol]
+    if not some:
+        return []
+    protocol = Protocol.from_dict(some[0].protocol)
+    reference = protocol.reference
+    machines = sorted({outcome.machine for outcome in some})
+    return [
+        f"Protocol: {protocol.extractor}, {protocol.generated_count:,} images of the {protocol.weights} generator, "
+        f"seed {protocol.seed}, against {reference.count:,} of {reference.name} {reference.split} "
+        f"({reference.content_hash[:12]}). Machines: {'; '.join(machines)}."
+    ]
+
+
+def show(values: Sequence[float]) -> str:
+    """`mean ± half width`."""
+    if not values:
+        return "none"
+    found: Estimate = estimate(values)
+    return f"{found.mean:.4g} ± {(found.high - found.low) / 2:.2g}"
+
+
+def _head(first: str, names: Sequence[str]) -> list[str]:
+    return [_row([first, *names]), "|---" * (1 + len(names)) + "|"]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,97 @@
+"""Runs of a comparison as processes of their own: finished ones skipped, interrupted ones resumed, several at once."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from gan.commands.audit_modes import digit_modes
+from gan.commands.audited_run import open_run
+from gan.errors import NonFiniteError, UserError
+from gan.experiments.comparison_config import MODES, Comparison, Planned
+from gan.experiments.outcomes import Outcome, load_outcome, read_outcome, save_outcome
+from gan.files import write_text
+from gan.training.run_directory import RunDirectory
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+TRAIN = Path(__file__).parents[2] / "train.py"
+
+
+def run_directory(out: Path, planned: Planned) -> Path:
+    """Where a run of the experiment in `out` lies."""
+    return out / "runs" / f"{planned.arm}-seed{planned.seed}"
+
+
+def run_all(
+    comparison: Comparison, out: Path, jobs: int, devices: Sequence[str], show: Callable[[Planned, Outcome], None]
+) -> None:
+    """Bring every run to its outcome, `jobs` at a time, each on one of `devices` in turn.
+
+    Args:
+        comparison: what is run.
+        out: directory of the experiment.
+        jobs: processes at once.
+        devices: as on the command line of train.py.
+        show: called with every outcome as it comes, kept ones first.
+
+    Raises:
+        UserError: a run failed for another reason than divergence; the line it ended with is repeated.
+    """
+    waiting = []
+    for planned in comparison.runs:
+        outcome = load_outcome(comparison.results, planned)
+        if outcome is None:
+            waiting.append(planned)
+        else:
+            show(planned, outcome)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ThreadPoolExecutor(jobs) as pool:
+        running: dict[Future[Outcome], Planned] = {}
+        free = [devices[number % len(devices)] for number in range(jobs)]
+        used: dict[Future[Outcome], str] = {}
+        while waiting or running:
+            while waiting and free:
+                planned, device = waiting.pop(0), free.pop(0)
+                future = pool.submit(_run_one, comparison, planned, run_directory(out, planned), device, threads)
+                running[future], used[future] = planned, device
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                planned = running.pop(future)
+                free.append(used.pop(future))
+                if future.exception() is not None:
+                    waiting.clear()  # what runs already is let finish
+                outcome = future.result()
+                save_outcome(comparison.results, planned, outcome)
+                show(planned, outcome)
+
+
+def _run_one(comparison: Comparison, planned: Planned, directory: Path, device: str, threads: int) -> Outcome:
+    """Train and score one run, or go on with it."""
+    config = directory.with_suffix(".yaml")
+    write_text(config, planned.config.to_yaml())
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    command = [sys.executable, str(TRAIN), str(config), "--device", device, "--out", str(directory)]
+    RunDirectory(directory).wait_until_free()  # of a run whose comparison was killed, and which is saving itself
+    with directory.with_suffix(".log").open("a", encoding="utf-8") as log:
+        process = subprocess.run(
+            command, stdout=log, stderr=log, env=environment, check=False, preexec_fn=_stop_with_parent
+        )
+    diverged = process.returncode == NonFiniteError.exit_status
+    if process.returncode and not diverged:
+        last = directory.with_suffix(".log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        raise UserError(f"arm {planned.arm}, seed {planned.seed}: {''.join(last) or f'status {process.returncode}'}")
+    extra: dict[str, float] = {}
+    if not diverged and planned.config.data.source in ("digits", "stacked_digits"):
+        report = digit_modes(open_run(directory, None, "ema", device, {})).report
+        extra = dict(zip(MODES, (float(report.covered), report.kl_generated_real), strict=True))
+    return read_outcome(planned, directory, diverged, extra)
+
+
+def _stop_with_parent() -> None:
+    """In a new process on Linux: be asked to save and stop should the comparison be killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
