@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from gan.errors import UserError
 from gan.experiments.comparison_config import Comparison, ComparisonConfig
 from gan.experiments.figures import draw_curves, draw_samples
 from gan.experiments.outcomes import Outcome
 from gan.experiments.statistics import Estimate, Paired, compare_pairs, estimate
 from gan.files import write_text
-from gan.metrics.protocol import Protocol
+from gan.metrics.protocol import Protocol, differences
 from gan.metrics.results import RESULT_KEYS, label
 
 Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
@@ -30,7 +31,7 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
         _arm_table(outcomes, arms, names),
         _pair_table(config, pairs, names),
         *[_measure_table(config, outcomes, arms, name, names) for name in names if name != config.primary],
-        _protocol(outcomes),
+        _protocol_line(outcomes),
     ]
     if picture := draw_curves(comparison, outcomes, out):
         parts.append([f"![{names[config.primary]} over steps and over time]({picture})"])
@@ -52,7 +53,7 @@ def _names(outcomes: Outcomes, primary: str) -> dict[str, str]:
     """Every measure that some run has, with what it may be called, the primary one first."""
     some = [outcome for seeds in outcomes.values() for outcome in seeds.values() if outcome.measures]
     measures = sorted({name for outcome in some for name in outcome.measures}, key=lambda name: name != primary)
-    protocol = Protocol.from_dict(some[0].protocol) if some else None
+    protocol = _protocol(outcomes)
     special = {"modes": "modes covered", "kl_modes": "KL of modes"}
     return {
         name: special.get(name) or (label(name, protocol) if protocol and name in RESULT_KEYS else name)
@@ -149,13 +150,29 @@ def _cells(pair: Paired) -> list[str]:
     ]
 
 
-def _protocol(outcomes: Outcomes) -> list[str]:
-    some = [outcome for seeds in outcomes.values() for outcome in seeds.values() if outcome.protocol]
-    if not some:
+def _protocol(outcomes: Outcomes) -> Protocol | None:
+    """The one protocol that all outcomes were measured by.
+
+    Raises:
+        UserError: two of them differ, or are of an earlier version.
+    """
+    found: Protocol | None = None
+    for arm, seeds in outcomes.items():
+        for seed, outcome in seeds.items():
+            if outcome.protocol:
+                protocol = Protocol.from_dict(outcome.protocol)
+                if found is not None and (fields := differences(found, protocol)):
+                    raise UserError(f"arm {arm}, seed {seed}: {', '.join(fields)} differ from the other runs'")
+                found = found or protocol
+    return found
+
+
+def _protocol_line(outcomes: Outcomes) -> list[str]:
+    protocol = _protocol(outcomes)
+    if protocol is None:
         return []
-    protocol = Protocol.from_dict(some[0].protocol)
     reference = protocol.reference
-    machines = sorted({outcome.machine for outcome in some})
+    machines = sorted({outcome.machine for seeds in outcomes.values() for outcome in seeds.values()})
     return [
         f"Protocol: {protocol.extractor}, {protocol.generated_count:,} images of the {protocol.weights} generator, "
         f"seed {protocol.seed}, against {reference.count:,} of {reference.name} {reference.split} "
