@@ -162,7 +162,7 @@ def _protocol(outcomes: Outcomes) -> Protocol | None:
             if outcome.protocol:
                 protocol = Protocol.from_dict(outcome.protocol)
                 if found is not None and (fields := differences(found, protocol)):
-                    raise UserError(f"arm {arm}, seed {seed}: {', '.join(fields)} differ from the other runs'")
+                    raise UserError(f"arm {arm}, seed {seed}: {', '.join(fields)} differ from the other runs")
                 found = found or protocol
     return found
 
