@@ -10,12 +10,14 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
-from gan.config import BackboneConfig, Config, DataConfig
+from gan.config import AttentionConfig, BackboneConfig, Config, DataConfig
 from gan.data.loader import Loader
 from gan.data.sources import source_info
 from gan.data.store import ImageStore, prepare
 from gan.device import make_autocast, resolve_precision
 from gan.errors import UserError, nearest
+from gan.models.attention import ATTENTION
+from gan.models.biggan import BigGANBackbone, BigGANGenerator
 from gan.models.dcgan import DCGANBackbone, DCGANGenerator
 from gan.models.discriminator import Discriminator
 from gan.models.heads import (
@@ -26,6 +28,8 @@ from gan.models.heads import (
     LinearHead,
     ProjectionHead,
 )
+from gan.models.placement import Placement
+from gan.models.r3gan import R3GANBackbone, R3GANGenerator
 from gan.models.sampling import LatentStream
 from gan.models.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
@@ -43,8 +47,18 @@ from gan.training.steps import Game
 from gan.training.streams import RandomStreams
 from gan.training.trainer import Preview
 
-GENERATORS: dict[str, Callable[..., nn.Module]] = {"dcgan": DCGANGenerator, "sngan": SNGANGenerator}
-BACKBONES: dict[str, Callable[..., nn.Module]] = {"dcgan": DCGANBackbone, "sngan": SNGANBackbone}
+GENERATORS: dict[str, Callable[..., nn.Module]] = {
+    "dcgan": DCGANGenerator,
+    "sngan": SNGANGenerator,
+    "biggan": BigGANGenerator,
+    "r3gan": R3GANGenerator,
+}
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "dcgan": DCGANBackbone,
+    "sngan": SNGANBackbone,
+    "biggan": BigGANBackbone,
+    "r3gan": R3GANBackbone,
+}
 HEADS: dict[str, type[Head]] = {
     "linear": LinearHead,
     "projection": ProjectionHead,
@@ -99,8 +113,9 @@ def construct(
         _check_type(f"{key}.options.{option}", value, parameters[option].annotation)
     try:
         return registry[name](**supplied, **options)
-    except ValueError as error:
-        raise UserError(f"{key}.options.{error}") from error
+    except ValueError as error:  # "option: X found, … accepted"; what the builder supplies is not below options
+        place = key if str(error).partition(":")[0] in supplied else f"{key}.options"
+        raise UserError(f"{place}.{error}") from error
 
 
 def _check_type(key: str, value: Any, annotation: Any) -> None:
@@ -152,6 +167,7 @@ def build_generator(config: Config, facts: ImageFacts) -> nn.Module:
             width=section.width,
             latent_dim=section.latent_dim,
             num_classes=facts.num_classes,
+            **_attention("generator", GENERATORS[section.name], section.attention, facts.resolution),
         )
 
 
@@ -180,7 +196,37 @@ def build_backbone(key: str, section: BackboneConfig, seed: int, resolution: int
             resolution=resolution,
             channels=channels,
             width=section.width,
+            **_attention(key, BACKBONES[section.name], section.attention, resolution),
         )
+
+
+def _attention(
+    key: str, network: Callable[..., nn.Module], section: AttentionConfig | None, resolution: int
+) -> dict[str, Placement | None]:
+    """What a network is told of attention; resolutions that it does not reach are refused."""
+    if not hasattr(network, "attention_resolutions"):
+        if section is None:
+            return {}
+        names = dict.fromkeys(
+            name for names in (GENERATORS, BACKBONES) for name in names if hasattr(names[name], "attention_resolutions")
+        )
+        raise UserError(f"{key}.attention: this network takes none; accepted with {key}.name: {', '.join(names)}")
+    if section is None:
+        return {"attention": None}
+    reached = network.attention_resolutions(resolution)
+    for wanted in section.resolutions:
+        if wanted not in reached:
+            accepted = ", ".join(str(side) for side in sorted(set(reached)))
+            raise UserError(
+                f"{key}.attention.resolutions: {wanted} found, {accepted} accepted at {resolution}×{resolution}"
+            )
+
+    def build(channels: int, height: int, width: int, *, spectral_norm: bool) -> nn.Module:
+        options = {"spectral_norm": spectral_norm, **section.options}  # the network's, unless the config says otherwise
+        sizes = {"channels": channels, "height": height, "width": width}
+        return construct(ATTENTION, f"{key}.attention", section.name, options, heads=section.heads, **sizes)
+
+    return {"attention": Placement(tuple(section.resolutions), build)}
 
 
 def _head_classes(name: str, num_classes: int | None) -> dict[str, int | None]:

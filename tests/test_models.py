@@ -7,14 +7,31 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from gan.models.attention import ATTENTION
+from gan.models.biggan import BigGANBackbone, BigGANGenerator
 from gan.models.dcgan import DCGANBackbone, DCGANGenerator
-from gan.models.heads import LinearHead
+from gan.models.heads import LinearHead, ProjectionHead
 from gan.models.layers import ConditionalBatchNorm2d, Conv2d, Linear, convolve_pool, upsample_convolve
+from gan.models.placement import Placement
+from gan.models.r3gan import R3GANBackbone, R3GANGenerator
 from gan.models.sampling import LatentStream, generate
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
 from gan.models.spectral_norm import SpectralNorm, update_spectral_norms
 
-PAIRS = [(DCGANGenerator, DCGANBackbone), (SNGANGenerator, SNGANBackbone)]
+PAIRS = [
+    (DCGANGenerator, DCGANBackbone),
+    (SNGANGenerator, SNGANBackbone),
+    (BigGANGenerator, BigGANBackbone),
+    (R3GANGenerator, R3GANBackbone),
+]
+SIZES = [(*pair, resolution) for pair in PAIRS for resolution in pair[0].resolutions]
+
+
+def placement(*resolutions: int) -> Placement:
+    def build(channels: int, height: int, width: int, *, spectral_norm: bool) -> nn.Module:
+        return ATTENTION["dot_product"](channels, height, width, spectral_norm=spectral_norm)
+
+    return Placement(resolutions, build)
 
 
 def count(network: nn.Module) -> int:
@@ -33,16 +50,69 @@ def test_sngan_32_has_the_published_architecture() -> None:
     assert count(backbone) + count(LinearHead(128)) == first + second + 4 * (9 * w * w + w) + w + 1 == 1_053_825
 
 
-@pytest.mark.parametrize(("generator", "backbone"), PAIRS)
-@pytest.mark.parametrize("resolution", [32, 48, 64, 128])
+def test_sngan_starts_as_it_did_before_it_had_options() -> None:
+    # Sums of |weight| recorded before attention and spectral normalisation of G were added.
+    for resolution, sums in ((32, (1044.5306, 643.6845)), (64, (11375.0644, 14023.1076))):
+        torch.manual_seed(0)
+        players = SNGANGenerator(resolution, 3, 8, 16, 5), SNGANBackbone(resolution, 3, 8)
+        found = [sum(parameter.double().abs().sum() for parameter in player.parameters()) for player in players]
+        torch.testing.assert_close(torch.stack(found), torch.tensor(sums, dtype=torch.float64), rtol=1e-7, atol=0)
+        assert not any("attention" in name for player in players for name in player.state_dict())
+
+
+def test_biggan_32_has_the_published_parameters() -> None:
+    # The author's CIFAR-10 network (ch 64), counted by hand; BigGAN-PyTorch's issue 78 gives "about 4.3M" for its G.
+    w, classes = 256, 10
+    block = 2 * (9 * w * w + w) + w * w + w
+    generator = BigGANGenerator(32, 3, 64, 128, classes, hierarchical=False, shared_dim=None)
+    tables = 2 * 2 * classes * w
+    assert count(generator) == (128 + 1) * 16 * w + 3 * (block + tables) + 2 * w + 27 * w + 3 == 4_304_387
+    discriminator = nn.Sequential(BigGANBackbone(32, 3, 64), ProjectionHead(w, classes))
+    first = (27 * w + w) + (9 * w * w + w) + (3 * w + w)
+    assert count(discriminator) == first + block + 4 * (9 * w * w + w) + w + 1 + classes * w == 4_207_361
+
+
+@pytest.mark.parametrize(
+    ("width", "latent_dim", "options", "millions"),
+    [
+        (64, 128, {"hierarchical": False, "shared_dim": None}, 81.5),
+        (96, 128, {"hierarchical": False, "shared_dim": None}, 173.5),
+        (96, 128, {"hierarchical": False, "shared_dim": 128}, 160.6),
+        (96, 120, {"hierarchical": True, "shared_dim": 128}, 158.3),
+    ],
+)
+def test_biggan_128_has_the_published_parameters(
+    monkeypatch: pytest.MonkeyPatch, width: int, latent_dim: int, options: dict, millions: float
+) -> None:
+    # Brock et al. 2019, table 1, which leaves the shared embedding out; attention at 64×64, 1,000 classes.
+    monkeypatch.setattr(SpectralNorm, "update", lambda *_: None)  # slow on shapes alone
+    with torch.device("meta"):
+        generator = BigGANGenerator(128, 3, width, latent_dim, 1000, placement(64), **options)
+        backbone = BigGANBackbone(128, 3, width, placement(64))
+        head = ProjectionHead(backbone.out_features, 1000)
+    embedding = 0 if generator.embedding is None else generator.embedding.weight.numel()
+    discriminator = count(backbone) + count(head)
+    assert round((count(generator) - embedding + discriminator) / 1e6, 1) == millions
+    if options["hierarchical"]:  # google/compare_gan, compare_gan/architectures/resnet_biggan_test.py
+        assert (count(generator), discriminator) == (70_433_988, 87_982_370)
+
+
+def test_r3gan_32_has_the_parameters_counted_by_hand() -> None:
+    w, hidden, group, classes = 768, 1536, 16, 10  # the authors' preset CIFAR10
+    block = (w * hidden + hidden) + (9 * hidden * group + hidden) + hidden * w
+    assert count(R3GANGenerator(num_classes=classes)) == 64 * classes + 16 * w + 128 * w + 8 * block + 3 * w
+    assert count(R3GANBackbone()) == 3 * w + 8 * block + 16 * w
+
+
+@pytest.mark.parametrize(("generator", "backbone", "resolution"), SIZES)
 @pytest.mark.parametrize(("channels", "num_classes"), [(1, None), (3, 4)])
 def test_players_fit_every_resolution(generator, backbone, resolution: int, channels: int, num_classes) -> None:
-    labels = None if num_classes is None else torch.tensor([0, num_classes - 1])
-    with torch.device("meta"):
-        images = generator(resolution, channels, 8, 16, num_classes)(torch.empty(2, 16), labels)
-        assert images.shape == (2, channels, resolution, resolution)
-        features_of = backbone(resolution, channels, 8)
-        assert features_of(images).shape == (2, features_of.out_features)
+    labels = None if num_classes is None else torch.zeros(2, dtype=torch.int64, device="meta")
+    players = generator(resolution, channels, 8, 60, num_classes), backbone(resolution, channels, 8)
+    generates, features_of = (player.to("meta") for player in players)
+    images = generates(torch.empty(2, 60, device="meta"), labels)
+    assert images.shape == (2, channels, resolution, resolution)
+    assert features_of(images).shape == (2, features_of.out_features)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])

@@ -10,6 +10,7 @@ from gan.build import build_game, image_facts
 from gan.config import load_config
 from gan.device import resolve_precision
 from gan.models.spectral_norm import update_spectral_norms
+from gan.training.ema import ExponentialMovingAverage
 from gan.training.steps import Game, discriminator_step, generator_step
 from tests import DEFAULT
 
@@ -160,3 +161,20 @@ def test_the_compile_option_changes_no_step() -> None:
     torch._dynamo.reset()
     overrides = ("generator.name=dcgan", "discriminator.backbone.name=dcgan")
     assert_steps_agree(make_game(*overrides, "training.compile=true"), make_game(*overrides), False)
+
+
+def test_a_normalised_generator_and_its_average_keep_unit_norms() -> None:
+    game = make_game("generator.options={spectral_norm: true}", "optimizer.generator_lr=2e-3")
+    ema = ExponentialMovingAverage(game.generator, decay=0.9)
+    images, _, latents, _ = batch()
+    for _ in range(12):
+        discriminator_step(game, images, None, latents, None)
+        generator_step(game, latents, None, images, None)
+        ema.update()
+    for network in (game.generator, ema.average):
+        norms = [
+            torch.linalg.matrix_norm(module.spectral_norm(module.weight).flatten(1), 2).item()
+            for module in network.modules()
+            if getattr(module, "spectral_norm", None) is not None
+        ]
+        assert norms and norms == pytest.approx([1.0] * len(norms), abs=0.15)

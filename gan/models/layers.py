@@ -122,4 +122,14 @@ class ConditionalBatchNorm2d(nn.Module):
         return torch.addcmul(bias.to(maps.dtype), maps, gain.to(maps.dtype))
 
 
+@torch.no_grad()
+def initialise_orthogonally(network: nn.Module) -> None:
+    """Weights of all convolutional, linear and embedding layers become (semi-)orthogonal (Saxe et al. 2014)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
+            nn.init.orthogonal_(module.weight)
+            if getattr(module, "spectral_norm", None) is not None:
+                module.spectral_norm = SpectralNorm(module.weight)
+
+
 RELU_GAIN = math.sqrt(2.0)

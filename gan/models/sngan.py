@@ -1,17 +1,19 @@
-"""SNGAN-ResNet (Miyato et al. 2018, arXiv:1802.05957, tables 4–6): pre-activation residual blocks.
+"""SNGAN-ResNet (Miyato et al. 2018, arXiv:1802.05957, tables 4–6), and with attention and spectral normalisation in
+both players SAGAN (Zhang et al. 2019, arXiv:1805.08318).
 
 At 32×32 all blocks have one width (256 in G, 128 in D as published); at other resolutions widths double with every
 halving of the map, from `width` (64 as published) at full resolution.
 """
 
-from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.layers import RELU_GAIN, ConditionalBatchNorm2d, Conv2d, Linear, Resample
+from gan.models.layers import ConditionalBatchNorm2d, Conv2d, Linear
+from gan.models.placement import Placement, attention_after
+from gan.models.residual import GeneratorBlock, ResidualBackbone, doubled_sides, halved_sides
 
 # Width multipliers: of the first map and of every block's output.
 _GENERATOR_WIDTHS = {
@@ -29,23 +31,6 @@ _BACKBONE_WIDTHS = {
 _BACKBONE_HALVINGS = {32: 2, 48: 4, 64: 5, 128: 5}  # how many of the blocks, from the first, halve the map
 
 
-class GeneratorBlock(nn.Module):
-    """BN, ReLU, ×2, 3×3, BN, ReLU, 3×3, plus a ×2 pointwise shortcut: `(B, C, H, W)` → `(B, O, 2H, 2W)`."""
-
-    def __init__(self, in_channels: int, out_channels: int, num_classes: int | None) -> None:
-        super().__init__()
-        self.norm1 = ConditionalBatchNorm2d(in_channels, num_classes)
-        self.conv1 = Conv2d(in_channels, out_channels, resample="up", gain=RELU_GAIN)
-        self.norm2 = ConditionalBatchNorm2d(out_channels, num_classes)
-        self.conv2 = Conv2d(out_channels, out_channels, gain=RELU_GAIN)
-        self.shortcut = Conv2d(in_channels, out_channels, 1, resample="up")
-
-    def forward(self, maps: Tensor, labels: Tensor | None) -> Tensor:
-        residual = self.conv1(F.relu(self.norm1(maps, labels)))
-        residual = self.conv2(F.relu(self.norm2(residual, labels)))
-        return residual + self.shortcut(maps)
-
-
 class SNGANGenerator(nn.Module):
     """Latents `(B, latent_dim)` and labels `(B,)` or None → images `(B, channels, resolution, resolution)` in [−1, 1].
 
@@ -55,6 +40,8 @@ class SNGANGenerator(nn.Module):
         width: channels of the last block (of all blocks at 32).
         latent_dim: Z.
         num_classes: for class-conditional batch normalisation, or None.
+        attention: what to put where, or None for nothing.
+        spectral_norm: divide the weights of all linear and convolutional layers by their spectral norm, as SAGAN does.
     """
 
     resolutions = tuple(_GENERATOR_WIDTHS)
@@ -66,73 +53,56 @@ class SNGANGenerator(nn.Module):
         width: int = 256,
         latent_dim: int = 128,
         num_classes: int | None = None,
+        attention: Placement | None = None,
+        *,
+        spectral_norm: bool = False,
     ) -> None:
         super().__init__()
         widths = [width * multiplier for multiplier in _GENERATOR_WIDTHS[resolution]]
+        norm = partial(ConditionalBatchNorm2d, num_classes=num_classes)
+        sides = self.attention_resolutions(resolution)
         self.latent_dim = latent_dim
         self.num_classes = num_classes
-        self.bottom = resolution >> (len(widths) - 1)  # side of the first map
-        self.project = Linear(latent_dim, widths[0] * self.bottom**2)
-        self.blocks = nn.ModuleList(GeneratorBlock(i, o, num_classes) for i, o in pairwise(widths))
+        self.bottom = sides[0] // 2  # side of the first map
+        self.project = Linear(latent_dim, widths[0] * self.bottom**2, spectral_norm=spectral_norm)
+        self.blocks = nn.ModuleList(
+            GeneratorBlock(i, o, norm, spectral_norm=spectral_norm) for i, o in pairwise(widths)
+        )
         self.norm = nn.BatchNorm2d(widths[-1])
-        self.to_image = Conv2d(widths[-1], channels)
+        self.to_image = Conv2d(widths[-1], channels, spectral_norm=spectral_norm)
+        self.attention = attention_after(attention, zip(widths[1:], sides, strict=True), spectral_norm=spectral_norm)
+
+    @staticmethod
+    def attention_resolutions(resolution: int) -> list[int]:
+        """Sides of the maps that attention can follow."""
+        return doubled_sides(resolution, len(_GENERATOR_WIDTHS[resolution]) - 1)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         maps = self.project(latents).unflatten(1, (-1, self.bottom, self.bottom))
-        for block in self.blocks:
-            maps = block(maps, labels)
+        for block, attend in zip(self.blocks, self.attention, strict=True):
+            maps = attend(block(maps, labels))
         return F.tanh(self.to_image(F.relu(self.norm(maps))))
 
 
-class FirstBackboneBlock(nn.Module):
-    """The block that sees the image: no activation before its first convolution, none in the shortcut."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv1 = Conv2d(in_channels, out_channels, spectral_norm=True, gain=RELU_GAIN)
-        self.conv2 = Conv2d(out_channels, out_channels, resample="down", spectral_norm=True, gain=RELU_GAIN)
-        self.shortcut = Conv2d(in_channels, out_channels, 1, resample="down", spectral_norm=True)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return self.conv2(F.relu(self.conv1(maps))) + self.shortcut(maps)
-
-
-class BackboneBlock(nn.Module):
-    """ReLU, 3×3, ReLU, 3×3, halving the map or not, plus a shortcut (pointwise where a shape changes)."""
-
-    def __init__(self, in_channels: int, out_channels: int, *, halve: bool) -> None:
-        super().__init__()
-        resample: Resample = "down" if halve else "none"
-        self.conv1 = Conv2d(in_channels, out_channels, spectral_norm=True, gain=RELU_GAIN)
-        self.conv2 = Conv2d(out_channels, out_channels, resample=resample, spectral_norm=True, gain=RELU_GAIN)
-        self.shortcut: Callable[[Tensor], Tensor] = nn.Identity()
-        if halve or in_channels != out_channels:
-            self.shortcut = Conv2d(in_channels, out_channels, 1, resample=resample, spectral_norm=True)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return self.conv2(F.relu(self.conv1(F.relu(maps)))) + self.shortcut(maps)
-
-
-class SNGANBackbone(nn.Module):
+class SNGANBackbone(ResidualBackbone):
     """Images `(B, channels, resolution, resolution)` → features `(B, out_features)` by global sum pooling.
 
     Args:
         resolution: 32, 48, 64 or 128.
         channels: of the images.
         width: channels of the first block (of all blocks at 32).
+        attention: what to put where, or None for nothing.
     """
 
     resolutions = tuple(_BACKBONE_WIDTHS)
 
-    def __init__(self, resolution: int = 32, channels: int = 3, width: int = 128) -> None:
-        super().__init__()
+    def __init__(
+        self, resolution: int = 32, channels: int = 3, width: int = 128, attention: Placement | None = None
+    ) -> None:
         widths = [width * multiplier for multiplier in _BACKBONE_WIDTHS[resolution]]
-        halvings = _BACKBONE_HALVINGS[resolution]
-        self.out_features = widths[-1]
-        self.blocks = nn.Sequential(FirstBackboneBlock(channels, widths[0]))
-        for index, (i, o) in enumerate(pairwise(widths), start=1):
-            self.blocks.append(BackboneBlock(i, o, halve=index < halvings))
+        super().__init__(channels, widths, self.attention_resolutions(resolution), attention)
 
-    def forward(self, images: Tensor) -> Tensor:
-        maps = F.relu(self.blocks(images))
-        return maps.sum(dim=(2, 3), dtype=torch.promote_types(maps.dtype, torch.float32))
+    @staticmethod
+    def attention_resolutions(resolution: int) -> list[int]:
+        """Sides of the maps that attention can follow."""
+        return halved_sides(resolution, len(_BACKBONE_WIDTHS[resolution]), _BACKBONE_HALVINGS[resolution])

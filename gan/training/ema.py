@@ -5,6 +5,8 @@ import copy
 import torch
 from torch import nn
 
+from gan.models.spectral_norm import update_spectral_norms
+
 
 class ExponentialMovingAverage:
     """Keeps `average`, a copy of `network` whose floating-point state follows it slowly.
@@ -35,3 +37,4 @@ class ExponentialMovingAverage:
         torch._foreach_lerp_([mine for mine, _ in self._floats], [theirs for _, theirs in self._floats], 1 - decay)
         for mine, theirs in self._counters:
             mine.copy_(theirs)
+        update_spectral_norms(self.average)  # averages of singular vectors are not those of the averaged weight

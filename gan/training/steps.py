@@ -96,6 +96,7 @@ def generator_step(
     Real images are for relativistic losses and regularisers; others leave them alone.
     """
     game.discriminator.requires_grad_(False)
+    update_spectral_norms(game.generator)
     with game.autocast():
         fake_images = game.augmentation(game.generator(latents, labels).to(real_images.dtype), game.random)
         fake_scores = game.discriminator(fake_images, labels)
