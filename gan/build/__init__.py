@@ -1,0 +1,38 @@
+"""From names to things: the only place where a config becomes objects."""
+
+from gan.build.images import ImageFacts, image_facts, prepare_images
+from gan.build.objective import (
+    REGULARIZERS,
+    build_augmentation,
+    build_loss,
+    build_regularizers,
+    build_stage_weights,
+    build_top_k,
+)
+from gan.build.players import BACKBONES, GENERATORS, HEADS, build_backbone, build_discriminator, build_generator
+from gan.build.registry import construct
+from gan.build.run import build_game, build_loader, build_preview, build_schedule, build_streams
+
+__all__ = [
+    "BACKBONES",
+    "GENERATORS",
+    "HEADS",
+    "REGULARIZERS",
+    "ImageFacts",
+    "build_augmentation",
+    "build_backbone",
+    "build_discriminator",
+    "build_game",
+    "build_generator",
+    "build_loader",
+    "build_loss",
+    "build_preview",
+    "build_regularizers",
+    "build_schedule",
+    "build_stage_weights",
+    "build_streams",
+    "build_top_k",
+    "construct",
+    "image_facts",
+    "prepare_images",
+]

@@ -1,0 +1,43 @@
+"""Images of a config, and what the players must know of them."""
+
+from dataclasses import dataclass
+
+from gan.config import Config, DataConfig
+from gan.data.sources import source_info
+from gan.data.store import ImageStore, prepare
+from gan.errors import UserError
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the players must know of the images; `num_classes` is None where training is unconditional."""
+
+    resolution: int
+    channels: int
+    num_classes: int | None
+
+
+def prepare_images(data: DataConfig, split: str | None = None) -> ImageStore:
+    """The images of a config's section, prepared on first use; `split` names another than the section's."""
+    return prepare(
+        data.source,
+        split=split or data.split,
+        resolution=data.resolution,
+        path=data.path,
+        root=data.root,
+        classes=data.classes,
+        images_per_class=data.images_per_class,
+        count=data.count,
+    )
+
+
+def image_facts(config: Config) -> ImageFacts:
+    """Facts of the images from the source's description alone where that says enough, else from the images."""
+    info = source_info(config.data.source)
+    channels, num_classes = info.channels, info.num_classes or 0
+    if channels is None or info.has_labels is None or (info.has_labels and not num_classes):
+        store = prepare_images(config.data)
+        channels, num_classes = store.channels, store.num_classes
+    if config.conditional and not num_classes:
+        raise UserError(f"conditional: true found, but {config.data.source} gives no labels; false accepted")
+    return ImageFacts(config.data.resolution, channels, num_classes if config.conditional else None)

@@ -1,0 +1,93 @@
+"""Everything else that a run needs: the game, data, random numbers, schedule."""
+
+import math
+
+import torch
+from torch import nn
+
+from gan.build.images import ImageFacts
+from gan.build.objective import build_augmentation, build_loss, build_regularizers, build_stage_weights, build_top_k
+from gan.build.players import build_discriminator, build_generator
+from gan.config import Config
+from gan.data.loader import Loader
+from gan.data.sources import source_info
+from gan.data.store import ImageStore
+from gan.device import make_autocast, resolve_precision
+from gan.models.sampling import LatentStream
+from gan.seeds import derive_seed, seeded_generator
+from gan.training.schedule import Schedule
+from gan.training.steps import Game
+from gan.training.streams import RandomStreams
+from gan.training.trainer import Preview
+
+
+def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
+    """Players on `device`, their optimisers and losses."""
+    precision = resolve_precision(config.training.precision, device)
+    layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
+    generator = build_generator(config, facts).to(device).to(memory_format=layout)
+    discriminator = build_discriminator(config, facts).to(device).to(memory_format=layout)
+    if config.training.compile:
+        for network in (generator, discriminator.backbone, discriminator.head):
+            network.compile(fullgraph=True, dynamic=False)
+    stage_weights = build_stage_weights(config, discriminator.stages).to(device)
+    rates = config.optimizer
+    return Game(
+        generator=generator,
+        discriminator=discriminator,
+        generator_optimizer=_adam([generator], rates.generator_lr, rates.betas),
+        discriminator_optimizer=_adam([discriminator, stage_weights], rates.discriminator_lr, rates.betas),
+        loss=build_loss(config),
+        stage_weights=stage_weights,
+        generator_stages=1 if config.objective.generator_stages == "first" else discriminator.stages,
+        top_k=build_top_k(config),
+        regularizers=build_regularizers(config, discriminator).to(device),
+        augmentation=build_augmentation(config).to(device),
+        random=seeded_generator(config.seed, "objective", device=device),
+        autocast=make_autocast(precision, device),
+    )
+
+
+def _adam(modules: list[nn.Module], lr: float, betas: list[float]) -> torch.optim.Adam:
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    return torch.optim.Adam(parameters, lr, betas=(betas[0], betas[1]), fused=True)
+
+
+def build_loader(config: Config, store: ImageStore, device: torch.device) -> Loader:
+    """Batches of real images on `device`."""
+    flip = config.data.flip
+    return Loader(
+        store,
+        config.training.batch_size,
+        device,
+        flip=source_info(config.data.source).flip_sensible if flip is None else flip,
+        seed=derive_seed(config.seed, "data"),
+        channels_last=config.training.channels_last,
+    )
+
+
+def build_streams(config: Config, facts: ImageFacts, device: torch.device) -> RandomStreams:
+    """The random numbers of training."""
+    return RandomStreams(config.seed, device, config.generator.latent_dim, facts.num_classes)
+
+
+def build_schedule(config: Config) -> Schedule:
+    """When things happen."""
+    return Schedule(
+        steps=config.training.steps,
+        discriminator_steps=config.training.discriminator_steps,
+        learning_rate=config.optimizer.schedule,
+        log_every=config.logging.scalars_every,
+        sample_every=config.logging.samples_every,
+        save_every=config.checkpoint.every,
+        evaluate_every=config.evaluation.every,
+    )
+
+
+def build_preview(config: Config, facts: ImageFacts) -> Preview:
+    """Fixed latents; with classes, labels in order, so that each row of the grid shows few."""
+    count = config.logging.sample_count
+    random = seeded_generator(config.seed, "preview")
+    latents, _ = LatentStream(config.generator.latent_dim, None, random).next(count)
+    labels = None if facts.num_classes is None else torch.arange(count) * facts.num_classes // count
+    return Preview(latents, labels, columns=math.ceil(math.sqrt(count)))

@@ -1,0 +1,33 @@
+"""The schema of a run, frozen and strict and the only place where defaults live, and how it is read.
+
+An unknown key, a wrong type or a value out of range is refused in one line that names the key and what is accepted.
+"""
+
+from gan.config.reading import apply_override, check, load_config, load_tree, parse_yaml, validate
+from gan.config.schema import (
+    AttentionConfig,
+    BackboneConfig,
+    Config,
+    DataConfig,
+    LoggingConfig,
+    Positive,
+    Rate,
+    Section,
+)
+
+__all__ = [
+    "AttentionConfig",
+    "BackboneConfig",
+    "Config",
+    "DataConfig",
+    "LoggingConfig",
+    "Positive",
+    "Rate",
+    "Section",
+    "apply_override",
+    "check",
+    "load_config",
+    "load_tree",
+    "parse_yaml",
+    "validate",
+]

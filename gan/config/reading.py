@@ -1,0 +1,134 @@
+"""From a YAML file and overrides `section.key=value`, whose values are YAML too, to a checked config."""
+
+import re
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import ValidationError
+
+from gan.config.schema import Checked, Config, Section
+from gan.errors import UserError, nearest
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 2e-4 as a number and refuses repeated keys and aliases."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is not a string", problem_mark=node.start_mark)
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(problem=f"key '{key}' appears twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not accepted", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver(  # YAML 1.2's floats: no dot needed before an exponent
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML, raising a one-line UserError that starts with `where`."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{where}{line}: not valid YAML: {problem}") from error
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read the config of a run and apply overrides `a.b=value`.
+
+    Raises:
+        UserError: the file cannot be read or parsed, or a key or value is not accepted.
+    """
+    return validate(load_tree(path, overrides))
+
+
+def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a config file and apply overrides `a.b=value`; nothing is checked but that it is a mapping.
+
+    Raises:
+        UserError: the file cannot be read or parsed, or is no mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a UTF-8 text file"
+        raise UserError(f"config {path}: {reason}") from error
+    tree = parse_yaml(text, f"config {path}")
+    if not isinstance(tree, dict):
+        raise UserError(f"config {path}: {type(tree).__name__} found, a mapping of sections accepted")
+    for override in overrides:
+        apply_override(tree, override)
+    return tree
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one `a.b=value` in a parsed config."""
+    name, equals, text = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(f"--set {override}: accepted form is section.key=value")
+    value = parse_yaml(text, f"--set {name}")
+    for depth, key in enumerate(keys[:-1]):
+        child = tree.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise UserError(
+                f"--set {name}: {'.'.join(keys[: depth + 1])} is a value, it has no key '{keys[depth + 1]}'"
+            )
+        tree = child
+    tree[keys[-1]] = value
+
+
+def validate(tree: dict[str, Any]) -> Config:
+    """Check a parsed config against the schema of a run; the first mistake is raised as a UserError."""
+    return check(Config, tree)
+
+
+def check(schema: type[Checked], tree: dict[str, Any]) -> Checked:
+    """Check a parsed config against a schema; the first mistake is raised as a UserError."""
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(schema, error)) from error
+
+
+def _explain(schema: type[Section], error: ValidationError) -> str:
+    """The first mistake in one line: key, what was found, what is accepted."""
+    # An unknown key often is the misspelling of a missing one: say so rather than call the right one missing.
+    details = min(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
+    location = [str(part) for part in details["loc"]]
+    key = ".".join(location)
+    if details["type"] == "extra_forbidden":
+        accepted = _accepted_keys(schema, location[:-1])
+        prefix = "".join(f"{part}." for part in location[:-1])
+        return f"{key}: unknown key{nearest(key, [prefix + name for name in accepted])}"
+    if details["type"] == "missing":
+        return f"{key}: missing, a value is required"
+    if not key:
+        return details["msg"].removeprefix("Value error, ")
+    found = repr(details["input"])
+    found = found if len(found) <= 60 else found[:57] + "..."
+    return f"{key}: {found} found; {details['msg'][0].lower()}{details['msg'][1:]}"
+
+
+def _accepted_keys(section: Any, location: Sequence[str]) -> list[str]:
+    """The keys of what lies at `location` below `section`; none where any are accepted."""
+    for part in location:
+        is_mapping = get_origin(section) is dict  # of any name to sections
+        section = get_args(section)[1] if is_mapping else section.model_fields[part].annotation
+        if isinstance(section, UnionType):  # a section or null
+            section = get_args(section)[0]
+    return list(section.model_fields)
