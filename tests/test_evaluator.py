@@ -1,31 +1,31 @@
 """Extractors, the evaluator's one pass, its cache, and end-to-end parity with torch-fidelity."""
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 import torch
 import torch_fidelity
 from torch import nn
 from torch.utils.data import Dataset
+from torch_fidelity import feature_extractor_clip as clip_module
 from torch_fidelity import feature_extractor_inceptionv3 as inception_module
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from gan.errors import NonFiniteError, StorageError, UserError
+from gan.extractors import registered as registered_module
+from gan.extractors.catalogue import EXTRACTORS, build_extractor, check_available
+from gan.extractors.efficientnet import EfficientNetLite0Extractor, register
+from gan.extractors.inception import InceptionExtractor
+from gan.extractors.interface import extract, identify
 from gan.metrics import evaluator as evaluator_module
 from gan.metrics import reference as reference_module
 from gan.metrics.evaluator import Evaluator
-from gan.metrics.extractors import (
-    EXTRACTORS,
-    EfficientNetLite0Extractor,
-    InceptionExtractor,
-    build_extractor,
-    check_available,
-    extract,
-    identify,
-    register,
-)
 from gan.metrics.images import array_sampler, to_uint8
 from gan.metrics.protocol import differences
-from gan.metrics.results import label
+from gan.metrics.results import RESULT_KEYS, Result, label
+from tests.test_metrics import Payload
 
 
 class Projection(FeatureExtractorBase):
@@ -245,7 +245,7 @@ def test_a_reference_of_another_extractor_or_without_features_is_refused():
         score(build(Projection(seed=1)), images, build().reference(images, name="noise", split="train"))
     without = build(metrics=("fid",)).reference(images, name="noise", split="train")
     assert without.features is None
-    with pytest.raises(UserError, match="kid needs 12 reference features"):
+    with pytest.raises(UserError, match="12 reference features are needed"):
         score(build(), images, without)
 
 
@@ -384,12 +384,14 @@ def test_efficientnet_weights_of_another_network_are_refused(tmp_path):
 
 def test_missing_inception_is_an_error_before_training(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("gan.metrics.weights.URL_INCEPTION_V3", (tmp_path / "weights-inception-6726825d.pth").as_uri())
+    monkeypatch.setattr(
+        "gan.extractors.weights.URL_INCEPTION_V3", (tmp_path / "weights-inception-6726825d.pth").as_uri()
+    )
     with pytest.raises(
         UserError, match=r"--weights FILE \(evaluation.weights\), or use --extractor efficientnet_lite0"
     ):
         check_available("inception")
-    assert set(EXTRACTORS) == {"inception", "efficientnet_lite0"}
+    assert {"inception", "efficientnet_lite0", "vgg16", "clip-vit-b-32", "dinov2-vit-s-14"} <= set(EXTRACTORS)
 
 
 @pytest.fixture(scope="module")
@@ -450,3 +452,200 @@ def test_the_progress_bar_stays_off_standard_output(capsys):
     Evaluator(Projection()).reference(pixels(8, 0), name="noise", split="train")
     output, errors = capsys.readouterr()
     assert output == "" and "reference" in errors
+
+
+# ----------------------------------------------------------------------------------- neighbours, intervals, classes
+
+
+ALL = ("fid", "is", "kid", "prc", "dc", "fid_infinity")
+
+
+def test_every_metric_has_an_interval_around_it_from_one_pass():
+    extractor = Projection()
+    evaluator = build(extractor, metrics=ALL, bootstrap=50)
+    result = score(evaluator, pixels(60, 30, high=200), evaluator.reference(pixels(50, 31), name="n", split="s"))
+    assert sum(extractor.requests) == 110
+    assert set(result.metrics) == {key for metric in ALL for key in RESULT_KEYS[metric]}
+    spreads = {"inception_score_std", "kernel_distance_std"}
+    assert result.intervals.keys() == result.metrics.keys() - spreads
+    for key, (low, high) in result.intervals.items():
+        assert low <= result.metrics[key] <= high, key
+    assert Result.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+    without = build(metrics=("prc", "fid"))
+    again = score(without, pixels(60, 30, high=200), without.reference(pixels(50, 31), name="n", split="s"))
+    assert again.metrics == {key: result.metrics[key] for key in ("precision", "recall", "frechet_distance")}
+    assert again.intervals == {} and again.protocol == result.protocol
+
+
+def test_neighbourhoods_see_a_seeded_draw_where_there_are_too_many():
+    evaluator = build(metrics=("prc",), neighbour_features=20)
+    result = score(evaluator, pixels(60, 32), evaluator.reference(pixels(50, 33), name="n", split="s"))
+    assert (result.protocol.neighbour_count, result.protocol.neighbour_reference_count) == (20, 20)
+    with pytest.raises(UserError, match="3 nearest neighbours need more than 3 generated images"):
+        score(evaluator, pixels(3, 32), evaluator.reference(pixels(50, 33), name="n", split="s"))
+    few = build(metrics=("fid_infinity",))
+    with pytest.raises(UserError, match="fid_infinity needs at least 20 images, got 12"):
+        score(few, pixels(12, 32), few.reference(pixels(50, 33), name="n", split="s"))
+
+
+def test_intra_fid_is_the_distance_within_each_class():
+    evaluator = build(metrics=("intra_fid",))
+    real, fake = pixels(40, 34), pixels(30, 35, high=200)
+    real_labels, fake_labels = np.arange(40) % 2, np.arange(30) % 2
+    labelled = {"name": "n", "split": "s", "labels": real_labels, "class_names": ("even", "odd")}
+    reference = evaluator.reference(real, **labelled)
+    result = evaluator.evaluate_images(fake, reference, fake_labels)
+    plain = build(metrics=("fid",))
+    expected = {
+        name: score(plain, fake[index::2], plain.reference(real[index::2], name="n", split="s"))
+        for index, name in enumerate(("even", "odd"))
+    }
+    for name, single in expected.items():
+        assert result.classes[name] == pytest.approx(single.metrics["frechet_distance"], rel=1e-6)
+    assert result.metrics["intra_frechet_distance_mean"] == pytest.approx(np.mean(list(result.classes.values())))
+    with pytest.raises(UserError, match="class 'odd' has 0 generated images"):
+        evaluator.evaluate_images(fake, reference, np.zeros(30, dtype=np.int64))
+    with pytest.raises(UserError, match="the generated images have none"):
+        evaluator.evaluate_images(fake, reference)
+
+
+# ------------------------------------------------------------------------------------------- precision and compilation
+
+
+def test_lower_precision_is_stamped_and_cached_apart(tmp_path):
+    images = pixels(20, 36)
+    results = {}
+    for dtype in ("float32", "bfloat16"):
+        evaluator = build(dtype=dtype)
+        reference = evaluator.reference(images, name="noise", split="train", cache_dir=tmp_path)
+        results[dtype] = score(evaluator, pixels(20, 37, high=200), reference)
+    full, half = results.values()
+    assert differences(full.protocol, half.protocol) == ["dtype"]
+    assert full.metrics["frechet_distance"] != half.metrics["frechet_distance"]
+    assert len(list(tmp_path.iterdir())) == 2
+    assert label("fid", half.protocol) == "FD (projection, bfloat16)"
+    with pytest.raises(UserError, match="no dtype 'float8'"):
+        build(dtype="float8")
+
+
+def compiled_as(monkeypatch, change):
+    """Stand in for the compiler: the compiled extractor is `change` of the plain one."""
+    monkeypatch.setattr(torch, "compile", lambda module, **options: change(module))
+
+
+def test_a_compiled_extractor_sees_one_batch_size_and_gives_the_same_scores(monkeypatch):
+    compiled_as(monkeypatch, lambda module: module)
+    extractor, images = Projection(), pixels(20, 38)
+    evaluator = build(extractor, compiled=True)
+    reference = evaluator.reference(images, name="n", split="s")
+    assert extractor.requests == [16, 16, 16, 16]  # checked once, then two batches, the second filled up
+    plain = build()
+    expected = plain.reference(images, name="n", split="s")
+    torch.testing.assert_close(reference.features, expected.features)
+    assert reference.features.shape == (20, 16) and reference.extractor == expected.extractor
+
+
+def fails(module):
+    def raising(images):
+        raise RuntimeError("no compiler")
+
+    return raising
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (fails, "no compiler"),
+        (lambda module: lambda images: tuple(x * 1.001 for x in module(images)), "moved by 1.0e-03"),
+    ],
+)
+def test_a_compiled_extractor_that_is_not_the_same_is_not_used(monkeypatch, change, reason):
+    compiled_as(monkeypatch, change)
+    evaluator = build(compiled=True)
+    with pytest.warns(UserWarning, match=reason):
+        reference = evaluator.reference(pixels(20, 39), name="n", split="s")
+    plain = build().reference(pixels(20, 39), name="n", split="s")
+    assert torch.equal(reference.mean, plain.mean)
+
+
+# ---------------------------------------------------------------------------------------- torch-fidelity's extractors
+
+
+@pytest.mark.parametrize("name", ["vgg16", "clip-vit-b-32", "dinov2-vit-s-14"])
+def test_nothing_in_a_file_for_a_registered_extractor_is_executed(name, tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": Payload(tmp_path / "executed")}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(UserError, match="SHA-256 is"):
+        build_extractor(name, weights=path)
+    with pytest.raises(UserError, match="not a file of plain weights"):
+        build_extractor(name, weights=path, expected_sha256=digest)
+    torch.save({"a": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="weights of another network"):
+        build_extractor(name, weights=path, allow_unknown_weights=True)
+    assert not (tmp_path / "executed").exists()
+    assert "\n" not in name
+
+
+def test_dinov2_is_not_downloaded_and_has_no_class_score(tmp_path):
+    with pytest.raises(UserError, match="dinov2-vit-s-14: no weights given; accepted: --weights FILE"):
+        check_available("dinov2-vit-s-14")
+    path = tmp_path / "tiny.pth"
+    torch.save(tiny_clip(), path)
+    clip = build_extractor("clip-vit-b-32", weights=path, allow_unknown_weights=True)
+    assert extract(clip, torch.zeros(2, 3, 8, 8, dtype=torch.uint8))["clip"].shape == (2, 5)
+    assert identify(clip).name == "clip-vit-b-32, custom weights"
+    with pytest.raises(UserError, match="is needs the logits of classes, which extractor 'clip-vit-b-32"):
+        build(clip)
+
+
+def tiny_clip():
+    """The state dict of a CLIP with one block, 64 wide, of 8 × 8 images in patches of 4."""
+    visual = clip_module.CLIPVisual(5, 8, 1, 64, 4).state_dict()
+    return {name: values.normal_() * 0.1 for name, values in visual.items()} | {"text_projection": torch.zeros(3, 5)}
+
+
+def test_dinov2_equals_its_own_equations(tmp_path, monkeypatch):
+    monkeypatch.setitem(registered_module.DINOV2_SIZES, "dinov2-vit-s-14", (24, 2, 3))
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"cls_token": (1, 1, 24), "pos_embed": (1, 1 + 37**2, 24), "mask_token": (1, 24)}
+    shapes |= {"patch_embed.proj.weight": (24, 3, 14, 14), "patch_embed.proj.bias": (24,)}
+    shapes |= {"norm.weight": (24,), "norm.bias": (24,)}
+    layers = {"norm1": (24,), "norm2": (24,), "attn.qkv": (72, 24), "attn.proj": (24, 24), "mlp.fc1": (96, 24)}
+    for block in ("blocks.0", "blocks.1"):
+        for name, shape in (layers | {"mlp.fc2": (24, 96)}).items():
+            shapes |= {f"{block}.{name}.weight": shape, f"{block}.{name}.bias": shape[:1]}
+        shapes |= {f"{block}.ls1.gamma": (24,), f"{block}.ls2.gamma": (24,)}
+    weights = {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
+    path = tmp_path / "tiny.pth"
+    torch.save(weights, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    extractor = build_extractor("dinov2-vit-s-14", weights=path, expected_sha256=digest)
+    images = torch.randint(0, 256, (2, 3, 224, 224), generator=generator, dtype=torch.uint8)  # no resizing needed
+    with torch.no_grad():
+        expected = dinov2_by_hand(weights, images)
+    assert relative_difference(extract(extractor, images)["dinov2"], expected) < 1e-5
+
+
+def dinov2_by_hand(weights, images):
+    def norm(x, name):
+        return nn.functional.layer_norm(x, (24,), weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-6)
+
+    def linear(x, name):
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    x = (images / 255 - mean) / deviation
+    x = nn.functional.conv2d(x, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], stride=14)
+    x = torch.cat([weights["cls_token"].expand(2, -1, -1), x.flatten(2).transpose(1, 2)], dim=1)
+    grid = weights["pos_embed"][:, 1:].reshape(1, 37, 37, 24).permute(0, 3, 1, 2)
+    grid = nn.functional.interpolate(grid, scale_factor=(16.1 / 37, 16.1 / 37), mode="bicubic")
+    x = x + torch.cat([weights["pos_embed"][:, :1], grid.permute(0, 2, 3, 1).reshape(1, 256, 24)], dim=1)
+    for block in ("blocks.0", "blocks.1"):
+        qkv = linear(norm(x, f"{block}.norm1"), f"{block}.attn.qkv").reshape(2, 257, 3, 3, 8).permute(2, 0, 3, 1, 4)
+        attention = (qkv[0] @ qkv[1].transpose(-2, -1) / 8**0.5).softmax(dim=-1)
+        mixed = (attention @ qkv[2]).transpose(1, 2).reshape(2, 257, 24)
+        x = x + weights[f"{block}.ls1.gamma"] * linear(mixed, f"{block}.attn.proj")
+        hidden = nn.functional.gelu(linear(norm(x, f"{block}.norm2"), f"{block}.mlp.fc1"))
+        x = x + weights[f"{block}.ls2.gamma"] * linear(hidden, f"{block}.mlp.fc2")
+    return norm(x, "norm")[:, 0]

@@ -12,13 +12,22 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 from gan.errors import UserError
-from gan.metrics.accumulators import FeatureBank, GaussianStatistics
-from gan.metrics.formulas import frechet_distance, inception_score, kernel_distance
+from gan.extractors.weights import OfficialWeights, load_state_dict, verify, weights_hash
+from gan.metrics import neighbourhood as neighbourhood_module
+from gan.metrics.accumulators import FeatureBank, GaussianStatistics, SplitProbabilities
+from gan.metrics.formulas import (
+    FrechetTarget,
+    frechet_distance,
+    inception_score,
+    inception_score_of,
+    kernel_distance,
+)
+from gan.metrics.neighbourhood import density_and_coverage, precision_and_recall
 from gan.metrics.protocol import Protocol, ReferenceIdentity, differences, require_same, version_differences
 from gan.metrics.results import Result, format_table, label
-from gan.metrics.weights import OfficialWeights, load_state_dict, verify, weights_hash
 
 
 def features(count, dimensions, seed, shift=0.0):
@@ -81,6 +90,16 @@ def test_frechet_distance_of_singular_covariances():
     assert frechet_distance(mean, zero, mean, zero).item() == 0
 
 
+def test_frechet_distance_gradient_equals_differences():
+    target = FrechetTarget(*gaussian(features(100, 6, 40)))
+    mean, covariance = gaussian(features(100, 6, 41))
+    gradient = target.gradient(covariance)
+    direction = features(6, 6, 42)
+    direction = (direction + direction.T) * 1e-6
+    up, down = (target.distance(mean, covariance + sign * direction).item() for sign in (1, -1))
+    assert (up - down) / 2 == pytest.approx((gradient * direction).sum().item(), rel=1e-5)
+
+
 def test_frechet_distance_is_symmetric_and_refuses_other_dimensions():
     first, second = gaussian(features(100, 8, 6)), gaussian(features(100, 8, 7))
     assert frechet_distance(*first, *second).item() == pytest.approx(
@@ -136,6 +155,72 @@ def test_formulas_leave_global_random_state_alone():
     assert np.array_equal(np.random.get_state()[1], numpy_state)
 
 
+def test_inception_score_of_a_stream_equals_the_score_of_all():
+    logits = features(103, 12, 30).float()
+    sums = SplitProbabilities(103, splits=4)
+    for batch in logits.split(17):
+        sums.update(batch)
+    for ours, expected in zip(inception_score_of(sums), inception_score(logits, splits=4), strict=True):
+        assert ours.item() == pytest.approx(expected.item(), rel=1e-12)
+    with pytest.raises(ValueError, match="0 of 103 images were seen"):
+        inception_score_of(SplitProbabilities(103))
+
+
+# --------------------------------------------------------------------------------------------------- nearest neighbours
+
+
+def manifolds(fake_count, real_count, dimensions, seed, copies=0):
+    """Overlapping sets of float32 features, with copies of real ones among the generated."""
+    fake, real = features(fake_count, dimensions, seed).float() * 0.8, features(real_count, dimensions, seed).float()
+    fake[:copies] = real[len(real) - copies :]
+    return fake, real
+
+
+@pytest.mark.parametrize(
+    ("fake_count", "real_count", "dimensions"), [(300, 200, 4), (210, 330, 64), (60, 1500, 700), (30, 20, 2)]
+)
+def test_precision_and_recall_equal_torch_fidelity_exactly(fake_count, real_count, dimensions):
+    fake, real = manifolds(fake_count, real_count, dimensions, 31, copies=5)
+    expected = prc_features_to_metric(fake, real, prc_neighborhood=3, verbose=False)
+    precision, recall = precision_and_recall(fake, real)
+    assert (precision.value, recall.value) == (expected["precision"], expected["recall"])
+
+
+def test_density_and_coverage_equal_their_definitions():
+    fake, real = manifolds(70, 90, 3, 32)
+    density, coverage = density_and_coverage(fake, real, neighbours=5)
+    distances = np.linalg.norm(fake.double().numpy()[:, None] - real.double().numpy()[None], axis=2)
+    among = np.linalg.norm(real.double().numpy()[:, None] - real.double().numpy()[None], axis=2)
+    radii = np.sort(among, axis=1)[:, 5]
+    assert density.value == pytest.approx((distances < radii).sum() / (5 * 70))
+    assert coverage.value == pytest.approx((distances.min(axis=0) < radii).mean())
+
+
+@pytest.mark.parametrize("score", [precision_and_recall, density_and_coverage])
+def test_blocks_do_not_change_neighbourhoods(score, monkeypatch):
+    fake, real = manifolds(70, 90, 3, 33)
+    expected = score(fake, real)
+    monkeypatch.setattr(neighbourhood_module, "ROWS", 13)
+    monkeypatch.setattr(neighbourhood_module, "COLUMNS", 17)
+    for blocked, whole in zip(score(fake, real), expected, strict=True):
+        assert blocked.value == pytest.approx(whole.value)
+        torch.testing.assert_close(blocked.influence, whole.influence)
+    with pytest.raises(ValueError, match="have no"):
+        score(fake[:3], real[:3])
+    with pytest.raises(ValueError, match="3 and 2 dimensions"):
+        score(fake, real[:, :2])
+
+
+def test_neighbourhoods_of_one_distribution_and_of_strangers():
+    generator = torch.Generator().manual_seed(35)
+    real, same = (torch.randn(400, 2, generator=generator) for _ in range(2))
+    far = torch.randn(400, 2, generator=generator) + 100
+    assert density_and_coverage(same, real)[0].value == pytest.approx(1, abs=0.15)
+    assert all(score.value > 0.85 for score in precision_and_recall(same, real))
+    strangers = (*precision_and_recall(far, real), *density_and_coverage(far, real))
+    assert [score.value for score in strangers] == [0, 0, 0, 0]
+
+
 # --------------------------------------------------------------------------------------------------------- accumulators
 
 
@@ -182,6 +267,10 @@ def test_feature_bank_merge_and_limit():
     assert torch.equal(limited.result(), values[:12])
     limited.merge(first)
     assert torch.equal(limited.result(), values[:12])
+    expected = FeatureBank(expected=20)
+    for batch in values.split(6):
+        expected.update(batch)
+    assert torch.equal(expected.result(), values)
     with pytest.raises(ValueError, match="no features"):
         FeatureBank().result()
 
@@ -207,6 +296,11 @@ PROTOCOL = Protocol(
     kernel_subset_size=1000,
     kernel_reference_count=50_000,
     metric_seed=2020,
+    precision_neighbours=3,
+    coverage_neighbours=5,
+    neighbour_count=10_000,
+    neighbour_reference_count=10_000,
+    infinity_points=15,
     versions={"torch": "2.14.1"},
 )
 

@@ -2,19 +2,18 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+
+import numpy as np
+import torch
 
 from gan.allocator import keep_freed_memory
-from gan.commands.scoring import evenly, measure_reference
-from gan.data.sources import SOURCES
-from gan.data.store import ImageStore, prepare
+from gan.commands.image_sets import CACHE, ImageSet, open_set, resolution_of
 from gan.device import resolve_device
 from gan.errors import UserError
+from gan.extractors.catalogue import build_extractor, require_known
 from gan.metrics.evaluator import Evaluator
-from gan.metrics.extractors import EXTRACTORS, build_extractor
-from gan.metrics.results import format_table
-
-CACHE = Path("outputs/data")
+from gan.metrics.images import array_sampler, check_images
+from gan.metrics.results import Result, format_table
 
 
 def score_images(
@@ -23,22 +22,29 @@ def score_images(
     *,
     extractor: str,
     weights: str | None,
+    weights_sha256: str | None,
     metrics: Sequence[str],
-    resolution: int,
+    resolution: int | None,
     limit: int | None,
     reference_limit: int | None,
+    skip_corrupt: bool,
+    bootstrap: int,
+    dtype: str,
+    compiled: bool,
     device: str,
     batch_size: int,
     as_json: bool,
 ) -> str:
-    """Score one set of images against another as if the first had been generated; returns a table, or JSON.
+    """Score one set of images against another; returns a table, or JSON.
 
     Args:
-        images, reference: a folder, an .npz file, or the name of a data set with or without a split: `cifar10:test`.
-        extractor, weights, metrics, batch_size: as in a config's `evaluation` section.
-        resolution: what both sets are brought to.
+        images, reference: see `gan.commands.image_sets.open_set`.
+        extractor, weights, weights_sha256, metrics, bootstrap, dtype, compiled, batch_size: as in a config's
+            `evaluation` section.
+        resolution: what both sets are brought to; None for that of a run among them, else 32.
         limit: take at most so many images of each, at even distances.
         reference_limit: of the reference, where that differs.
+        skip_corrupt: pass over files that cannot be read, and say how many.
         device: as on the command line.
         as_json: return JSON with the protocol.
 
@@ -46,27 +52,46 @@ def score_images(
         UserError: a set cannot be read, or an argument is not accepted.
     """
     keep_freed_memory()
-    if extractor not in EXTRACTORS:
-        raise UserError(f"--extractor {extractor}: not known; accepted: {', '.join(EXTRACTORS)}")
+    require_known(extractor, "--extractor")
     place = resolve_device(device)
-    first, second = (open_images(name, resolution) for name in (images, reference))
-    evaluator = Evaluator(build_extractor(extractor, weights=weights, device=place), place, metrics, batch_size)
-    statistics = measure_reference(evaluator, second, reference_limit or limit, CACHE)
-    result = evaluator.evaluate_images(evenly(first.images, limit), statistics)
+    resolution = resolution or resolution_of((images, reference))
+    first = open_set(images, resolution, limit, place, skip_corrupt)
+    second = open_set(reference, resolution, reference_limit or limit, place, skip_corrupt)
+    for name, opened in ((images, first), (reference, second)):
+        if len(opened.images) < 2:
+            raise UserError(f"{name}: {len(opened.images)} image found, at least 2 accepted")
+    network = build_extractor(extractor, weights=weights, device=place, expected_sha256=weights_sha256)
+    evaluator = Evaluator(network, place, metrics, batch_size, bootstrap=bootstrap, dtype=dtype, compiled=compiled)
+    result = _compare(evaluator, first, second)
+    skipped = {name: opened.skipped for name, opened in ((images, first), (reference, second)) if opened.skipped}
     if as_json:
-        return json.dumps(result.to_dict(), indent=2)
-    identity = result.protocol.reference
-    return f"{format_table({images: result})}\n\nagainst {identity.count:,} images of {reference}"
+        return json.dumps({**result.to_dict(), "skipped": skipped}, indent=2)
+    lines = [format_table({images: result}), ""]
+    lines += [f"{name}: {score:.3f}" for name, score in result.classes.items()]
+    lines += [f"against {result.protocol.reference.count:,} images of {reference}"]
+    lines += [f"skipped {count} files of {name} that cannot be read" for name, count in skipped.items()]
+    return "\n".join(lines)
 
 
-def open_images(name: str, resolution: int) -> ImageStore:
-    """The images that `name` means: a folder, an .npz file, or a data set with or without a split."""
-    path = Path(name)
-    source, _, split = name.partition(":")
-    if path.is_dir() or path.suffix == ".npz":
-        kind = "image_folder" if path.is_dir() else "npz"
-        return prepare(kind, split=path.stem, resolution=resolution, path=path, root=CACHE)
-    if source not in SOURCES:
-        known = ", ".join(sorted(SOURCES))
-        raise UserError(f"{name}: neither a folder, an .npz file nor a data set; accepted data sets: {known}")
-    return prepare(source, split=split or "train", resolution=resolution, root=CACHE)
+def _compare(evaluator: Evaluator, first: ImageSet, second: ImageSet) -> Result:
+    check_images(first.images)
+    statistics = evaluator.reference(
+        second.images,
+        name=second.source,
+        split=second.split,
+        content=second.content,
+        cache_dir=CACHE / "reference",
+        labels=second.labels,
+        class_names=second.class_names,
+    )
+    labels = first.labels
+    return evaluator.evaluate(
+        array_sampler(first.images),
+        len(first.images),
+        statistics,
+        seed=first.seed,
+        weights=first.weights,
+        label_sampling=first.label_sampling,
+        batch_norm="none" if first.weights == "images" else "running",
+        labels=None if labels is None else lambda: torch.from_numpy(np.array(labels)),
+    )

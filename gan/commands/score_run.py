@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -13,18 +13,24 @@ from gan.config import Config, parse_yaml, validate
 from gan.device import resolve_device
 from gan.errors import UserError
 from gan.metrics.results import format_table
+from gan.training.best import BEST
 from gan.training.checkpoint import checkpoint_paths, read_checkpoint
 from gan.training.run_directory import RunDirectory
 
 
 def score_run(
-    path: Path, step: int | None, weights: str, device: str, settings: Mapping[str, Any], as_json: bool
+    path: Path,
+    step: int | Literal["best"] | None,
+    weights: str,
+    device: str,
+    settings: Mapping[str, Any],
+    as_json: bool,
 ) -> str:
     """Score a checkpoint of the run at `path`; returns a table, or JSON, and saves the result in the run.
 
     Args:
         path: the run directory.
-        step: of the checkpoint; None for the newest.
+        step: of the checkpoint; None for the newest, "best" for the one with the best score.
         weights: whose: `ema` or `raw`.
         device: as on the command line.
         settings: values that replace those of the config's `evaluation` section.
@@ -64,8 +70,12 @@ def read_config(run: RunDirectory, settings: Mapping[str, Any]) -> Config:
     return validate(tree)
 
 
-def find_checkpoint(run: RunDirectory, step: int | None) -> Path:
-    """The checkpoint of a step, or the newest."""
+def find_checkpoint(run: RunDirectory, step: int | Literal["best"] | None) -> Path:
+    """The checkpoint of a step, the newest (None), or the one with the best score."""
+    if step == "best":
+        if not (run.checkpoints / BEST).is_file():
+            raise UserError(f"{run.path}: no {BEST} in {run.checkpoints}; it is kept with evaluation.best: fid")
+        return run.checkpoints / BEST
     paths = {int(path.stem.removeprefix("step_")): path for path in checkpoint_paths(run.checkpoints)}
     if not paths:
         raise UserError(f"{run.path}: no checkpoint in {run.checkpoints}")

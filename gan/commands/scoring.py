@@ -15,10 +15,10 @@ from gan.config import Config, DataConfig
 from gan.data.sources import source_info
 from gan.data.store import ImageStore
 from gan.device import make_autocast, resolve_precision
-from gan.errors import UserError, nearest
+from gan.errors import UserError
+from gan.extractors.catalogue import build_extractor, require_known
 from gan.files import write_text
 from gan.metrics.evaluator import Evaluator
-from gan.metrics.extractors import EXTRACTORS, build_extractor
 from gan.metrics.reference import ReferenceStatistics
 from gan.metrics.results import Result, measured
 from gan.models.sampling import LatentStream, generate
@@ -48,16 +48,26 @@ class Scorer:
 
     def __post_init__(self) -> None:
         section = self.config.evaluation
-        if section.extractor not in EXTRACTORS:
-            raise UserError(f"evaluation.extractor: no {section.extractor!r}{nearest(section.extractor, EXTRACTORS)}")
+        require_known(section.extractor, "evaluation.extractor")
+        extractor = build_extractor(
+            section.extractor, weights=section.weights, device=self.device, expected_sha256=section.weights_sha256
+        )
         self._evaluator = Evaluator(
-            build_extractor(section.extractor, weights=section.weights, device=self.device),
+            extractor,
             self.device,
             section.metrics,
             section.batch_size,
             self.progress,
+            bootstrap=section.bootstrap,
+            dtype=section.dtype,
+            compiled=section.compile,
         )
         store = reference_images(self.config.data, section.reference, section.reference_path)
+        self._label_pool: Tensor | None = None
+        if section.label_sampling == "reference" and self.num_classes:
+            if store.labels is None:
+                raise UserError("evaluation.label_sampling: reference found, but the reference has no labels")
+            self._label_pool = torch.from_numpy(np.array(store.labels))
         self._reference = measure_reference(
             self._evaluator, store, section.reference_samples, Path(self.config.data.root)
         )
@@ -65,21 +75,45 @@ class Scorer:
     def score(self, generator: nn.Module, weights: str) -> Result:
         """Score `generator`, which is left as it was, as are all random states; `weights` says whose: ema or raw."""
         section = self.config.evaluation
+        given: list[Tensor] = []
         return self._evaluator.evaluate(
-            self._sampler(generator),
+            generator_sampler(self.config, self.num_classes, generator, given, self._label_pool),
             section.samples,
             self._reference,
             seed=section.seed,
             weights=weights,
-            label_sampling="none" if self.num_classes is None else "uniform",
+            label_sampling="none" if self.num_classes is None else section.label_sampling,
+            labels=None if self.num_classes is None else lambda: torch.cat(given),
         )
 
-    def _sampler(self, generator: nn.Module) -> Callable[[int], Tensor]:
-        random = seeded_generator(self.config.evaluation.seed, "evaluation")
-        stream = LatentStream(self.config.generator.latent_dim, self.num_classes, random)
-        precision = resolve_precision(self.config.training.precision, self.device)
-        autocast = make_autocast(precision, self.device)
-        return lambda count: generate(generator, *stream.next(count), autocast)
+
+def generator_sampler(
+    config: Config,
+    num_classes: int | None,
+    generator: nn.Module,
+    given: list[Tensor],
+    label_pool: Tensor | None = None,
+) -> Callable[[int], Tensor]:
+    """n → n images of `generator` by the config's evaluation seed; the labels they were given are added to `given`.
+
+    Args:
+        label_pool: labels to draw from, as often as they are there; None for uniform ones.
+    """
+    seed = config.evaluation.seed
+    stream = LatentStream(config.generator.latent_dim, num_classes, seeded_generator(seed, "evaluation"))
+    label_random = seeded_generator(seed, "evaluation labels")
+    device = next(generator.parameters()).device
+    autocast = make_autocast(resolve_precision(config.training.precision, device), device)
+
+    def sample(count: int) -> Tensor:
+        latents, labels = stream.next(count)
+        if labels is not None:
+            if label_pool is not None:
+                labels = label_pool[torch.randint(len(label_pool), (count,), generator=label_random)]
+            given.append(labels)
+        return generate(generator, latents, labels, autocast)
+
+    return sample
 
 
 def measure_reference(evaluator: Evaluator, store: ImageStore, count: int | None, root: Path) -> ReferenceStatistics:
@@ -91,6 +125,8 @@ def measure_reference(evaluator: Evaluator, store: ImageStore, count: int | None
         split=store.split,
         content=store.content_hash if len(images) == store.num_images else None,
         cache_dir=root / "reference",
+        labels=None if store.labels is None else evenly(store.labels, count),
+        class_names=store.class_names,
     )
 
 
@@ -137,7 +173,8 @@ def evenly(images: np.ndarray, count: int | None) -> np.ndarray:
 def save_result(directory: Path, step: int, result: Result) -> Path:
     """Write a result with its protocol to `directory`, named by step and protocol; returns the file."""
     protocol = result.protocol
-    path = directory / _file_name(step, protocol.weights, protocol.extractor, protocol.generated_count)
+    extractor = protocol.extractor if protocol.dtype == "float32" else f"{protocol.extractor}_{protocol.dtype}"
+    path = directory / _file_name(step, protocol.weights, extractor, protocol.generated_count)
     content: dict[str, Any] = {"step": step, **result.to_dict()}
     write_text(path, json.dumps(content, indent=2) + "\n")
     return path
@@ -146,13 +183,14 @@ def save_result(directory: Path, step: int, result: Result) -> Path:
 def load_result(directory: Path, step: int, config: Config) -> Result | None:
     """The saved result of the average generator at a step, if it was measured as `config` asks for."""
     section = config.evaluation
-    path = directory / _file_name(step, "ema", section.extractor, section.samples)
+    extractor = section.extractor if section.dtype == "float32" else f"{section.extractor}_{section.dtype}"
+    path = directory / _file_name(step, "ema", extractor, section.samples)
     try:
         result = Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, UserError):
         return None  # missing or damaged: to be measured again
-    same = result.protocol.seed == section.seed and set(measured(result)) == set(section.metrics)
-    return result if same else None
+    asked = (section.seed, set(section.metrics), section.bootstrap)
+    return result if asked == (result.protocol.seed, set(measured(result)), result.bootstrap) else None
 
 
 def _file_name(step: int, weights: str, extractor: str, count: int) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
-from gan.data.recipe import Content, Labels, Recipe, choose_classes, image_blocks
+from gan.data.recipe import QUIET, Content, Labels, Recipe, choose_classes, image_blocks
 from gan.errors import UserError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -22,11 +23,13 @@ def image_folder(
     path: Path,
     classes: int | Sequence[str] | None = None,
     images_per_class: int | None = None,
+    skip_corrupt: bool = False,
 ) -> Recipe:
     """Files `path/<class>/*`, or `path/*` without labels; 3 channels, labels in the sorted order of the classes.
 
-    `images_per_class` keeps the first files of each class in sorted order. Hidden files are passed over. The folder
-    is the split. Orientation tags in the files are not applied, as in torchvision.
+    `images_per_class` keeps the first files of each class in sorted order. Hidden files are passed over, and with
+    `skip_corrupt` those that cannot be decoded. The folder is the split. Orientation tags in the files are not
+    applied, as in torchvision.
 
     Raises:
         UserError: no images, an empty or unknown class, or too few images; on reading, a file that cannot be decoded.
@@ -51,8 +54,15 @@ def image_folder(
         lists = [_class_files(path / name, images_per_class) for name in names]
         files = [file for class_files in lists for file in class_files]
         labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(class_files) for class_files in lists])
-    identity = [str(path.resolve()), names, _fingerprint(files)]
-    return Recipe(identity=identity, read=partial(_read, files, labels, names, resolution))
+    identity = [str(path.resolve()), names, _fingerprint(files), *(["skip_corrupt"] if skip_corrupt else [])]
+    read = partial(_read_whole, path) if skip_corrupt else _read
+    return Recipe(identity=identity, read=partial(read, files, labels, names, resolution))
+
+
+def count_images(path: Path) -> int:
+    """How many image files a folder and its class folders have, whole or not."""
+    folders = [path / entry.name for entry in _visible(path) if entry.is_dir()]
+    return sum(len(_list_images(folder)) for folder in (path, *folders))
 
 
 def read_rgb(path: Path) -> Image.Image:
@@ -86,6 +96,24 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _read(files: list[Path], labels: Labels | None, names: list[str], resolution: int) -> Content:
     blocks = image_blocks(len(files), lambda index: read_rgb(files[index]), resolution)
     return Content((len(files), resolution, resolution, 3), labels, tuple(names), blocks)
+
+
+def _read_whole(path: Path, files: list[Path], labels: Labels | None, names: list[str], resolution: int) -> Content:
+    """`_read` of those files that can be decoded: each is decoded twice, as their number has to be known first."""
+    bar = tqdm(files, desc="checking images", unit="image", disable=len(files) <= QUIET)
+    whole = np.array([_is_whole(file) for file in bar], dtype=bool)
+    if not whole.any():
+        raise UserError(f"data.path: {path} has {len(files)} images, none of which can be read")
+    kept = [file for file, readable in zip(files, whole, strict=True) if readable]
+    return _read(kept, None if labels is None else labels[whole], names, resolution)
+
+
+def _is_whole(file: Path) -> bool:
+    try:
+        read_rgb(file)
+    except UserError:
+        return False
+    return True
 
 
 def _class_files(folder: Path, images_per_class: int | None) -> list[Path]:

@@ -60,7 +60,7 @@ def _download(channels: int, resolution: int | None, classes: int | None, splits
     return SourceInfo(channels, resolution, labelled, classes, tuple(splits.split()), flip, ("path",), downloads=True)
 
 
-_FOLDER_OPTIONS = ("path", "classes", "images_per_class")
+_FOLDER_OPTIONS = ("path", "classes", "images_per_class", "skip_corrupt")
 
 SOURCES: dict[str, Source] = {
     "digits": Source(SourceInfo(1, 8, True, 10, ("train", "test", "all"), False), digits),

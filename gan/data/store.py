@@ -70,6 +70,7 @@ def prepare(
     classes: int | Sequence[str] | None = None,
     images_per_class: int | None = None,
     count: int | None = None,
+    skip_corrupt: bool = False,
 ) -> ImageStore:
     """Open the images of `source`, preparing them first unless `root` already has them whole.
 
@@ -82,7 +83,8 @@ def prepare(
     """
     info = source_info(source)
     options = {"path": path, "classes": classes, "images_per_class": images_per_class, "count": count}
-    given: dict[str, object] = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, object] = {"skip_corrupt": True} if skip_corrupt else {}
+    given |= {name: value for name, value in options.items() if value is not None}
     _check_options(source, info, given, split, resolution)
     root = Path(root)
     if path is not None:

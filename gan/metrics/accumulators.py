@@ -3,6 +3,7 @@
 Merging two accumulators gives what one pass over both streams gives, so that processes can share the work.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,33 +72,98 @@ class GaussianStatistics:
 
 
 class FeatureBank:
-    """The features themselves, in order of arrival, as float32 in main memory; the first `limit` of them if given."""
+    """The features themselves, in order of arrival, as float32 in main memory; the first `limit` of them if given.
 
-    def __init__(self, limit: int | None = None) -> None:
+    Args:
+        limit: at most so many are kept.
+        expected: so many will come: room for them is made once, where growing would need twice the memory.
+    """
+
+    def __init__(self, limit: int | None = None, expected: int = 0) -> None:
         self.limit = limit
         self.count = 0
-        self._batches: list[Tensor] = []
+        self._expected = expected
+        self._rows = torch.empty(0, 0)
 
     def update(self, features: Tensor) -> None:
         """Keep features `(B, D)`, as far as the limit allows."""
         room = len(features) if self.limit is None else min(len(features), self.limit - self.count)
         if room > 0:
-            # a slice would hold on to its whole batch
-            self._batches.append(features[:room].detach().to("cpu", torch.float32, copy=True))
+            self._make_room(self.count + room, features.shape[1])
+            self._rows[self.count : self.count + room] = features[:room].detach()
             self.count += room
 
     def merge(self, other: "FeatureBank") -> None:
         """Keep what `other` has kept, after one's own, as far as the limit allows."""
-        for batch in list(other._batches):
-            self.update(batch)
+        if other.count:
+            self.update(other.result())
 
     def result(self) -> Tensor:
-        """`(N, D)` float32.
+        """`(N, D)` float32, not a copy.
 
         Raises:
             ValueError: nothing was kept.
         """
-        if not self._batches:
+        if not self.count:
             raise ValueError("no features were kept")
-        self._batches = [torch.cat(self._batches)]
-        return self._batches[0]
+        return self._rows[: self.count]
+
+    def _make_room(self, count: int, dimensions: int) -> None:
+        if count > len(self._rows):
+            size = max(count, self._expected, 2 * len(self._rows))
+            rows = torch.empty(size if self.limit is None else min(size, self.limit), dimensions)
+            if self.count:
+                rows[: self.count] = self._rows[: self.count]
+            self._rows = rows
+
+
+class SplitProbabilities:
+    """What an inception score needs of the logits of `count` images: sums over each split, in float64.
+
+    The splits are torch-fidelity's: the images are shuffled by `shuffle_seed`, then cut into parts of equal size.
+
+    Raises:
+        ValueError: fewer images than splits.
+    """
+
+    def __init__(self, count: int, splits: int = 10, shuffle_seed: int | None = 2020) -> None:
+        if not 1 <= splits <= count:
+            raise ValueError(f"{count} images cannot be cut into {splits} splits")
+        bounds = [split * count // splits for split in range(splits + 1)]
+        self.sizes = torch.tensor(bounds).diff()
+        parts = torch.arange(splits).repeat_interleave(self.sizes)
+        order = np.arange(count) if shuffle_seed is None else np.random.RandomState(shuffle_seed).permutation(count)
+        self.split_of = torch.empty(count, dtype=torch.int64)
+        self.split_of[torch.from_numpy(order)] = parts
+        self.negative_entropy = torch.zeros(splits, dtype=torch.float64)  # Σ_x Σ_y p(y|x) log p(y|x)
+        self.probabilities = torch.zeros(splits, 0, dtype=torch.float64)  # Σ_x p(y|x)
+        self._seen = 0
+
+    def update(self, logits: Tensor) -> None:
+        """Add logits `(B, classes)` of the next images."""
+        conditional, entropy = conditional_probabilities(logits.to(self.negative_entropy.device))
+        if not self._seen:
+            self.probabilities = self.probabilities.new_zeros(len(self.sizes), logits.shape[1])
+        parts = self.split_of[self._seen : self._seen + len(logits)]
+        self.probabilities.index_add_(0, parts, conditional)
+        self.negative_entropy.index_add_(0, parts, entropy)
+        self._seen += len(logits)
+
+    def divergences(self) -> tuple[Tensor, Tensor]:
+        """E KL(p(y|x) ‖ p(y)) of each split, `(splits,)`, and each split's p(y), `(splits, classes)`.
+
+        Raises:
+            ValueError: not all images were seen.
+        """
+        if self._seen != len(self.split_of):
+            raise ValueError(f"{self._seen} of {len(self.split_of)} images were seen")
+        marginal = self.probabilities / self.sizes[:, None]
+        # Σ_y p̄ log p̄ ≤ mean Σ_y p log p; a class that no image can have adds 0
+        return self.negative_entropy / self.sizes - torch.xlogy(marginal, marginal).sum(dim=1), marginal
+
+
+def conditional_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """p(y|x) `(B, classes)` and Σ_y p log p `(B,)` of logits, in float64."""
+    log_probabilities = logits.double().log_softmax(dim=1)
+    conditional = log_probabilities.exp()
+    return conditional, torch.where(conditional > 0, conditional * log_probabilities, 0.0).sum(dim=1)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,27 +13,21 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from tqdm import tqdm
 
 from gan.errors import UserError, nearest
-from gan.metrics.accumulators import FeatureBank, GaussianStatistics
-from gan.metrics.extractors import extract, identify
-from gan.metrics.formulas import frechet_distance, inception_score, kernel_distance
+from gan.extractors.interface import Extraction, metric_layers
+from gan.metrics.accumulators import FeatureBank, GaussianStatistics, SplitProbabilities
 from gan.metrics.images import array_sampler, check_images, of_size, to_uint8
 from gan.metrics.protocol import Protocol, ReferenceIdentity
-from gan.metrics.reference import CacheKey, ReferenceStatistics, content_hash, kept_rows, load, save
+from gan.metrics.reference import CacheKey, ReferenceStatistics, content_hash, kept_rows, load, require_fitting, save
 from gan.metrics.results import RESULT_KEYS, Result
+from gan.metrics.scores import GENERATED_FEATURES, REFERENCE_FEATURES, Scorer, Tally
+from gan.metrics.uncertainty import INFINITY_POINTS
 
 METRIC_SEED = 2020  # torch-fidelity's: of the inception score's shuffle and the kernel distance's subsets
 INCEPTION_SPLITS = 10
 KERNEL_SUBSETS = 100
 KERNEL_SUBSET_SIZE = 1000
-
-
-@dataclass
-class Tally:
-    """What one pass keeps: Gaussian statistics always, features and logits for the metrics that need them."""
-
-    gaussian: GaussianStatistics
-    features: FeatureBank | None
-    logits: FeatureBank | None
+PRECISION_NEIGHBOURS = 3  # torch-fidelity's, and the paper's
+COVERAGE_NEIGHBOURS = 5  # the paper's
 
 
 class Evaluator:
@@ -45,10 +39,14 @@ class Evaluator:
 
     Args:
         extractor: any torch-fidelity extractor, with the layers that the metrics read; moved to `device`.
-        metrics: of `fid` (Fréchet distance), `is` (inception score), `kid` (kernel distance).
+        metrics: of `fid` (Fréchet distance), `is` (inception score), `kid` (kernel distance), `prc` (precision and
+            recall), `dc` (density and coverage), `fid_infinity` (extrapolated), `intra_fid` (class by class).
         batch_size: images per extraction; the last batch may be smaller.
         progress: a bar on standard error, gone when done.
-        reference_features: at most so many reference features are kept for `kid`; a seeded draw when there are more.
+        reference_features: at most so many reference features are kept; a seeded draw when there are more.
+        neighbour_features: at most so many of either set enter `prc` and `dc`; a seeded draw when there are more.
+        bootstrap: resamplings of the intervals; 0 for no intervals.
+        dtype, compiled: of the extractor, see `Extraction`.
         code_version: of this code, for the protocol.
 
     Raises:
@@ -63,22 +61,29 @@ class Evaluator:
         batch_size: int = 64,
         progress: bool = True,
         reference_features: int = 50_000,
+        neighbour_features: int = 10_000,
+        bootstrap: int = 0,
+        dtype: str = "float32",
+        compiled: bool = False,
         code_version: str | None = None,
     ) -> None:
         for metric in metrics:
             if metric not in RESULT_KEYS:
                 raise UserError(f"no metric '{metric}'{nearest(metric, RESULT_KEYS)}")
-        if not metrics or batch_size < 1 or reference_features < 2:
-            raise UserError("an evaluation needs a metric, a batch size of at least 1 and 2 reference features or more")
+        if not metrics or batch_size < 1 or min(reference_features, neighbour_features) < 2 or bootstrap < 0:
+            raise UserError("an evaluation needs a metric, a batch size of at least 1 and 2 features or more")
         self.device = torch.device(device)
         self.extractor = extractor.to(self.device).eval()
-        self.identity = identify(extractor)
+        self._extract = Extraction(self.extractor, dtype, compiled, batch_size)
+        self.identity = self._extract.identity
         self.metrics = tuple(metrics)
         self.batch_size = batch_size
         self.progress = progress
         self.reference_features = reference_features
+        self.neighbour_features = neighbour_features
+        self.bootstrap = bootstrap
         self.code_version = code_version
-        self.layer, self.logits_layer = self._layers()
+        self.layer, self.logits_layer = metric_layers(extractor, with_logits="is" in self.metrics)
         # Apple's GPUs have no float64
         self.statistics_device = self.device if self.device.type == "cuda" else torch.device("cpu")
 
@@ -90,6 +95,8 @@ class Evaluator:
         split: str,
         content: str | None = None,
         cache_dir: str | Path | None = None,
+        labels: np.ndarray | None = None,
+        class_names: Sequence[str] = (),
     ) -> ReferenceStatistics:
         """Statistics of real images, from the cache where it has them.
 
@@ -98,6 +105,7 @@ class Evaluator:
             name, split: what to call the set in the protocol.
             content: a hash of exactly these images in this order; computed from their bytes when None.
             cache_dir: where statistics are kept between runs; None keeps nothing.
+            labels, class_names: int64 `(N,)` and what they mean, for `intra_fid`.
 
         Raises:
             UserError: fewer than 2 images, or not uint8 `(N, H, W, C)`.
@@ -107,18 +115,19 @@ class Evaluator:
         count, height, width, channels = images.shape
         identity = ReferenceIdentity(name, split, content or content_hash(images), count, (channels, height, width))
         key = CacheKey(identity, self.identity, self.layer, self.reference_features, METRIC_SEED)
-        with_features = "kid" in self.metrics
-        if cache_dir is not None and (cached := load(Path(cache_dir), key, with_features)):
-            return cached
-        tally = self._tally(logits=False)
         kept = torch.from_numpy(kept_rows(count, self.reference_features, METRIC_SEED))
-        self._accumulate(array_sampler(images), count, tally, "reference", kept)
-        mean, covariance = (tensor.cpu() for tensor in tally.gaussian.result())
-        features = tally.features.result() if tally.features else None
-        statistics = ReferenceStatistics(identity, self.identity, self.layer, mean, covariance, features)
-        if cache_dir is not None:
-            save(Path(cache_dir), key, statistics)
-        return statistics
+        statistics = load(Path(cache_dir), key, self._reference_needs_features) if cache_dir is not None else None
+        if statistics is None:
+            bank = FeatureBank(expected=int(kept.sum())) if self._reference_needs_features else None
+            tally = Tally(GaussianStatistics(self.statistics_device), bank)
+            self._accumulate(array_sampler(images), count, tally, "reference", kept)
+            mean, covariance = (tensor.cpu() for tensor in tally.gaussian.result())
+            features = bank.result() if bank else None
+            statistics = ReferenceStatistics(identity, self.identity, self.layer, mean, covariance, features)
+            if cache_dir is not None:
+                save(Path(cache_dir), key, statistics)
+        kept_labels = None if labels is None else torch.from_numpy(np.asarray(labels))[kept]
+        return replace(statistics, identity=identity, labels=kept_labels, class_names=tuple(class_names))
 
     def evaluate(
         self,
@@ -130,12 +139,14 @@ class Evaluator:
         weights: str,
         label_sampling: str,
         batch_norm: str = "running",
+        labels: Callable[[], Tensor] | None = None,
     ) -> Result:
         """Score `count` images, generated batch by batch and never written to disk.
 
         Args:
             sample: n → n images `(n, 1 or 3, H, W)`, uint8 or float in [−1, 1] (see `to_uint8`), from its own generator
                 of random numbers; called under `no_grad`.
+            labels: gives those of all images `(count,)` once they were sampled, for `intra_fid`.
             seed, weights, label_sampling, batch_norm: how `sample` was set up, for the protocol (see `Protocol`).
 
         Raises:
@@ -145,25 +156,47 @@ class Evaluator:
         """
         if count < 2:
             raise UserError(f"an evaluation needs at least 2 images, got {count}")
-        self._check_reference(reference)
+        expected = min(reference.identity.count, self.reference_features) if self._reference_needs_features else None
+        require_fitting(reference, self.identity, self.layer, expected)
         height_width = reference.identity.image_shape[1:]
         start = time.perf_counter()
-        tally = self._tally(logits="is" in self.metrics)
+        tally = self._tally(count)
         self._accumulate(of_size(sample, height_width), count, tally, "evaluate")
         protocol = self._protocol(reference, count, seed, weights, label_sampling, batch_norm)
-        metrics = self._scores(tally, reference, protocol)
+        scorer = Scorer(
+            tally,
+            reference,
+            protocol,
+            self.statistics_device,
+            self.bootstrap,
+            labels() if labels else None,
+            self.progress,
+        )
+        scores = scorer.score(self.metrics)
         seconds = time.perf_counter() - start
-        return Result(metrics, protocol, seconds, count / seconds)
+        return Result(
+            scores.metrics, protocol, seconds, count / seconds, scores.intervals, self.bootstrap, scores.classes
+        )
 
-    def evaluate_images(self, images: np.ndarray, reference: ReferenceStatistics) -> Result:
-        """Score given uint8 images `(N, H, W, 1 or 3)`, all of them in order.
+    def evaluate_images(
+        self, images: np.ndarray, reference: ReferenceStatistics, labels: np.ndarray | None = None
+    ) -> Result:
+        """Score given uint8 images `(N, H, W, 1 or 3)`, all of them in order, with labels `(N,)` for `intra_fid`.
 
         Raises:
             UserError, NonFiniteError: as `evaluate`; or the images are not such.
         """
         check_images(images)
-        options = {"weights": "images", "label_sampling": "none", "batch_norm": "none"}
-        return self.evaluate(array_sampler(images), len(images), reference, seed=None, **options)
+        return self.evaluate(
+            array_sampler(images),
+            len(images),
+            reference,
+            seed=None,
+            weights="images",
+            label_sampling="none",
+            batch_norm="none",
+            labels=None if labels is None else lambda: torch.from_numpy(np.asarray(labels)),
+        )
 
     def _accumulate(
         self,
@@ -181,33 +214,17 @@ class Evaluator:
                     images = sample(size)
                 if len(images) != size:
                     raise ValueError(f"asked for {size} images, got {len(images)}")
-                layers = extract(self.extractor, to_uint8(images.to(self.device)))
+                layers = self._extract(to_uint8(images.to(self.device)))
                 features = layers[self.layer]
                 tally.gaussian.update(features)
                 if tally.features is not None:
                     rows = slice(None) if kept is None else kept[start : start + size].to(features.device)
                     tally.features.update(features[rows])
+                if tally.probabilities is not None and self.logits_layer is not None:
+                    tally.probabilities.update(layers[self.logits_layer])
                 if tally.logits is not None and self.logits_layer is not None:
                     tally.logits.update(layers[self.logits_layer])
                 bar.update(size)
-
-    def _scores(self, tally: Tally, reference: ReferenceStatistics, protocol: Protocol) -> dict[str, float]:
-        """The formulas, each on what the pass has kept for it."""
-        device = self.statistics_device
-        scores: list[Tensor] = []
-        for metric in self.metrics:
-            if metric == "fid":
-                real = reference.mean.to(device), reference.covariance.to(device)
-                scores.append(frechet_distance(*real, *tally.gaussian.result()))
-            elif metric == "is" and tally.logits is not None:
-                scores += inception_score(tally.logits.result(), protocol.inception_splits, METRIC_SEED)
-            elif metric == "kid" and tally.features is not None and reference.features is not None:
-                fake_features, real_features = tally.features.result().to(device), reference.features.to(device)
-                size = protocol.kernel_subset_size
-                # torch-fidelity draws from its first input, the generated images, first
-                scores += kernel_distance(fake_features, real_features, KERNEL_SUBSETS, size, METRIC_SEED)
-        keys = [key for metric in self.metrics for key in RESULT_KEYS[metric]]
-        return {key: float(score) for key, score in zip(keys, scores, strict=True)}
 
     def _protocol(
         self,
@@ -219,7 +236,7 @@ class Evaluator:
         batch_norm: str,
     ) -> Protocol:
         """Settings of metrics that were not asked for are recorded too, so that FID alone compares with FID and KID."""
-        kernel_reference_count = min(reference.identity.count, self.reference_features)
+        kept = min(reference.identity.count, self.reference_features)
         return Protocol(
             extractor=self.identity.name,
             extractor_weights=self.identity.weights,
@@ -235,43 +252,31 @@ class Evaluator:
             label_sampling=label_sampling,
             inception_splits=min(INCEPTION_SPLITS, count),
             kernel_subsets=KERNEL_SUBSETS,
-            kernel_subset_size=min(KERNEL_SUBSET_SIZE, count, kernel_reference_count),
-            kernel_reference_count=kernel_reference_count,
+            kernel_subset_size=min(KERNEL_SUBSET_SIZE, count, kept),
+            kernel_reference_count=kept,
             metric_seed=METRIC_SEED,
+            precision_neighbours=PRECISION_NEIGHBOURS,
+            coverage_neighbours=COVERAGE_NEIGHBOURS,
+            neighbour_count=min(count, self.neighbour_features),
+            neighbour_reference_count=min(kept, self.neighbour_features),
+            infinity_points=INFINITY_POINTS,
             versions=_versions(self.code_version),
         )
 
-    def _tally(self, logits: bool) -> Tally:
-        features = FeatureBank() if "kid" in self.metrics else None
-        return Tally(GaussianStatistics(self.statistics_device), features, FeatureBank() if logits else None)
+    def _tally(self, count: int) -> Tally:
+        bootstrapped = ("fid",) if self.bootstrap else ()
+        features = any(metric in self.metrics for metric in (*GENERATED_FEATURES, *bootstrapped))
+        scored = "is" in self.metrics
+        return Tally(
+            GaussianStatistics(self.statistics_device),
+            FeatureBank(expected=count) if features else None,
+            SplitProbabilities(count, min(INCEPTION_SPLITS, count), METRIC_SEED) if scored else None,
+            FeatureBank(expected=count) if scored and self.bootstrap else None,
+        )
 
-    def _layers(self) -> tuple[str, str | None]:
-        """The layers of the distances and of the inception score, checked against what the extractor gives."""
-        layer = self.extractor.get_default_feature_layer_for_metric("fid")
-        try:
-            logits_layer = self.extractor.get_default_feature_layer_for_metric("isc")
-        except KeyError:
-            logits_layer = None
-        needed = [layer, logits_layer] if "is" in self.metrics else [layer]
-        given = self.extractor.get_requested_features_list()
-        for wanted in needed:
-            if wanted not in given:
-                raise UserError(
-                    f"{', '.join(self.metrics)} need layer '{wanted}' of extractor '{self.identity.name}', "
-                    f"which gives {', '.join(given)}"
-                )
-        return layer, logits_layer
-
-    def _check_reference(self, reference: ReferenceStatistics) -> None:
-        if (reference.extractor, reference.layer) != (self.identity, self.layer):
-            raise UserError(
-                f"the reference was measured with extractor '{reference.extractor.name}' "
-                f"({reference.extractor.weights[:8]}, layer {reference.layer}), not with '{self.identity.name}' "
-                f"({self.identity.weights[:8]}, layer {self.layer})"
-            )
-        expected = min(reference.identity.count, self.reference_features)
-        if "kid" in self.metrics and (reference.features is None or len(reference.features) != expected):
-            raise UserError(f"kid needs {expected} reference features; compute the reference with this evaluator")
+    @property
+    def _reference_needs_features(self) -> bool:
+        return any(metric in self.metrics for metric in REFERENCE_FEATURES)
 
 
 def _versions(code_version: str | None) -> dict[str, str]:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gan.metrics.accumulators import SplitProbabilities
+
 
 def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> Tensor:
     """Squared 2-Wasserstein distance between two Gaussians (Heusel et al. 2017, equation 6; Dowson & Landau 1982).
@@ -23,18 +25,50 @@ def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covar
     Raises:
         ValueError: the shapes do not agree.
     """
-    dimensions = mean_1.numel()
-    if mean_1.shape != mean_2.shape or not covariance_1.shape == covariance_2.shape == (dimensions, dimensions):
-        shapes = [tuple(tensor.shape) for tensor in (mean_1, covariance_1, mean_2, covariance_2)]
-        raise ValueError(f"Gaussians of different dimensions: {shapes}")
-    mean_1, covariance_1, mean_2, covariance_2 = (t.double() for t in (mean_1, covariance_1, mean_2, covariance_2))
-    root = _square_root(covariance_1)
-    # Σ₁Σ₂ = RRᵀΣ₂ has the eigenvalues of the symmetric RᵀΣ₂R, which eigvalsh finds in real arithmetic.
-    symmetric = root.T @ covariance_2 @ root
-    # Where Σ₁ or Σ₂ is singular, rounding leaves eigenvalues of about −1e-16 in place of 0.
-    eigenvalues = torch.linalg.eigvalsh((symmetric + symmetric.T) / 2).clamp_min(0)
-    squared_shift = (mean_1 - mean_2).square().sum()
-    return squared_shift + covariance_1.trace() + covariance_2.trace() - 2 * eigenvalues.sqrt().sum()
+    return FrechetTarget(mean_1, covariance_1).distance(mean_2, covariance_2)
+
+
+class FrechetTarget:
+    """One Gaussian, mean `(D,)` and covariance `(D, D)`, that others are measured from; factored once.
+
+    Raises:
+        ValueError: the shapes do not agree.
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+        self.mean, self.covariance = mean.double(), covariance.double()
+        self._check(mean, covariance)
+        self.root = _square_root(self.covariance)
+
+    def distance(self, mean: Tensor, covariance: Tensor) -> Tensor:
+        """`frechet_distance` to the Gaussian with `mean` `(D,)` and `covariance` `(D, D)`."""
+        self._check(mean, covariance)
+        mean, covariance = mean.double(), covariance.double()
+        # Where Σ₁ or Σ₂ is singular, rounding leaves eigenvalues of about −1e-16 in place of 0.
+        eigenvalues = torch.linalg.eigvalsh(self._symmetric(covariance)).clamp_min(0)
+        squared_shift = (self.mean - mean).square().sum()
+        return squared_shift + self.covariance.trace() + covariance.trace() - 2 * eigenvalues.sqrt().sum()
+
+    def gradient(self, covariance: Tensor) -> Tensor:
+        """∂d²/∂Σ = I − R (RᵀΣR)^(−1/2) Rᵀ at Σ `(D, D)`, with the pseudo-inverse where it is singular."""
+        eigenvalues, vectors = torch.linalg.eigh(self._symmetric(covariance.double()))
+        kept = eigenvalues > eigenvalues[-1] * 1e-10
+        inverse_roots = torch.where(kept, eigenvalues.clamp_min(1e-300).rsqrt(), 0.0)
+        rotated = self.root @ vectors
+        return torch.eye(len(vectors), dtype=torch.float64, device=vectors.device) - (
+            (rotated * inverse_roots) @ rotated.T
+        )
+
+    def _symmetric(self, covariance: Tensor) -> Tensor:
+        """RᵀΣR has the eigenvalues of Σ₁Σ = RRᵀΣ, and real arithmetic finds them."""
+        product = self.root.T @ covariance @ self.root
+        return (product + product.T) / 2
+
+    def _check(self, mean: Tensor, covariance: Tensor) -> None:
+        dimensions = self.mean.numel()
+        if mean.shape != (dimensions,) or covariance.shape != (dimensions, dimensions):
+            shapes = [tuple(tensor.shape) for tensor in (self.mean, self.covariance, mean, covariance)]
+            raise ValueError(f"Gaussians of different dimensions: {shapes}")
 
 
 def _square_root(covariance: Tensor) -> Tensor:
@@ -61,23 +95,15 @@ def inception_score(logits: Tensor, splits: int = 10, shuffle_seed: int | None =
     Raises:
         ValueError: fewer images than splits.
     """
-    count = logits.shape[0]
-    if not 1 <= splits <= count:
-        raise ValueError(f"{count} images cannot be cut into {splits} splits")
-    if shuffle_seed is not None:
-        order = np.random.RandomState(shuffle_seed).permutation(count)
-        logits = logits[torch.from_numpy(order).to(logits.device)]
-    log_probabilities = logits.double().log_softmax(dim=1)
-    scores = []
-    for split in range(splits):
-        log_conditional = log_probabilities[split * count // splits : (split + 1) * count // splits]
-        conditional = log_conditional.exp()
-        log_marginal = conditional.mean(dim=0, keepdim=True).log()
-        # a class that no image can have is 0 · (−∞ − −∞); its term of the divergence is 0
-        divergence = torch.where(conditional > 0, conditional * (log_conditional - log_marginal), 0.0).sum(dim=1)
-        scores.append(divergence.mean().exp())
-    stacked = torch.stack(scores)
-    return stacked.mean(), stacked.std(correction=0)
+    sums = SplitProbabilities(len(logits), splits, shuffle_seed)
+    sums.update(logits)
+    return inception_score_of(sums)
+
+
+def inception_score_of(sums: SplitProbabilities) -> tuple[Tensor, Tensor]:
+    """`inception_score` of logits that have been summed up."""
+    scores = sums.divergences()[0].exp()
+    return scores.mean(), scores.std(correction=0)
 
 
 def kernel_distance(
@@ -111,25 +137,33 @@ def kernel_distance(
         raise ValueError(f"subsets of {subset_size} from {len(features_1)} and {len(features_2)} features")
     scale = 1 / features_1.shape[1] if gamma is None else gamma
     generator = np.random.RandomState(seed)
+    # room for one subset, used again: allocating it anew each time leaves holes in memory
+    drawn = torch.empty(2, subset_size, features_1.shape[1], dtype=torch.float64, device=features_1.device)
+    kernel = drawn.new_empty(subset_size, subset_size)
     distances = []
     for _ in range(subsets):
-        first, second = (_draw(features, subset_size, generator) for features in (features_1, features_2))
-        distances.append(_squared_discrepancy(first, second, degree, scale, constant))
+        for features, subset in zip((features_1, features_2), drawn, strict=True):
+            rows = generator.choice(len(features), subset_size, replace=False)
+            subset.copy_(features[torch.from_numpy(rows).to(features.device)])
+        distances.append(_squared_discrepancy(drawn[0], drawn[1], kernel, degree, scale, constant))
     stacked = torch.stack(distances)
     return stacked.mean(), stacked.std(correction=0)
 
 
-def _draw(features: Tensor, size: int, generator: np.random.RandomState) -> Tensor:
-    rows = generator.choice(len(features), size, replace=False)
-    return features[torch.from_numpy(rows).to(features.device)].double()
+def _squared_discrepancy(
+    first: Tensor, second: Tensor, kernel: Tensor, degree: int, gamma: float, constant: float
+) -> Tensor:
+    """The U-statistic of Gretton et al. 2012, equation 3, of two `(m, D)` sets: diagonals of k(x, x) are left out.
 
+    `kernel` `(m, m)` is overwritten.
+    """
 
-def _squared_discrepancy(first: Tensor, second: Tensor, degree: int, gamma: float, constant: float) -> Tensor:
-    """The U-statistic of Gretton et al. 2012, equation 3, of two `(m, D)` sets: diagonals of k(x, x) are left out."""
+    def evaluate(one: Tensor, other: Tensor) -> Tensor:
+        return torch.mm(one, other.T, out=kernel).mul_(gamma).add_(constant).pow_(degree)
+
     size = first.shape[0]
-    within = torch.zeros((), dtype=first.dtype, device=first.device)
+    within = first.new_zeros(())
     for features in (first, second):
-        kernel = torch.mm(features, features.T).mul_(gamma).add_(constant).pow_(degree)
-        within += kernel.sum() - kernel.trace()
-    between = torch.mm(first, second.T).mul_(gamma).add_(constant).pow_(degree).sum()
-    return within / (size * (size - 1)) - 2 * between / size**2
+        values = evaluate(features, features)
+        within += values.sum() - values.trace()
+    return within / (size * (size - 1)) - 2 * evaluate(first, second).sum() / size**2

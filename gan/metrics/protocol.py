@@ -53,7 +53,12 @@ class Protocol:
     kernel_subsets: int
     kernel_subset_size: int
     kernel_reference_count: int  # reference features that the kernel distance draws its subsets from
-    metric_seed: int  # of the inception score's shuffle and the kernel distance's subsets
+    metric_seed: int  # of the inception score's shuffle, the kernel distance's subsets and every other draw
+    precision_neighbours: int  # k of precision and recall
+    coverage_neighbours: int  # k of density and coverage
+    neighbour_count: int  # generated features that both see
+    neighbour_reference_count: int
+    infinity_points: int  # sample counts that the line of FID∞ goes through
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,5 +113,5 @@ def _check_keys(cls: type[Protocol] | type[ReferenceIdentity], values: Mapping[s
     for unknown in values.keys() - set(names):
         raise UserError(f"unknown protocol field '{unknown}'{nearest(unknown, names)}")
     for missing in set(names) - values.keys() - {"versions"}:
-        raise UserError(f"protocol field '{missing}' is missing")
+        raise UserError(f"protocol field '{missing}' is missing: the result is of an earlier version, measure again")
     return values

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan.errors import StorageError
+from gan.errors import StorageError, UserError
+from gan.extractors.interface import ExtractorIdentity
 from gan.files import atomic_path
-from gan.metrics.extractors import ExtractorIdentity
 from gan.metrics.protocol import ReferenceIdentity
 
 FORMAT = 1  # raise it whenever the file's content or the way it is computed changes
@@ -22,8 +22,8 @@ FORMAT = 1  # raise it whenever the file's content or the way it is computed cha
 class ReferenceStatistics:
     """What generated images are compared with.
 
-    mean `(D,)` and covariance `(D, D)` are float64; features `(K, D)` float32 are those that the kernel distance draws
-    from, None when they were not asked for. All are on the CPU.
+    mean `(D,)` and covariance `(D, D)` are float64; features `(K, D)` float32 are those that metrics of features read,
+    None when they were not asked for; labels `(K,)` int64 are theirs, None without classes. All are on the CPU.
     """
 
     identity: ReferenceIdentity
@@ -32,6 +32,8 @@ class ReferenceStatistics:
     mean: Tensor
     covariance: Tensor
     features: Tensor | None
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
 
 
 def content_hash(images: np.ndarray) -> str:
@@ -49,6 +51,24 @@ def kept_rows(count: int, limit: int, seed: int) -> np.ndarray:
         kept[:] = False
         kept[np.random.RandomState(seed).choice(count, limit, replace=False)] = True
     return kept
+
+
+def require_fitting(
+    reference: ReferenceStatistics, extractor: ExtractorIdentity, layer: str, features: int | None
+) -> None:
+    """Check that a reference was measured as generated images will be, and has the number of `features` needed.
+
+    Raises:
+        UserError: another extractor or layer; fewer features, or none.
+    """
+    if (reference.extractor, reference.layer) != (extractor, layer):
+        measured, wanted = (
+            f"'{one.name}' ({one.weights[:8]}, {one.dtype}, layer {at})"
+            for one, at in ((reference.extractor, reference.layer), (extractor, layer))
+        )
+        raise UserError(f"the reference was measured with extractor {measured}, not with {wanted}")
+    if features is not None and (reference.features is None or len(reference.features) != features):
+        raise UserError(f"{features} reference features are needed; compute the reference with this evaluator")
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,55 @@
 """A measured result, and how results are shown."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gan.metrics.protocol import Protocol
 
 # metric → its keys among the results
-RESULT_KEYS = {
+RESULT_KEYS: dict[str, tuple[str, ...]] = {
     "fid": ("frechet_distance",),
     "is": ("inception_score_mean", "inception_score_std"),
     "kid": ("kernel_distance_mean", "kernel_distance_std"),
+    "prc": ("precision", "recall"),
+    "dc": ("density", "coverage"),
+    "fid_infinity": ("frechet_distance_infinity", "frechet_distance_slope"),
+    "intra_fid": ("intra_frechet_distance_mean", "intra_frechet_distance_std"),
 }
+HIGHER_IS_BETTER = ("is", "prc", "dc")
+WIDTH = 120  # of a table
+_SPREADS = ("is", "kid", "intra_fid")  # the second key is a standard deviation: over splits, subsets, classes
+_OFFICIAL = {"fid": "FID", "is": "IS", "kid": "KID", "fid_infinity": "FID∞ / slope", "intra_fid": "intra-FID"}
+_GENERAL = {
+    "fid": "FD", "is": "class score", "kid": "KD", "prc": "precision / recall", "dc": "density / coverage",
+    "fid_infinity": "FD∞ / slope", "intra_fid": "intra-FD",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Result:
-    """Scores by key (see `RESULT_KEYS`), how they were measured, and how long it took, generation included."""
+    """Scores by key (see `RESULT_KEYS`), how they were measured, and how long it took, generation included.
+
+    `intervals` has 95 % bootstrap intervals by key, over `bootstrap` resamplings; `classes` has the Fréchet distance
+    of each class by its name, where it was asked for.
+    """
 
     metrics: Mapping[str, float]
     protocol: Protocol
     seconds: float
     images_per_second: float
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    bootstrap: int = 0
+    classes: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; `labels` are for people and not read back."""
         return {
             "metrics": dict(self.metrics),
             "labels": {metric: label(metric, self.protocol) for metric in measured(self)},
+            "intervals": {key: list(interval) for key, interval in self.intervals.items()},
+            "bootstrap": self.bootstrap,
+            "classes": dict(self.classes),
             "protocol": self.protocol.to_dict(),
             "seconds": self.seconds,
             "images_per_second": self.images_per_second,
@@ -42,14 +64,24 @@ class Result:
             KeyError: the result lacks a part.
         """
         protocol = Protocol.from_dict(values["protocol"])
-        return cls(dict(values["metrics"]), protocol, values["seconds"], values["images_per_second"])
+        intervals = {key: (float(low), float(high)) for key, (low, high) in values["intervals"].items()}
+        return cls(
+            metrics=dict(values["metrics"]),
+            protocol=protocol,
+            seconds=values["seconds"],
+            images_per_second=values["images_per_second"],
+            intervals=intervals,
+            bootstrap=values["bootstrap"],
+            classes=dict(values["classes"]),
+        )
 
 
 def label(metric: str, protocol: Protocol) -> str:
-    """What a metric may be called: FID, IS and KID belong to Inception with its official weights alone."""
-    if protocol.extractor == "inception":
-        return {"fid": "FID", "is": "IS", "kid": "KID"}[metric]
-    return f"{ {'fid': 'FD', 'is': 'class score', 'kid': 'KD'}[metric] } ({protocol.extractor})"
+    """What a metric may be called: FID, IS and KID belong to Inception with its official weights in float32 alone."""
+    if protocol.extractor == "inception" and protocol.dtype == "float32" and metric in _OFFICIAL:
+        return _OFFICIAL[metric]
+    dtype = "" if protocol.dtype == "float32" else f", {protocol.dtype}"
+    return f"{_GENERAL[metric]} ({protocol.extractor}{dtype})"
 
 
 def measured(result: Result) -> list[str]:
@@ -58,23 +90,35 @@ def measured(result: Result) -> list[str]:
 
 
 def format_table(results: Mapping[str, Result]) -> str:
-    """A plain-text table: one row per named result, one column per label; `±` spans splits or subsets, not seeds."""
+    """A plain-text table: one row per named result, one column per label; the other way round where that is too wide.
+
+    `±` spans splits, subsets or classes, not seeds; `[low, high]` is a 95 % bootstrap interval.
+    """
     labels: list[str] = []
     rows = []
     for name, result in results.items():
-        cells = {label(metric, result.protocol): _cell(metric, result.metrics) for metric in measured(result)}
+        cells = {label(metric, result.protocol): _cell(metric, result) for metric in measured(result)}
         labels += [column for column in cells if column not in labels]
         rows.append((name, cells, str(result.protocol.generated_count), f"{result.images_per_second:.1f}"))
     table = [["", *labels, "images", "images/s"]]
     table += [[name, *(cells.get(column, "–") for column in labels), count, rate] for name, cells, count, rate in rows]
-    return _align(table)
+    aligned = _align(table)
+    return aligned if len(aligned.splitlines()[0]) <= WIDTH else _align(list(zip(*table, strict=True)))
 
 
-def _cell(metric: str, metrics: Mapping[str, float]) -> str:
-    keys = RESULT_KEYS[metric]
+def _cell(metric: str, result: Result) -> str:
     # a kernel distance is of order 1e-3, the others of order 1 to 100
     digits = 5 if metric == "kid" else 3
-    return " ± ".join(f"{metrics[key]:.{digits}f}" for key in keys)
+    first, *second = (_number(key, result, digits) for key in RESULT_KEYS[metric])
+    return (" ± " if metric in _SPREADS else " / ").join([first, *second])
+
+
+def _number(key: str, result: Result, digits: int) -> str:
+    text = f"{result.metrics[key]:.{digits}f}"
+    if key not in result.intervals:
+        return text
+    low, high = result.intervals[key]
+    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _align(table: Sequence[Sequence[str]]) -> str:

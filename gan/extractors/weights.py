@@ -30,6 +30,12 @@ class OfficialWeights:
     def sha256(self) -> str:
         return self.path.stem.rpartition("-")[2]
 
+    @classmethod
+    def from_hub(cls, name: str, url: str, file: str | None = None) -> "OfficialWeights":
+        """A file that torch.hub would download from `url`, in the cache where it would look for it."""
+        directory = Path(torch.hub.get_dir()) / "checkpoints"
+        return cls(name, directory / (file or PurePosixPath(urlparse(url).path).name), url)
+
 
 @dataclass(frozen=True)
 class VerifiedWeights:
@@ -38,11 +44,14 @@ class VerifiedWeights:
     path: Path
     official: bool
 
+    def label(self, name: str) -> str:
+        """What an extractor with these weights is called."""
+        return name if self.official else f"{name}, custom weights"
+
 
 def official_inception() -> OfficialWeights:
-    """The Inception-v3 of the original FID, converted by torch-fidelity, in the cache where torch-fidelity looks."""
-    file = PurePosixPath(urlparse(URL_INCEPTION_V3).path).name
-    return OfficialWeights("inception", Path(torch.hub.get_dir()) / "checkpoints" / file, URL_INCEPTION_V3)
+    """The Inception-v3 of the original FID, converted by torch-fidelity."""
+    return OfficialWeights.from_hub("inception", URL_INCEPTION_V3)
 
 
 def official_efficientnet_lite0() -> OfficialWeights:
@@ -78,7 +87,8 @@ def verify(
     elif not digest.startswith(official.sha256) and not allow_unknown_weights:
         raise UserError(
             f"{path}: not the official {official.name} weights: SHA-256 is {digest[:16]}…, "
-            f"expected {official.sha256}…; pass expected_sha256 or allow_unknown_weights to accept it"
+            f"expected {official.sha256[:16]}…; to accept it, give its digest as --weights-sha256 "
+            "(evaluation.weights_sha256)"
         )
     return VerifiedWeights(path, official=digest.startswith(official.sha256))
 
@@ -133,6 +143,15 @@ def _download(official: OfficialWeights) -> None:
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot download the {official.name} weights ({reason}); {ways_out}") from error
+
+
+@contextmanager
+def mismatch_is_user_error(verified: VerifiedWeights) -> Iterator[None]:
+    """Within the block, weights that do not fit the network are the user's error."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError, IndexError) as error:  # missing or unexpected keys, other shapes
+        raise UserError(f"{verified.path}: weights of another network") from error
 
 
 @contextmanager

@@ -1,0 +1,137 @@
+"""Whatever a command line can name as a set of images: a folder, a file, a data set, a run or a checkpoint."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from gan.build import build_generator, image_facts
+from gan.commands.score_run import find_checkpoint, load_generator, read_config
+from gan.commands.scoring import evenly, generator_sampler
+from gan.data.image_folder import count_images
+from gan.data.recipe import Labels, Pixels
+from gan.data.sources import SOURCES
+from gan.data.store import prepare
+from gan.errors import UserError
+from gan.metrics.images import to_uint8
+from gan.training.checkpoint import read_checkpoint
+from gan.training.run_directory import RunDirectory
+
+CACHE = Path("outputs/data")
+RESOLUTION = 32  # where nothing says another
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images uint8 `(N, H, W, C)`, their labels `(N,)` or None, and what a protocol says of them.
+
+    `content` is a hash of exactly these images, where one is known; `skipped` files could not be read; `seed`,
+    `weights` and `label_sampling` are as in `gan.metrics.protocol.Protocol`.
+    """
+
+    images: Pixels
+    labels: Labels | None
+    class_names: tuple[str, ...]
+    source: str
+    split: str
+    content: str | None = None
+    skipped: int = 0
+    seed: int | None = None
+    weights: str = "images"
+    label_sampling: str = "none"
+
+
+def run_of(name: str) -> tuple[Path, Path | None] | None:
+    """The run directory that `name` is, or is a checkpoint of, with that checkpoint; None when it is neither."""
+    path = Path(name)
+    if path.suffix == ".pt":
+        return path.parent.parent, path
+    return (path, None) if RunDirectory(path).config.is_file() else None
+
+
+def resolution_of(names: tuple[str, ...]) -> int:
+    """The resolution that the runs among `names` generate, 32 where there is none.
+
+    Raises:
+        UserError: they generate different ones, or cannot be read.
+    """
+    found = {name: read_config(RunDirectory(run[0]), {}).data.resolution for name in names if (run := run_of(name))}
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name} {resolution}" for name, resolution in found.items())
+        raise UserError(f"the runs generate different resolutions: {listed}")
+    return next(iter(found.values()), RESOLUTION)
+
+
+def open_set(name: str, resolution: int, limit: int | None, device: torch.device, skip_corrupt: bool) -> ImageSet:
+    """The images that `name` means: a folder, an .npz file, a data set as `cifar10:test`, a run or a checkpoint of it.
+
+    Args:
+        resolution: what files are brought to: the short side resized, the centre cropped, never stretched.
+        limit: at most so many, at even distances; of a run, the first so many instead of its `evaluation.samples`.
+        device: where a run's generator computes.
+        skip_corrupt: pass over the files of a folder that cannot be read, and count them.
+
+    Raises:
+        UserError: it is none of these, or cannot be read.
+    """
+    if run := run_of(name):
+        return _generated(*run, limit, device)
+    path = Path(name)
+    source, _, split = name.partition(":")
+    skipped = 0
+    if path.is_dir():
+        store = prepare(
+            "image_folder", split=path.stem, resolution=resolution, path=path, root=CACHE, skip_corrupt=skip_corrupt
+        )
+        skipped = count_images(path) - store.num_images if skip_corrupt else 0
+    elif path.suffix == ".npz":
+        store = prepare("npz", split=path.stem, resolution=resolution, path=path, root=CACHE)
+    elif source in SOURCES:
+        store = prepare(source, split=split or "train", resolution=resolution, root=CACHE)
+    else:
+        known = ", ".join(sorted(SOURCES))
+        raise UserError(f"{name}: neither a folder, an .npz file, a run nor a data set; accepted data sets: {known}")
+    images = evenly(store.images, limit)
+    return ImageSet(
+        images=images,
+        labels=None if store.labels is None else evenly(store.labels, limit),
+        class_names=store.class_names,
+        source=store.source,
+        split=store.split,
+        content=store.content_hash if len(images) == store.num_images else None,
+        skipped=skipped,
+    )
+
+
+def _generated(path: Path, checkpoint: Path | None, limit: int | None, device: torch.device) -> ImageSet:
+    """Images of a run's average generator, those that `evaluate.py checkpoint` scores, in a file without a name."""
+    run = RunDirectory(path)
+    config = read_config(run, {})
+    state = read_checkpoint(checkpoint or find_checkpoint(run, None))
+    facts = image_facts(config)
+    generator = build_generator(config, facts)
+    load_generator(generator, state, "ema", path)
+    count = limit or config.evaluation.samples
+    given: list[torch.Tensor] = []
+    sample = generator_sampler(config, facts.num_classes, generator.to(device), given)
+    shape = (count, facts.resolution, facts.resolution, facts.channels)
+    with tempfile.TemporaryFile() as file:  # the map outlives its name and its handle
+        images = np.memmap(file, np.uint8, mode="w+", shape=shape)
+    with tqdm(total=count, desc="generate", unit="img", leave=False) as bar:
+        for start in range(0, count, config.evaluation.batch_size):
+            size = min(config.evaluation.batch_size, count - start)
+            images[start : start + size] = to_uint8(sample(size)).permute(0, 2, 3, 1).cpu().numpy()
+            bar.update(size)
+    return ImageSet(
+        images=images,
+        labels=torch.cat(given).numpy() if given else None,
+        class_names=tuple(map(str, range(facts.num_classes or 0))),
+        source=str(path),
+        split=f"step {state['step']}",
+        seed=config.evaluation.seed,
+        weights="ema",
+        label_sampling="uniform" if given else "none",
+    )

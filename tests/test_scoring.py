@@ -1,0 +1,213 @@
+"""`evaluate.py images` and `compare`, and the best checkpoint of a run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+import evaluate
+import train
+from gan.commands import image_sets, score_images, scoring
+from gan.training.best import BestCheckpoint
+from gan.training.checkpoint import Checkpoints, read_checkpoint
+from tests import DEFAULT
+from tests.test_training import TINY
+
+
+class Thumbnail(FeatureExtractorBase):
+    """Each channel's pixels, averaged to 2 × 2: a pass takes no time."""
+
+    def __init__(self) -> None:
+        super().__init__("thumbnail", ["features", "logits"])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = nn.functional.adaptive_avg_pool2d(images.float() / 255, 2).flatten(1)
+        return features, features[:, :4] * 5
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        return "features", "logits"
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "logits" if metric == "isc" else "features"
+
+
+@pytest.fixture(autouse=True)
+def small_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for module in (score_images, scoring):
+        monkeypatch.setattr(module, "build_extractor", lambda name, **options: Thumbnail())
+    for module in (score_images, image_sets):
+        monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(evaluate.main, [str(argument) for argument in arguments])
+
+
+def refused(*arguments: object) -> str:
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    return result.stderr.splitlines()[-1]
+
+
+def pixels(count: int, seed: int, size: int = 32) -> np.ndarray:
+    return np.random.RandomState(seed).randint(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def folder(path: Path, images: np.ndarray) -> Path:
+    path.mkdir()
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(path / f"{index:03}.png")
+    return path
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "set.npz", images=pixels(30, 0), labels=np.arange(30) % 2)
+    return tmp_path / "set.npz"
+
+
+def images_of(*arguments: object) -> dict:
+    result = call("images", *arguments, "--device", "cpu", "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_folder_and_a_file_of_the_same_images_are_the_same(tmp_path: Path, npz: Path) -> None:
+    same = folder(tmp_path / "same", pixels(30, 0))
+    scores = images_of(same, npz, "--metrics", "fid,is,kid,prc,dc", "--bootstrap", 20)
+    assert scores["metrics"]["frechet_distance"] == pytest.approx(0, abs=1e-8)
+    assert scores["metrics"]["precision"] == scores["metrics"]["recall"] == scores["metrics"]["coverage"] == 1
+    assert scores["intervals"]["recall"][0] <= 1 and scores["bootstrap"] == 20
+    assert scores["skipped"] == {}
+    assert images_of(npz, npz, "--metrics", "intra_fid")["classes"].keys() == {"0", "1"}
+    assert "intra_fid needs labels" in refused("images", same, npz, "--metrics", "intra_fid")
+
+
+def test_a_broken_file_is_named_or_skipped_and_counted(tmp_path: Path, npz: Path) -> None:
+    broken = folder(tmp_path / "broken", pixels(10, 1))
+    (broken / "005.png").write_bytes((broken / "005.png").read_bytes()[:200])
+    assert "005.png" in refused("images", broken, npz)
+    for _ in range(2):  # the second time from the cache
+        scores = images_of(broken, npz, "--skip-corrupt")
+        assert scores["skipped"] == {str(broken): 1}
+        assert scores["protocol"]["generated_count"] == 9
+    table = call("images", broken, npz, "--skip-corrupt", "--device", "cpu").stdout
+    assert f"skipped 1 files of {broken} that cannot be read" in table
+    for file in broken.iterdir():
+        file.write_bytes(b"")
+    assert "none of which can be read" in refused("images", broken, npz, "--skip-corrupt")
+
+
+def test_every_kind_of_file_becomes_pixels_or_is_refused(tmp_path: Path, npz: Path) -> None:
+    mixed = folder(tmp_path / "mixed", pixels(4, 2))
+    grey = pixels(1, 3)[0, ..., 0]
+    Image.fromarray(grey).save(mixed / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(mixed / "sixteen.png")
+    Image.fromarray(pixels(1, 4, size=80)[0, :50]).save(mixed / "wide.png")
+    Image.fromarray(np.dstack([pixels(1, 5)[0], np.full((32, 32), 128, np.uint8)])).save(mixed / "alpha.png")
+    assert images_of(mixed, npz)["protocol"]["generated_count"] == 8
+    for file in list(mixed.iterdir())[1:]:
+        file.unlink()
+    assert "1 image found, at least 2 accepted" in refused("images", mixed, npz)
+    (tmp_path / "empty").mkdir()
+    assert "has no images" in refused("images", tmp_path / "empty", npz)
+    assert "neither a folder" in refused("images", tmp_path / "absent", npz)
+    assert "did you mean 'fid'" in refused("images", npz, npz, "--metrics", "fidd")
+    assert "--extractor: no extractor 'inceptoin'; did you mean 'inception'" in refused(
+        "images", npz, npz, "--extractor", "inceptoin"
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of six steps, scored every two, that keeps its best."""
+    options = [*TINY, "evaluation.every=2", "evaluation.at_end=true", "evaluation.samples=30", "conditional=true"]
+    options += ["evaluation.metrics=[fid,kid]", "evaluation.best=fid", f"data.root={tmp_path / 'data'}"]
+    settings = [part for option in options for part in ("--set", option)]
+    arguments = [str(DEFAULT), *settings, "--device", "cpu", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(train.main, arguments)
+    assert result.exit_code == 0, result.output
+    return tmp_path / "run"
+
+
+def test_the_best_checkpoint_and_the_cost_of_scoring_are_recorded(run: Path) -> None:
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    scored = {line["step"]: line["evaluation/frechet_distance"] for line in logged if "evaluation/seconds" in line}
+    assert list(scored) == [0, 2, 4, 6]
+    best = read_checkpoint(run / "checkpoints" / "best.pt")
+    step = min(scored, key=lambda step: scored[step])
+    assert best["best"] == {"key": "frechet_distance", "step": step, "value": scored[step]} and best["step"] == step
+    result = call("checkpoint", run, "--best", "--device", "cpu", "--json")
+    assert json.loads(result.stdout)["metrics"]["frechet_distance"] == pytest.approx(scored[step])
+    assert json.loads(result.stdout)["step"] == step
+
+
+def test_a_run_stands_for_the_images_it_generates(run: Path, tmp_path: Path) -> None:
+    saved = json.loads(next((run / "evaluations").glob("step_00000006_ema*")).read_text())
+    both = images_of(run, run / "checkpoints" / "step_00000006.pt", "--limit", 30, "--metrics", "fid,intra_fid")
+    assert both["metrics"]["frechet_distance"] == pytest.approx(0, abs=1e-8)
+    assert both["protocol"]["reference"]["image_shape"] == saved["protocol"]["reference"]["image_shape"]
+    assert (both["protocol"]["weights"], both["protocol"]["label_sampling"]) == ("ema", "uniform")
+    digits = images_of(run, "digits:all", "--limit", 30, "--reference-limit", 100_000)
+    assert digits["metrics"]["frechet_distance"] == pytest.approx(saved["metrics"]["frechet_distance"])
+    (tmp_path / "run" / "checkpoints" / "step_00000006.pt").write_bytes(b"x")
+    assert "damaged" in refused("images", run, "digits:test")
+
+
+def test_compare_shows_results_of_one_protocol_and_refuses_others(run: Path, tmp_path: Path) -> None:
+    (file,) = (run / "evaluations").glob("step_00000006_ema*")
+    shown = call("compare", run, file)
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.count(str(run)) == 2 and "FD (thumbnail)" in shown.stdout
+    saved = json.loads(file.read_text())
+    saved["protocol"]["generated_count"] = 31
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(saved))
+    assert "cannot be compared: generated_count: 30 and 31" in refused("compare", run, other)
+    assert json.loads(call("compare", file, "--json").stdout)[str(file)]["metrics"] == saved["metrics"]
+    del saved["protocol"]["seed"]
+    for content, message in (
+        (json.dumps(saved), "'seed' is missing"),
+        ("{", "not a saved"),
+        ("[]", "not a saved"),
+    ):
+        other.write_text(content)
+        assert message in refused("compare", other)
+    assert "no results" in refused("compare", tmp_path)
+    assert "No such file" in refused("compare", tmp_path / "absent.json")
+
+
+def test_the_best_goes_by_its_direction_and_survives_a_resume(tmp_path: Path) -> None:
+    best = BestCheckpoint(Checkpoints(tmp_path, 1), "precision", higher=True)
+    kept = [best.consider(step, {"precision": value}, dict) for step, value in enumerate((0.5, 0.4, float("nan"), 0.6))]
+    assert kept == [True, False, False, True]
+    resumed = BestCheckpoint(Checkpoints(tmp_path, 1), "precision", higher=True)
+    resumed.load_state_dict(best.state_dict())
+    assert not resumed.consider(4, {"precision": 0.55}, dict)
+    assert read_checkpoint(tmp_path / "best.pt")["step"] == 3
+    other = BestCheckpoint(Checkpoints(tmp_path / "other", 1), "frechet_distance")
+    other.load_state_dict(best.state_dict())
+    assert other.step is None and not BestCheckpoint(Checkpoints(tmp_path, 1), None).consider(1, {}, dict)
+
+
+def test_labels_are_drawn_as_the_reference_has_them() -> None:
+    from gan.build import build_generator, image_facts
+    from gan.config import load_config
+
+    config = load_config(DEFAULT, [*TINY, "conditional=true"])
+    facts = image_facts(config)
+    given: list[Tensor] = []
+    pool = torch.tensor([3, 3, 3, 7])
+    sample = scoring.generator_sampler(config, facts.num_classes, build_generator(config, facts), given, pool)
+    sample(300)
+    assert set(given[0].tolist()) == {3, 7}
+    assert (given[0] == 3).double().mean().item() == pytest.approx(0.75, abs=0.1)

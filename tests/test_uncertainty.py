@@ -1,0 +1,140 @@
+"""Influence functions against finite differences; intervals against repeated sampling; the line of FID∞."""
+
+import numpy as np
+import pytest
+import torch
+
+from gan.metrics.accumulators import GaussianStatistics
+from gan.metrics.formulas import FrechetTarget, inception_score, kernel_distance
+from gan.metrics.neighbourhood import precision_and_recall
+from gan.metrics.uncertainty import (
+    bootstrap_interval,
+    frechet_infinity,
+    frechet_influence,
+    inception_influence,
+    kernel_influence,
+)
+
+DIMENSIONS = 6
+
+
+def draw(count, generator, scale=1.0, dimensions=DIMENSIONS):
+    return torch.randn(count, dimensions, generator=generator, dtype=torch.float64) * scale
+
+
+def target_of(dimensions=DIMENSIONS):
+    return FrechetTarget(torch.zeros(dimensions), torch.eye(dimensions))
+
+
+def distance(target, features):
+    statistics = GaussianStatistics()
+    statistics.update(features)
+    return target.distance(*statistics.result()).item()
+
+
+def test_frechet_influence_is_what_a_copy_of_an_image_adds():
+    features = draw(3000, torch.Generator().manual_seed(0), 1.3)
+    target = target_of()
+    influence = frechet_influence(target, features)
+    assert influence.mean().abs() < 1e-12
+    for row in (0, 17, 99):
+        moved = distance(target, torch.cat([features, features[row : row + 1]])) - distance(target, features)
+        assert moved * 3001 == pytest.approx(influence[row].item(), abs=0.03)
+
+
+def test_inception_influence_is_what_a_copy_of_an_image_adds():
+    logits = draw(2000, torch.Generator().manual_seed(1), 2.0)
+    influence = inception_influence(logits, splits=1, shuffle_seed=0)
+    score = inception_score(logits, splits=1)[0]
+    for row in (3, 500):
+        moved = inception_score(torch.cat([logits, logits[row : row + 1]]), splits=1)[0] - score
+        assert moved.item() * 2001 == pytest.approx(influence[row].item(), abs=0.01)
+    split = inception_influence(logits, splits=10, shuffle_seed=0)
+    assert np.corrcoef(split, influence)[0, 1] > 0.95
+
+
+def test_kernel_influence_is_what_leaving_an_image_out_takes():
+    generator = torch.Generator().manual_seed(2)
+    fake, real = draw(120, generator, 1.4), draw(120, generator)
+    influence = kernel_influence(fake, real)
+
+    def score(features):
+        gamma = 1 / DIMENSIONS
+        within = (features @ features.T * gamma + 1) ** 3
+        count = len(features)
+        between = ((features @ real.T * gamma + 1) ** 3).mean()
+        return (within.sum() - within.trace()) / (count * (count - 1)) - 2 * between
+
+    left_out = torch.stack([score(torch.cat([fake[:row], fake[row + 1 :]])) for row in range(120)])
+    jackknife = 119 * (score(fake) - left_out)
+    jackknife -= jackknife.mean()
+    torch.testing.assert_close(influence, jackknife, rtol=0.05, atol=0.05 * jackknife.std().item())
+
+
+def test_recall_influence_is_the_jackknife_of_balls_that_stay():
+    generator = torch.Generator().manual_seed(3)
+    fake, real = draw(60, generator, 0.7).float(), draw(80, generator).float()
+    _, recall = precision_and_recall(fake, real)
+    radii = torch.cdist(fake, fake).kthvalue(4).values
+    within = torch.cdist(real, fake) <= radii
+    assert recall.value == pytest.approx(within.any(dim=1).double().mean().item())
+    rest = torch.stack(
+        [torch.cat([within[:, :i], within[:, i + 1 :]], dim=1).any(dim=1).double().mean() for i in range(60)]
+    )
+    jackknife = 59 * (recall.value - rest)
+    torch.testing.assert_close(recall.influence, jackknife - jackknife.mean(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("count", "dimensions"), [(10, 16), (60, 6), (400, 6)], ids=["fewer images than dimensions", "few", "many"]
+)
+def test_an_interval_of_the_frechet_distance_covers_its_expectation(count, dimensions):
+    """95 % nominal: fewer than 50 of 60 independent sets would be a miss; the plain percentile interval covers few."""
+    generator = torch.Generator().manual_seed(4)
+    target = target_of(dimensions)
+    expected = np.mean([distance(target, draw(count, generator, 1.3, dimensions)) for _ in range(800)])
+    covered = 0
+    for seed in range(60):
+        features = draw(count, generator, 1.3, dimensions)
+        low, high = bootstrap_interval(distance(target, features), frechet_influence(target, features), 200, seed)
+        covered += low <= expected <= high
+    assert covered >= 50
+
+
+def test_a_kernel_distance_interval_covers_its_expectation():
+    generator = torch.Generator().manual_seed(5)
+    real = draw(200, generator)
+    large = draw(4000, generator, 1.3)
+    expected = kernel_distance(large, real, subsets=40, subset_size=200)[0].item()
+    covered = 0
+    for seed in range(40):
+        fake = draw(200, generator, 1.3)
+        mean, _ = kernel_distance(fake, real, subsets=1, subset_size=200)
+        low, high = bootstrap_interval(mean.item(), kernel_influence(fake, real), 200, seed)
+        covered += low <= expected <= high
+    assert covered >= 34
+
+
+def test_intervals_are_seeded_and_leave_global_random_state_alone():
+    influence = draw(50, torch.Generator().manual_seed(6), dimensions=1)[:, 0]
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first, second = (bootstrap_interval(1.0, influence, 100, 7, noise=0.1) for _ in range(2))
+    assert first == second != bootstrap_interval(1.0, influence, 100, 8, noise=0.1)
+    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
+
+
+def test_the_line_goes_through_the_distances_and_removes_most_of_the_bias():
+    generator = torch.Generator().manual_seed(9)
+    dimensions = 12
+    target = target_of(dimensions)
+    features = draw(2000, generator, 1.2, dimensions)
+    limit, slope, influence, _ = frechet_infinity(target, features, seed=0, with_influence=True)
+    truth = dimensions * 0.2**2
+    assert abs(limit - truth) < abs(distance(target, features[:200]) - truth) / 5
+    assert slope > 0
+    random = np.random.Generator(np.random.PCG64(0))
+    sizes = np.unique(np.linspace(200, 2000, 15).astype(int))
+    subsets = [features[np.sort(random.choice(2000, size, replace=False))] for size in sizes]
+    expected = np.polyfit(1 / sizes, [distance(target, subset) for subset in subsets], 1)
+    assert (slope, limit) == pytest.approx(tuple(expected), rel=1e-8)
+    assert influence.shape == (2000,) and influence.mean().abs() < 1e-10
