@@ -793,7 +793,7 @@ def test_facts_agree_with_what_is_read(tmp_path: Path) -> None:
         assert not info.flip_sensible
     for name in SOURCES:
         info = source_info(name)
-        assert set(info.options) <= {"path", "classes", "images_per_class", "count"}
+        assert set(info.options) <= {"path", "classes", "images_per_class", "count", "skip_corrupt"}
         assert set(info.required) <= set(info.options)
         assert info.reference_split in (info.splits or ("train",))
     assert source_info("cifar10").reference_split == "test"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from gan.models.heads import Head
 from gan.objectives.losses import Loss
@@ -92,6 +93,23 @@ def mean_off_diagonal(matrix: Tensor) -> float:
     """The mean absolute entry off the diagonal of `(N, N)`, N > 1."""
     count = len(matrix)
     return float((matrix.abs().sum() - matrix.diagonal().abs().sum()) / (count * (count - 1)))
+
+
+def gradient_norm(network: nn.Module) -> Tensor:
+    """The norm of all gradients of the last step, as one vector."""
+    return get_total_norm([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+
+
+def name_stages(means: Mapping[str, list[float]]) -> dict[str, float]:
+    """Vectors become one name a stage; every stage's margin between real and fake is added."""
+    named: dict[str, float] = {}
+    for name, values in means.items():
+        if name.startswith(("scores/", "stages/")):
+            named |= {f"{name}/stage_{stage}": value for stage, value in enumerate(values, start=1)}
+        else:
+            named[name] = values[0]
+    pairs = zip(means["scores/real"], means["scores/fake"], strict=True)
+    return named | {f"scores/margin/stage_{stage}": real - fake for stage, (real, fake) in enumerate(pairs, start=1)}
 
 
 class DeadStageAlarm:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
 from gan.errors import NonFiniteError
@@ -21,7 +20,9 @@ from gan.training.diagnostics import (
     DEAD_AUC,
     DeadStageAlarm,
     diagnose,
+    gradient_norm,
     mean_off_diagonal,
+    name_stages,
     score_correlations,
     weight_cosines,
 )
@@ -243,15 +244,15 @@ class Trainer:
     def _log(self, progress: "tqdm[Any]", clock: "Clock") -> None:
         """Read the window's means from the device: the only place where the loop waits for it."""
         gradients = {
-            "gradient_norm/generator": _gradient_norm(self.game.generator),
-            "gradient_norm/discriminator": _gradient_norm(self.game.discriminator),
+            "gradient_norm/generator": gradient_norm(self.game.generator),
+            "gradient_norm/discriminator": gradient_norm(self.game.discriminator),
         }
         game = self.game
         stages = diagnose(game.discriminator.head, game.loss, game.stage_weights().detach(), self._seen)
         self._averages.add({**gradients, **stages, "stages/weight": game.stage_weights().detach()})
         means = self._averages.take()
         self._require_finite(means)
-        values = _name_stages(means)
+        values = name_stages(means)
         seconds = clock.since_log()
         interval = self.step % self.schedule.log_every or self.schedule.log_every
         images = interval * self.schedule.discriminator_steps * self._batch_size
@@ -293,20 +294,3 @@ class Trainer:
                         f"training stopped: {name}{where} became {value} within the {self.schedule.log_every} steps "
                         f"up to {self.step}; the state is in {path}"
                     )
-
-
-def _gradient_norm(network: nn.Module) -> Tensor:
-    """The norm of all gradients of the last step, as one vector."""
-    return get_total_norm([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
-
-
-def _name_stages(means: Mapping[str, list[float]]) -> dict[str, float]:
-    """Vectors become one name a stage; every stage's margin between real and fake is added."""
-    named: dict[str, float] = {}
-    for name, values in means.items():
-        if name.startswith(("scores/", "stages/")):
-            named |= {f"{name}/stage_{stage}": value for stage, value in enumerate(values, start=1)}
-        else:
-            named[name] = values[0]
-    pairs = zip(means["scores/real"], means["scores/fake"], strict=True)
-    return named | {f"scores/margin/stage_{stage}": real - fake for stage, (real, fake) in enumerate(pairs, start=1)}
