@@ -1,5 +1,6 @@
 """Every source prepared once, into one memory-mapped uint8 array and its labels, keyed by content."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -190,19 +191,33 @@ def _write(directory: Path, content: Content, source: str, split: str) -> None:
 def _install(directory: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write a directory beside `directory`, then rename it into place, over whatever was damaged there."""
     unfinished = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.tmp")
-    replaced = unfinished.with_suffix(".old.tmp")
     try:
         with _naming_the_root(directory.parent):
             unfinished.mkdir()
             fill(unfinished)
-            if _open(directory) is None:  # another host may have been first where locks are not supported
-                if directory.exists():
-                    directory.rename(replaced)
-                unfinished.rename(directory)
-                _sync_directory(directory.parent)
+            while not _put(unfinished, directory):
+                pass  # another process took the place between a look and a rename: look again
+            _sync_directory(directory.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _put(unfinished: Path, directory: Path) -> bool:
+    """Rename `unfinished` to `directory` unless a whole one is there; returns whether there is one now."""
+    if _open(directory) is not None:  # another host may have been first where locks are not supported
+        return True
+    replaced = unfinished.with_name(f".{directory.name}.{uuid.uuid4().hex}.old.tmp")
+    try:
+        if directory.exists():
+            directory.rename(replaced)
+        unfinished.rename(directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not unfinished.exists():
+            raise
+        return False
+    finally:
         shutil.rmtree(replaced, ignore_errors=True)
+    return True
 
 
 def _sweep(directory: Path) -> None:
