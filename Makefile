@@ -3,7 +3,7 @@ BIN := .venv/bin
 READY := .venv/ready
 ARGS ?=
 
-.PHONY: train test check board clean-venv
+.PHONY: train test check bench compare board clean-venv
 
 train: $(READY)  ## train the embedded default and score it; ARGS="configs/... --set ..." for another run
 	$(BIN)/python train.py $(ARGS)
@@ -15,6 +15,12 @@ check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(READY)  ## our training step against the textbook's; appends to benchmarks/results.jsonl and prints the change
+	$(BIN)/python benchmarks/throughput.py --record $(ARGS)
+
+compare: $(READY)  ## a comparison of arms over seeds; ARGS="configs/experiments/..." for another
+	$(BIN)/python compare.py $(if $(ARGS),$(ARGS),configs/experiments/smoke.yaml)
 
 board: $(READY)  ## TensorBoard of all runs
 	$(BIN)/tensorboard --logdir outputs
