@@ -127,6 +127,23 @@ def test_kept_outcomes_belong_to_their_config(comparison: Comparison, tmp_path: 
 
 
 @pytest.mark.parametrize(
+    "path",
+    sorted(path for path in SMOKE.parent.glob("*.yaml") if "task: comparison" in path.read_text()),
+    ids=lambda path: path.stem,
+)
+def test_every_shipped_comparison_resolves_and_its_arms_share_their_start(path: Path, tmp_path: Path) -> None:
+    comparison = load_comparison(path, (), tmp_path)
+    first, *others = (run.config for run in comparison.runs if run.seed == comparison.config.seeds[0])
+    for other in others:
+        assert (other.generator, other.data, other.discriminator.backbone) == (
+            first.generator,
+            first.data,
+            first.discriminator.backbone,
+        )
+    assert len(comparison.runs) == len(comparison.config.arms) * len(comparison.config.seeds)
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("arms.cascade=[discriminator.haed.name=linear]", "arms.cascade: discriminator.haed: unknown key"),
