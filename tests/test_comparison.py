@@ -23,6 +23,7 @@ from gan.experiments.statistics import compare_pairs, paired_difference, pairs_n
 from tests import ROOT
 
 SMOKE = ROOT / "configs" / "experiments" / "smoke.yaml"
+COMPARISONS = sorted(path for path in SMOKE.parent.glob("*.yaml") if "task: comparison" in path.read_text())
 
 
 def test_pairs_are_compared_as_scipy_does() -> None:
