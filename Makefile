@@ -9,7 +9,7 @@ train: $(READY)  ## train the embedded default and score it; ARGS="configs/... -
 	$(BIN)/python train.py $(ARGS)
 
 test: check  ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .
