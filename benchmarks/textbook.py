@@ -70,21 +70,27 @@ class Discriminator(nn.Module):
 
 
 class Textbook:
-    """Both players, their optimisers, and one iteration."""
+    """Both players, their optimisers, and one iteration.
 
-    def __init__(self, generator_width: int, discriminator_width: int, device: torch.device) -> None:
-        self.generator = Generator(generator_width).to(device)
-        self.discriminator = Discriminator(discriminator_width).to(device)
+    Args:
+        generator, discriminator: of this module, called with latents or images alone; or of `textbook_biggan`, called
+            with labels as well.
+        device: where they go.
+    """
+
+    def __init__(self, generator: nn.Module, discriminator: nn.Module, device: torch.device) -> None:
+        self.generator, self.discriminator = generator.to(device), discriminator.to(device)
         self.generator_optimizer = torch.optim.Adam(self.generator.parameters(), 2e-4, (0.0, 0.9))
         self.discriminator_optimizer = torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.0, 0.9))
 
-    def iterate(self, images: Tensor, latents: Tensor, discriminator_steps: int = 5) -> None:
+    def iterate(self, images: Tensor, latents: Tensor, discriminator_steps: int, *labels: Tensor) -> None:
         for _ in range(discriminator_steps):
             self.discriminator_optimizer.zero_grad()
-            fake_images = self.generator(latents)
-            real_scores, fake_scores = self.discriminator(images), self.discriminator(fake_images.detach())
+            fake_images = self.generator(latents, *labels)
+            real_scores = self.discriminator(images, *labels)
+            fake_scores = self.discriminator(fake_images.detach(), *labels)
             (F.relu(1 - real_scores).mean() + F.relu(1 + fake_scores).mean()).backward()
             self.discriminator_optimizer.step()
         self.generator_optimizer.zero_grad()
-        (-self.discriminator(self.generator(latents)).mean()).backward()
+        (-self.discriminator(self.generator(latents, *labels), *labels).mean()).backward()
         self.generator_optimizer.step()

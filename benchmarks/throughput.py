@@ -1,7 +1,8 @@
-"""A training iteration of SNGAN-32 against the textbook's, and what each measure contributes.
+"""A training iteration against the textbook's, and what each measure contributes.
 
-`python benchmarks/throughput.py [--device cuda] [--steps 5] [--batch 64]`. One process; the contestants take turns;
-medians. An iteration is five discriminator steps and one generator step, data loading and moving average included.
+`python benchmarks/throughput.py [--model biggan] [--device cuda] [--steps 5] [--batch 64]`. One process; the
+contestants take turns; medians. An iteration is five discriminator steps and one generator step, data loading and
+moving average included.
 """
 
 import json
@@ -10,136 +11,26 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.textbook import Textbook
+from benchmarks.contestants import DISCRIMINATOR_STEPS, Ours, Run, Setting, contestants, synthetic_store
 from gan.allocator import keep_freed_memory
-from gan.build import build_game, image_facts
-from gan.config import load_config
 from gan.data.loader import Loader
-from gan.data.store import ImageStore
 from gan.device import resolve_device, resolve_precision
-from gan.models import layers
-from gan.training import steps as training_steps
-from gan.training.ema import ExponentialMovingAverage
-from gan.training.steps import Game, discriminator_step, generator_step
 
-CONFIG = ROOT / "configs" / "cifar10" / "sngan_cr.yaml"
 RESULTS = ROOT / "benchmarks" / "results.jsonl"
-DISCRIMINATOR_STEPS = 5
+WIDTHS = {"sngan": (256, 128), "biggan": (96, 48)}  # of G and D, as the configs count them
 WARM_UP = 1
-
-
-class TextbookImages(Dataset[Tensor]):
-    """CIFAR-sized images as a torchvision data set gives them: PIL, flipped, to a tensor, normalised."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        from torchvision import transforms
-
-        self.images = images
-        self.transform = transforms.Compose(
-            [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
-        )
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        from PIL import Image
-
-        result: Tensor = self.transform(Image.fromarray(self.images[index]))
-        return result
-
-
-class Ours:
-    """Our iteration, as the trainer plays it."""
-
-    def __init__(self, overrides: list[str], store: ImageStore, batch: int, device: torch.device) -> None:
-        config = load_config(CONFIG, overrides)
-        self.game: Game = build_game(config, image_facts(config), device)
-        self.ema = ExponentialMovingAverage(self.game.generator, config.ema.decay)
-        layout = config.training.channels_last
-        self.loader = Loader(store, batch, device, flip=True, seed=0, channels_last=layout)
-        self.latents = torch.randn(batch, config.generator.latent_dim, device=device)
-
-    def iterate(self) -> None:
-        for _ in range(DISCRIMINATOR_STEPS):
-            images, _ = self.loader.next_batch()
-            discriminator_step(self.game, images, None, self.latents, None)
-        generator_step(self.game, self.latents, None, images, None)
-        self.ema.update()
-
-
-@contextmanager
-def replaced(place: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(place, name)
-    setattr(place, name, value)
-    try:
-        yield
-    finally:
-        setattr(place, name, before)
-
-
-def textbook_upsample(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.conv2d(F.interpolate(maps, scale_factor=2.0), weight, bias, padding=weight.shape[-1] // 2)
-
-
-def textbook_pool(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.avg_pool2d(F.conv2d(maps, weight, bias, padding=weight.shape[-1] // 2), 2)
-
-
-@contextmanager
-def apart() -> Iterator[None]:
-    """Resampling and convolution one after the other."""
-    up = replaced(layers, "upsample_convolve", textbook_upsample)
-    with up, replaced(layers, "convolve_pool", textbook_pool):
-        yield
-
-
-def two_passes() -> Any:
-    """Real and fake images scored one after the other."""
-
-    def step(game: Game, real: Tensor, _: None, latents: Tensor, __: None) -> None:
-        with game.autocast():
-            with torch.no_grad():
-                fake = game.generator(latents, None)
-            training_steps.update_spectral_norms(game.discriminator)
-            scores = game.discriminator(real), game.discriminator(fake)
-        loss = training_steps.weighted_mean(game.loss.discriminator_loss(*scores), game.stage_weights())
-        training_steps.minimise(loss, game.discriminator_optimizer)
-
-    return replaced(sys.modules[__name__], "discriminator_step", step)
-
-
-def all_gradients() -> Any:
-    """The generator's step computes gradients of the discriminator's weights as well."""
-
-    def step(game: Game, latents: Tensor, labels: None, _: Tensor, __: None) -> None:
-        with game.autocast():
-            scores = game.discriminator(game.generator(latents, labels), labels)
-        loss = training_steps.weighted_mean(game.loss.generator_loss(scores), game.stage_weights().detach())
-        training_steps.minimise(loss, game.generator_optimizer)
-
-    return replaced(sys.modules[__name__], "generator_step", step)
-
-
-def synthetic_store(count: int = 10_000) -> ImageStore:
-    images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    return ImageStore(images, None, (), "synthetic", "benchmark", "train")
 
 
 def timed(run: Callable[[], Any], device: torch.device) -> float:
@@ -150,46 +41,7 @@ def timed(run: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def contestants(
-    widths: tuple[int, int], batch: int, device: torch.device, compiled: bool, ablate: bool
-) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """Name → (an iteration, the context it runs in)."""
-    store = synthetic_store()
-    loader = DataLoader(
-        TextbookImages(store.images), batch, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True
-    )
-    textbook, latents = Textbook(*widths, device), torch.randn(batch, 128, device=device)
-
-    def endless() -> Iterator[Tensor]:
-        while True:
-            yield from loader
-
-    batches = endless()
-
-    def iterate_textbook() -> None:
-        textbook.iterate(next(batches).to(device), latents, DISCRIMINATOR_STEPS)
-
-    base = [f"generator.width={widths[0]}", f"discriminator.backbone.width={widths[1]}", "training.precision=auto"]
-    runs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {"textbook": (iterate_textbook, nullcontext)}
-    ours = Ours(base, store, batch, device)
-    runs["ours"] = (ours.iterate, nullcontext)
-    if compiled:
-        runs["ours, compiled"] = (Ours([*base, "training.compile=true"], store, batch, device).iterate, nullcontext)
-    if ablate:
-        runs["ours, resampling apart"] = (ours.iterate, apart)
-        runs["ours, two passes in D"] = (ours.iterate, two_passes)
-        runs["ours, all gradients in G"] = (ours.iterate, all_gradients)
-        contiguous = Ours([*base, "training.channels_last=false"], store, batch, device)
-        runs["ours, contiguous"] = (contiguous.iterate, nullcontext)
-        if resolve_precision("auto", device) == "bfloat16":
-            full = Ours([*base, "training.precision=float32"], store, batch, device)
-            runs["ours, float32"] = (full.iterate, nullcontext)
-    return runs
-
-
-def race(
-    runs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]], steps: int, device: torch.device
-) -> dict[str, float]:
+def race(runs: dict[str, Run], steps: int, device: torch.device) -> dict[str, float]:
     """Median seconds an iteration of each contestant, taken in turn."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for step in range(WARM_UP + steps):
@@ -221,12 +73,17 @@ def convolution_rate(width: int, batch: int, device: torch.device) -> float:
     return best
 
 
-def count_flops(game: Game, images: Tensor, latents: Tensor) -> float:
+def product_rate(device: torch.device, size: int = 2048) -> float:
+    """The best FLOP/s of a matrix product at the precision training uses."""
+    dtype = torch.bfloat16 if resolve_precision("auto", device) == "bfloat16" else torch.float32
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return 2.0 * size**3 / min(timed(lambda: left @ right, device) for _ in range(8))
+
+
+def count_flops(ours: Ours) -> float:
     """Multiplications and additions of an iteration, counted as they are done: fused convolutions need fewer."""
     with FlopCounterMode(display=False) as counter:
-        for _ in range(DISCRIMINATOR_STEPS):
-            discriminator_step(game, images, None, latents, None)
-        generator_step(game, latents, None, images, None)
+        ours.iterate()
     return float(counter.get_total_flops())
 
 
@@ -251,7 +108,7 @@ def commit() -> str:
 def record(entry: dict[str, Any], path: Path) -> str:
     """Append `entry`; returns the change of each ratio from the last entry of the same machine and setting."""
     earlier = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    same = [old for old in earlier if all(old[key] == entry[key] for key in ("machine", "batch", "widths"))]
+    same = [old for old in earlier if all(old[key] == entry[key] for key in ("machine", "model", "batch", "widths"))]
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
     if not same:
@@ -265,21 +122,58 @@ def record(entry: dict[str, Any], path: Path) -> str:
     return f"since {last['commit']}: " + ", ".join(changes)
 
 
+def report(setting: Setting, seconds: dict[str, float]) -> None:
+    """One line for each contestant."""
+    for name, value in seconds.items():
+        images = DISCRIMINATOR_STEPS * setting.batch / value
+        click.echo(
+            f"{setting.model}, batch {setting.batch:4} {name:28} {value:8.3f} s {images:8.0f} real images/s "
+            f"{seconds['textbook'] / value:6.2f}× textbook {seconds['ours'] / value:6.2f}× ours"
+        )
+
+
+def report_utilisation(setting: Setting, seconds: float) -> None:
+    """Arithmetic against the rates of convolutions and products, the loader's share, and memory."""
+    device, batch = setting.device, setting.batch
+    ours = Ours(setting, synthetic_store())
+    factor = 4 if setting.model == "biggan" else 1
+    widths = {factor * setting.generator_width, factor * setting.discriminator_width}
+    flops, rate = count_flops(ours), max(convolution_rate(width, batch, device) for width in widths)
+    product = product_rate(device)
+    click.echo(
+        f"{setting.model}, batch {batch:4} ours: {flops / 1e9:.0f} GFLOP an iteration, {flops / seconds / 1e9:.1f} "
+        f"GFLOP/s, {100 * flops / seconds / rate:.0f} % of a convolution's {rate / 1e9:.1f}, "
+        f"{100 * flops / seconds / product:.0f} % of a product's {product / 1e9:.1f}"
+    )
+    for name, store in {"32×32": synthetic_store(), "100,000 at 64×64": synthetic_store(100_000, 64)}.items():
+        for resident in (True, False):
+            loader = Loader(store, batch, device, flip=True, seed=0, resident=resident, channels_last=True)
+            for _ in range(3):
+                loader.next_batch()
+            loading = statistics.median(timed(loader.next_batch, device) for _ in range(20)) * DISCRIMINATOR_STEPS
+            place = "held on the device" if resident else "gathered by a thread"
+            click.echo(f"loading, {name}, {place}: {100 * loading / seconds:.2f} % of an iteration")
+    if device.type == "cuda":
+        click.echo(f"peak memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
+
+
 @click.command()
 @click.option("--device", default="auto", show_default=True)
+@click.option("--model", type=click.Choice(sorted(WIDTHS)), default="sngan", show_default=True)
 @click.option("--steps", default=5, show_default=True, help="Iterations of each contestant.")
 @click.option("--batch", "batches", type=int, multiple=True, default=[64], show_default=True)
-@click.option("--generator-width", default=256, show_default=True)
-@click.option("--discriminator-width", default=128, show_default=True)
+@click.option("--generator-width", type=int, help="[default: the config's]")
+@click.option("--discriminator-width", type=int, help="[default: the config's]")
 @click.option("--compile", "compiled", is_flag=True, help="Race the compiled step as well.")
 @click.option("--no-ablation", is_flag=True, help="Race only ours and the textbook's.")
 @click.option("--record", "recorded", is_flag=True, help=f"Append to {RESULTS.relative_to(ROOT)}.")
 def main(
     device: str,
+    model: str,
     steps: int,
     batches: tuple[int, ...],
-    generator_width: int,
-    discriminator_width: int,
+    generator_width: int | None,
+    discriminator_width: int | None,
     compiled: bool,
     no_ablation: bool,
     recorded: bool,
@@ -287,39 +181,17 @@ def main(
     """Race our step against the textbook's."""
     keep_freed_memory()
     place = resolve_device(device)
-    widths = (generator_width, discriminator_width)
+    widths = generator_width or WIDTHS[model][0], discriminator_width or WIDTHS[model][1]
     click.echo(f"{machine(place)}; torch {torch.__version__}; {resolve_precision('auto', place)}; widths {widths}")
     for batch in batches:
-        runs = contestants(widths, batch, place, compiled, ablate=not no_ablation)
-        seconds = race(runs, steps, place)
-        for name, value in seconds.items():
-            images = DISCRIMINATOR_STEPS * batch / value
-            click.echo(
-                f"batch {batch:5} {name:28} {value:8.3f} s {images:8.0f} real images/s "
-                f"{seconds['textbook'] / value:6.2f}× textbook {seconds['ours'] / value:6.2f}× ours"
-            )
-        report_utilisation(widths, batch, place, seconds["ours"])
+        setting = Setting(model, *widths, batch, place)
+        seconds = race(contestants(setting, compiled=compiled, ablate=not no_ablation), steps, place)
+        report(setting, seconds)
+        report_utilisation(setting, seconds["ours"])
         if recorded:
             ratios = {name: seconds["textbook"] / value for name, value in seconds.items()}
-            entry = {"commit": commit(), "machine": machine(place), "batch": batch, "widths": list(widths)}
-            click.echo(record({**entry, "ratios": ratios}, RESULTS))
-
-
-def report_utilisation(widths: tuple[int, int], batch: int, device: torch.device, seconds: float) -> None:
-    """Arithmetic against the convolutions' rate, the loader's share, and memory."""
-    overrides = [f"generator.width={widths[0]}", f"discriminator.backbone.width={widths[1]}"]
-    ours = Ours(overrides, synthetic_store(), batch, device)
-    images, _ = ours.loader.next_batch()
-    flops = count_flops(ours.game, images, ours.latents)
-    rate = max(convolution_rate(width, batch, device) for width in widths)
-    loading = statistics.median(timed(ours.loader.next_batch, device) for _ in range(20)) * DISCRIMINATOR_STEPS
-    click.echo(
-        f"batch {batch:5} ours: {flops / 1e9:.0f} GFLOP an iteration, {flops / seconds / 1e9:.1f} GFLOP/s, "
-        f"{100 * flops / seconds / rate:.0f} % of a convolution's {rate / 1e9:.1f}; "
-        f"loading {100 * loading / seconds:.2f} % of the time"
-    )
-    if device.type == "cuda":
-        click.echo(f"batch {batch:5} peak memory {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB")
+            entry = {"commit": commit(), "machine": machine(place), "model": model, "batch": batch}
+            click.echo(record({**entry, "widths": list(widths), "ratios": ratios}, RESULTS))
 
 
 if __name__ == "__main__":
