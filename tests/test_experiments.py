@@ -1,139 +1,194 @@
-"""Experiments: the classifier's cascade against a loop, statistics against scipy, reports that rerunning keeps."""
+"""Comparisons: statistics against scipy and simulations, sentences against known outcomes, killing and rerunning."""
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from scipy import stats
-from torch import Tensor
 
-from gan.experiments.statistics import estimate, paired_difference
-from gan.models.cascade import cascade_scores
-from gan.models.classifier import CascadingClassifier
+from compare import main
+from gan.experiments.comparison_config import Comparison, load_comparison
+from gan.experiments.outcomes import Outcome, identify, load_outcome, save_outcome
+from gan.experiments.report import write_report
+from gan.experiments.statistics import compare_pairs, paired_difference, pairs_needed
 from tests import ROOT
-from train import main
 
-F, K, B = 40, 5, 7
-EXPERIMENT = ROOT / "configs" / "experiments" / "cifar10_classifier.yaml"
-TINY = [
-    "data={source: digits, resolution: 32, root: %s}", "backbone.width=4", "training.epochs=1", "seeds=[0, 1]",
-    "arms={linear: {removal: none}, span: {stages: 2}}",
-]  # fmt: skip
+SMOKE = ROOT / "configs" / "experiments" / "smoke.yaml"
+COMPARISONS = sorted(path for path in SMOKE.parent.glob("*.yaml") if "task: comparison" in path.read_text())
 
 
-def make(stages: int, removal: str, classes: int = K) -> tuple[CascadingClassifier, Tensor]:
-    torch.manual_seed(stages)
-    head = CascadingClassifier(F, classes, stages, removal).double()
-    torch.nn.init.normal_(head.bias)
-    return head, torch.randn(B, F, dtype=torch.float64, requires_grad=True)
+def test_pairs_are_compared_as_scipy_does() -> None:
+    random = np.random.default_rng(0)
+    first = random.normal(50, 5, 12)
+    second = first + random.normal(-1, 2, 12)
+    found = compare_pairs(list(first), list(second), smallest=1.0)
+    low, high = stats.ttest_rel(second, first).confidence_interval(0.95)
+    assert (found.t.low, found.t.high) == pytest.approx((low, high), rel=1e-12)
+    percentile = stats.bootstrap(
+        (second - first,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert found.bootstrap == pytest.approx((percentile.low, percentile.high), abs=0.06)
+    assert found.sign_p == stats.binomtest(int((second > first).sum()), 12).pvalue
+    assert found.effect == pytest.approx((second - first).mean() / (second - first).std(ddof=1))
 
 
-@pytest.mark.parametrize("stages", [1, 2, 4, 8])
-def test_a_stage_sees_nothing_of_the_span_of_the_one_before(stages: int) -> None:
-    head, features = make(stages, "span")
-    left, logits = features, []
-    for table in head.weight:  # (K, F)
-        logits.append(left @ table.T)
-        basis, _ = torch.linalg.qr(table.T)
-        left = left - left @ basis @ basis.T
-    expected = torch.stack(logits, 1) + head.bias
-    torch.testing.assert_close(head(features), expected, rtol=1e-9, atol=1e-9)
-    ours, theirs = (
-        torch.autograd.grad(out.pow(3).sum(), [features, *head.parameters()]) for out in (head(features), expected)
-    )
-    torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8)
+def test_the_interval_of_a_known_effect_covers_as_often_as_it_says() -> None:
+    random = np.random.default_rng(3)
+    covered = []
+    for _ in range(3000):
+        shared = random.normal(0, 10, 5)  # what seeds share does not widen the interval
+        found = paired_difference(list(shared), list(shared + random.normal(2, 1, 5)))
+        covered.append(found.low <= 2 <= found.high)
+        assert found.high - found.low < 8
+    assert 0.93 <= np.mean(covered) <= 0.97
 
 
-@pytest.mark.parametrize("removal", ["class", "none"])
-def test_every_class_has_a_cascade_of_its_own(removal: str) -> None:
-    head, features = make(4, removal)
-    rejection = "sequential" if removal == "class" else "none"
-    expected = torch.stack([cascade_scores(features, head.weight[:, k], rejection) for k in range(K)], dim=2)
-    torch.testing.assert_close(head(features), expected + head.bias, rtol=1e-9, atol=1e-9)
+@pytest.mark.parametrize(("deviation", "difference"), [(1.0, 1.0), (3.0, 2.0), (1.0, 2.5)])
+def test_the_seeds_that_are_needed_reach_the_power(deviation: float, difference: float) -> None:
+    needed = pairs_needed(deviation, difference)
+    assert needed is not None
+    random = np.random.default_rng(4)
+
+    def power(pairs: int) -> float:
+        draws = random.normal(difference, deviation, (20_000, pairs))
+        return float((stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean())
+
+    assert power(needed) > 0.785
+    assert power(needed - 1) < 0.815 or needed == 2
 
 
-@pytest.mark.parametrize("removal", ["class", "span"])
-def test_with_one_class_both_are_cascading_rejection(removal: str) -> None:
-    head, features = make(6, removal, classes=1)
-    expected = cascade_scores(features, head.weight[:, 0]) + head.bias.T
-    torch.testing.assert_close(head(features)[:, :, 0], expected, rtol=1e-9, atol=1e-9)
+def test_no_spread_needs_no_number() -> None:
+    assert pairs_needed(0.0, 1.0) is None and pairs_needed(math.nan, 1.0) is None
+    assert compare_pairs([1.0, 1.0], [1.0, 1.0], 0.1).sign_p == 1.0
 
 
-def test_more_spans_than_features_are_refused() -> None:
-    with pytest.raises(ValueError, match="stages: 9 found, 1 to 8 accepted"):
-        CascadingClassifier(F, K, 9, "span")
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    return load_comparison(SMOKE, ("seeds=[0, 1, 2, 3]", "settings=[]"), tmp_path)
 
 
-def test_intervals_are_scipys() -> None:
-    values = np.random.default_rng(0).normal(3, 2, 9)
-    found = estimate(list(values))
-    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
-    assert found.deviation == pytest.approx(values.std(ddof=1), rel=1e-12)
-    other = values + np.random.default_rng(1).normal(0.5, 1, 9)
-    low, high = stats.ttest_rel(other, values).confidence_interval(0.95)
-    difference = paired_difference(list(values), list(other))
-    assert (difference.low, difference.high) == pytest.approx((low, high), rel=1e-12)
+def outcome(value: float | None) -> Outcome:
+    measures = {} if value is None else {"fid": value}
+    return Outcome("arm", 0, "identity", value is None, measures, 60, 12.0, "a machine")
 
 
-def test_intervals_cover_as_often_as_they_say() -> None:
-    random = np.random.default_rng(2)
-    found = [estimate(list(random.normal(1, 3, 5))) for _ in range(4000)]
-    assert 0.93 <= np.mean([one.low <= 1 <= one.high for one in found]) <= 0.97
+def report_of(comparison: Comparison, tmp_path: Path, arms: dict[str, list[float | None]]) -> str:
+    outcomes = {arm: {seed: outcome(value) for seed, value in enumerate(values)} for arm, values in arms.items()}
+    return write_report(comparison, outcomes, tmp_path)
 
 
-def test_one_value_has_no_interval() -> None:
-    assert estimate([2.0]).low == -math.inf
-    with pytest.raises(ValueError, match="no values"):
-        estimate([])
+def test_a_clear_difference_is_said_with_its_direction(comparison: Comparison, tmp_path: Path) -> None:
+    text = report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [28.0, 38.1, 48.2, 57.9]})
+    assert "**cascade** is better than independent in fid (-1.95, 95 % interval" in text
+    text = report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [32.0, 42.1, 52.2, 61.9]})
+    assert "**cascade** is worse than independent" in text
+    higher = replace(comparison, config=comparison.config.model_copy(update={"primary": "is"}))
+    assert not higher.lower_is_better
 
 
-def run(*overrides: str, out: Path) -> tuple[int, str]:
-    arguments = [part for override in overrides for part in ("--set", override)]
-    result = CliRunner().invoke(main, [str(EXPERIMENT), *arguments, "--out", str(out), "--device", "cpu"])
-    return result.exit_code, result.output
+def test_noise_is_called_noise(comparison: Comparison, tmp_path: Path) -> None:
+    text = report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [33.0, 36, 55, 57]})
+    assert "these runs do not tell them apart" in text
 
 
-def test_finished_arms_are_kept_and_a_lost_one_is_trained_to_the_same_numbers(tmp_path: Path) -> None:
-    settings = [TINY[0] % tmp_path, *TINY[1:]]
-    status, _ = run(*settings, out=tmp_path / "out")
-    assert status == 0
-    report = (tmp_path / "out" / "report.md").read_text()
-    results = sorted((tmp_path / "out" / "results").iterdir())
-    assert [path.stem for path in results] == ["linear_seed0", "linear_seed1", "span_seed0", "span_seed1"]
-    measured = json.loads(results[2].read_text())
-    assert len(measured["stage_test_accuracy"]) == 2 and 0 <= measured["test_accuracy"] <= 100
-    kept = {path.name: path.stat().st_mtime_ns for path in results[:3]}
-    results[3].unlink()
-    assert run(*settings, out=tmp_path / "out")[0] == 0
-    assert {path.name: path.stat().st_mtime_ns for path in results[:3]} == kept
-    assert (tmp_path / "out" / "report.md").read_text() == report
+def test_divergence_is_counted_and_never_dropped_silently(comparison: Comparison, tmp_path: Path) -> None:
+    arms = {"independent": [30.0, 40.0, 50.0, 60.0], "cascade": [29.0, None, 49.1, 59.0]}
+    text = report_of(comparison, tmp_path, arms)
+    assert "Runs that diverged: cascade 1." in text and "3 seeds" in text
+    row = next(line for line in text.splitlines() if line.startswith("| cascade |"))
+    assert row.split("|")[3:5] == [" 4 ", " 1 "]
+    text = report_of(comparison, tmp_path, {"independent": [30.0], "cascade": []})
+    assert "too few pairs" in text or "nothing to compare" in text
+    assert "runs are missing" in text
+
+
+def test_heads_without_their_control_are_warned_of(tmp_path: Path) -> None:
+    arms = "arms={linear: ['discriminator.head={name: linear}'], cascade: []}"
+    comparison = load_comparison(SMOKE, (arms,), tmp_path)
+    assert "No `independent` arm" in report_of(comparison, tmp_path, {"linear": [3.0, 4.0], "cascade": [3.0, 5.0]})
+
+
+def test_kept_outcomes_belong_to_their_config(comparison: Comparison, tmp_path: Path) -> None:
+    planned = comparison.runs[0]
+    kept = replace(outcome(3.0), identity=identify(planned))
+    save_outcome(tmp_path, planned, kept)
+    assert load_outcome(tmp_path, planned) == kept
+    longer = load_comparison(SMOKE, ("settings=[training.steps=61]",), tmp_path).runs[0]
+    with pytest.raises(Exception, match="an outcome of another config"):
+        load_outcome(tmp_path, longer)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in SMOKE.parent.glob("*.yaml") if "task: comparison" in path.read_text()),
+    ids=lambda path: path.stem,
+)
+def test_every_shipped_comparison_resolves_and_its_arms_share_their_start(path: Path, tmp_path: Path) -> None:
+    comparison = load_comparison(path, (), tmp_path)
+    first, *others = (run.config for run in comparison.runs if run.seed == comparison.config.seeds[0])
+    for other in others:
+        assert (other.generator, other.data, other.discriminator.backbone) == (
+            first.generator,
+            first.data,
+            first.discriminator.backbone,
+        )
+    assert len(comparison.runs) == len(comparison.config.arms) * len(comparison.config.seeds)
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.epoch=3", "training.epoch: unknown key; did you mean 'training.epochs'?"),
-        ("arms.linear.stage=2", "arms.linear.stage: unknown key"),
-        ("arms.span.stages=40", "arms.span.stages: 40 found, 1 to 25 accepted"),
-        ("arms={}", "arms: {} found"),
-        ("seeds=[]", "seeds: [] found"),
-        ("backbone.name=vgg", "backbone.name: no 'vgg'"),
+        ("arms.cascade=[discriminator.haed.name=linear]", "arms.cascade: discriminator.haed: unknown key"),
+        ("arms.cascade=[nonsense]", "arms.cascade: --set nonsense"),
+        ("primary=fdi", "primary: no 'fdi'; did you mean 'fid'"),
+        ("primary=kid", "primary: kid found, but evaluation.metrics of arm independent lacks it"),
+        ("seeds=[1, 1]", "seeds: one appears twice"),
+        ("base=nowhere.yaml", "nowhere.yaml: No such file"),
+        ("arms={../x: []}", "arms.../x: letters, digits"),
+        ("arm={}", "arm: unknown key; did you mean 'arms'"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(override: str, message: str, tmp_path: Path) -> None:
-    status, output = run(TINY[0] % tmp_path, *TINY[1:], override, out=tmp_path / "out")
-    assert status == 2
-    assert message in output and "Traceback" not in output
+    result = CliRunner().invoke(main, [str(SMOKE), "--set", override, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert message in result.output and len(result.output.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_results_of_another_config_are_not_mixed_in(tmp_path: Path) -> None:
-    settings = [TINY[0] % tmp_path, *TINY[1:]]
-    assert run(*settings, "seeds=[0]", out=tmp_path / "out")[0] == 0
-    status, output = run(*settings, "training.lr=0.01", out=tmp_path / "out")
-    assert status == 2 and "a result of another config (training differ)" in output
+@pytest.mark.slow
+def test_killed_in_the_middle_and_rerun_it_reports_the_same(tmp_path: Path) -> None:
+    settings = f"settings=[conditional=false, generator.width=4, discriminator.backbone.width=4, training.steps=6, \
+data.root={tmp_path}/data, checkpoint.every=2, evaluation.samples=20, evaluation.reference=test]"
+    options = ["--set", settings, "--set", "seeds=[0]", "--device", "cpu"]
+    whole = CliRunner().invoke(main, [str(SMOKE), *options, "--out", str(tmp_path / "whole")])
+    assert whole.exit_code == 0
+    command = [sys.executable, str(ROOT / "compare.py"), str(SMOKE), *options, "--out", str(tmp_path / "killed")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    while process.poll() is None and not list((tmp_path / "killed").glob("runs/*/checkpoints/*")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = CliRunner().invoke(main, [str(SMOKE), *options, "--out", str(tmp_path / "killed")])
+    assert again.exit_code == 0
+    reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "killed")]
+    for report in reports:
+        for outcomes in report["arms"].values():
+            for one in outcomes:
+                one.pop("seconds")
+                one["curve"] = [{name: v for name, v in point.items() if name != "seconds"} for point in one["curve"]]
+                one["curve"] = [
+                    {name: value for name, value in point.items() if name != "evaluation/seconds"}
+                    for point in one["curve"]
+                ]
+    assert reports[0] == reports[1]

@@ -5,18 +5,16 @@ import itertools
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from gan.models.attention import ATTENTION
 from gan.models.biggan import BigGANBackbone, BigGANGenerator
 from gan.models.dcgan import DCGANBackbone, DCGANGenerator
 from gan.models.heads import LinearHead, ProjectionHead
-from gan.models.layers import ConditionalBatchNorm2d, Conv2d, Linear, convolve_pool, upsample_convolve
 from gan.models.placement import Placement
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator
 from gan.models.sampling import LatentStream, generate
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
-from gan.models.spectral_norm import SpectralNorm, update_spectral_norms
+from gan.models.spectral_norm import SpectralNorm
 
 PAIRS = [
     (DCGANGenerator, DCGANBackbone),
@@ -113,66 +111,6 @@ def test_players_fit_every_resolution(generator, backbone, resolution: int, chan
     images = generates(torch.empty(2, 60, device="meta"), labels)
     assert images.shape == (2, channels, resolution, resolution)
     assert features_of(images).shape == (2, features_of.out_features)
-
-
-@pytest.mark.parametrize("kernel", [1, 3])
-def test_fused_resampling_equals_the_textbook_form(kernel: int) -> None:
-    torch.manual_seed(0)
-    maps = torch.randn(2, 3, 6, 8, dtype=torch.float64)
-    weight, bias = torch.randn(5, 3, kernel, kernel, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
-    up = F.conv2d(F.interpolate(maps, scale_factor=2.0), weight, bias, padding=kernel // 2)
-    down = F.avg_pool2d(F.conv2d(maps, weight, bias, padding=kernel // 2), 2)
-    torch.testing.assert_close(upsample_convolve(maps, weight, bias), up, rtol=0, atol=1e-13)
-    torch.testing.assert_close(convolve_pool(maps, weight, bias), down, rtol=0, atol=1e-13)
-
-
-def test_spectral_norm_converges_to_the_largest_singular_value() -> None:
-    torch.manual_seed(0)
-    for layer in (Linear(20, 30, spectral_norm=True), Conv2d(4, 6, spectral_norm=True)):
-        for _ in range(300):
-            update_spectral_norms(layer)
-        normalised = layer.spectral_norm(layer.weight)
-        torch.testing.assert_close(torch.linalg.matrix_norm(normalised.flatten(1), 2), torch.tensor(1.0))
-
-
-def test_spectral_norm_moves_only_when_told_and_differentiates_through_sigma() -> None:
-    torch.manual_seed(0)
-    weight = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
-    norm = SpectralNorm(weight)
-    before = (norm.u.clone(), norm.v.clone())
-    norm(weight)
-    assert torch.equal(norm.u, before[0])
-    assert torch.equal(norm.v, before[1])
-    assert torch.autograd.gradcheck(norm, weight)
-    reference = nn.utils.parametrizations.spectral_norm(nn.Linear(7, 5, bias=False).double(), n_power_iterations=15)
-    reference.parametrizations.weight.original.data.copy_(weight.data)
-    sigma = torch.linalg.matrix_norm(weight, 2)
-    for _ in range(100):
-        norm.update(weight)
-    torch.testing.assert_close(norm(weight), weight / sigma)
-
-
-def test_two_forward_passes_before_one_backward_work() -> None:
-    backbone = SNGANBackbone(32, 3, 8)
-    images = torch.randn(2, 3, 32, 32)
-    (backbone(images).sum() + backbone(images.flip(0)).sum()).backward()
-    assert all(parameter.grad is not None for parameter in backbone.parameters())
-
-
-def test_conditional_batch_norm_picks_the_gain_and_bias_of_each_label() -> None:
-    torch.manual_seed(0)
-    layer = ConditionalBatchNorm2d(3, 4)
-    nn.init.normal_(layer.gain.weight)
-    nn.init.normal_(layer.bias.weight)
-    maps, labels = torch.randn(6, 3, 5, 5), torch.tensor([0, 1, 2, 3, 3, 0])
-    plain = F.batch_norm(maps, None, None, training=True)
-    expected = torch.stack(
-        [
-            layer.gain.weight[y][:, None, None] * m + layer.bias.weight[y][:, None, None]
-            for m, y in zip(plain, labels, strict=True)
-        ]
-    )
-    torch.testing.assert_close(layer(maps, labels), expected)
 
 
 def test_samples_do_not_depend_on_how_many_are_asked_for_at_once() -> None:

@@ -11,6 +11,7 @@ from gan.errors import UserError, nearest
 from gan.metrics.results import HIGHER_IS_BETTER, RESULT_KEYS
 
 MODES = ("modes", "kl_modes")  # exact ones, of digits and stacked digits
+DIGIT_SOURCES = ("digits", "stacked_digits")
 
 
 class ComparisonConfig(Section):
@@ -26,6 +27,7 @@ class ComparisonConfig(Section):
     resolve: Annotated[float, Field(gt=0, lt=1)] = 0.05  # a difference, as a share of the first arm's mean
     results: str | None = None  # folder that keeps the outcomes, relative to this file; null: in the experiment's own
     bootstrap: Positive = 10_000
+    mode_samples: Positive = 10_000  # images that modes are read of, where they can be
 
     @model_validator(mode="after")
     def _measures_are_known(self) -> "ComparisonConfig":
@@ -47,6 +49,12 @@ class Planned:
     arm: str
     seed: int
     config: Config
+    mode_samples: int
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether the data have modes that a classifier reads."""
+        return self.config.data.source in DIGIT_SOURCES
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,8 @@ def load_comparison(path: Path, overrides: tuple[str, ...], out: Path) -> Compar
                 raise UserError(f"arms.{arm}: {error}") from error
             if config.primary in RESULT_KEYS and config.primary not in run.evaluation.metrics:
                 raise UserError(f"primary: {config.primary} found, but evaluation.metrics of arm {arm} lacks it")
-            if config.primary in MODES and run.data.source not in ("digits", "stacked_digits"):
+            if config.primary in MODES and run.data.source not in DIGIT_SOURCES:
                 raise UserError(f"primary: {config.primary} found, accepted for digits and stacked_digits alone")
-            runs.append(Planned(arm, seed, run))
+            runs.append(Planned(arm, seed, run, config.mode_samples))
     results = out / "results" if config.results is None else path.parent / config.results
     return Comparison(config, tuple(runs), results)

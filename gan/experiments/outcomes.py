@@ -39,7 +39,8 @@ def identify(planned: Planned) -> str:
     """SHA-256 of all that a run's outcome depends on."""
     config = planned.config
     scored = {"steps": config.training.steps, "evaluation": config.evaluation.model_dump(exclude={"batch_size"})}
-    return run_identity({"run": run_identity(config.model_dump()), "scored": scored})
+    modes = planned.mode_samples if planned.has_modes else None
+    return run_identity({"run": run_identity(config.model_dump()), "scored": scored, "mode_samples": modes})
 
 
 def outcome_path(results: Path, planned: Planned) -> Path:

@@ -85,8 +85,8 @@ def _run_one(comparison: Comparison, planned: Planned, directory: Path, device: 
         last = directory.with_suffix(".log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise UserError(f"arm {planned.arm}, seed {planned.seed}: {''.join(last) or f'status {process.returncode}'}")
     extra: dict[str, float] = {}
-    if not diverged and planned.config.data.source in ("digits", "stacked_digits"):
-        report = digit_modes(open_run(directory, None, "ema", device, {})).report
+    if not diverged and planned.has_modes:
+        report = digit_modes(open_run(directory, None, "ema", device, {"samples": planned.mode_samples})).report
         extra = dict(zip(MODES, (float(report.covered), report.kl_generated_real), strict=True))
     return read_outcome(planned, directory, diverged, extra)
 
