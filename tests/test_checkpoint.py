@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -111,8 +112,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pyte
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(1, STATE)
 
-    def fill(value: object, path: Path) -> None:
-        Path(path).write_bytes(b"half")
+    def fill(value: object, file: BinaryIO) -> None:
+        file.write(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(torch, "save", fill)

@@ -1,6 +1,7 @@
 """What a user can cause is one line on standard error and an exit status, never a traceback."""
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,17 +13,31 @@ from gan.errors import StorageError, UserError
 @contextmanager
 def one_line_errors(command: str) -> Iterator[None]:
     """Within the block, errors a user can cause end the process: 2 bad input, 3 non-finite training, 4 storage."""
+
+    def report(failure: threading.ExceptHookArgs) -> None:  # TensorBoard writes in a thread
+        if isinstance(failure.exc_value, OSError):
+            click.echo(f"{command}: {_described(failure.exc_value)}", err=True)
+        else:
+            before(failure)
+
+    before, threading.excepthook = threading.excepthook, report
     try:
         yield
     except UserError as error:
         _exit(command, str(error), error.exit_status)
     except OSError as error:
-        _exit(command, f"{error.filename or 'a file'}: {error.strerror or error}", StorageError.exit_status)
+        _exit(command, _described(error), StorageError.exit_status)
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
         hint = "lower training.batch_size, evaluation.batch_size or a width"
         _exit(command, f"the device is out of memory; {hint}", UserError.exit_status)
+    finally:
+        threading.excepthook = before
+
+
+def _described(error: OSError) -> str:
+    return f"{error.filename or 'a file'}: {error.strerror or error}"
 
 
 def _exit(command: str, message: str, status: int) -> None:

@@ -23,12 +23,14 @@ class Checkpoints:
         directory: where they lie.
         keep: how many of the newest to keep; older ones go only after a new one is whole.
         run: what identifies the run, see `run_identity`; stamped on every checkpoint.
+        writes: whether to write and remove anything; of several ranks, which all hold the same state, one does.
     """
 
-    def __init__(self, directory: Path, keep: int, run: str = "") -> None:
+    def __init__(self, directory: Path, keep: int, run: str = "", writes: bool = True) -> None:
         self.directory = directory
         self.keep = keep
         self.run = run
+        self.writes = writes
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write `state` as the checkpoint of `step`.
@@ -37,7 +39,7 @@ class Checkpoints:
             StorageError: it could not be written; earlier checkpoints are untouched.
         """
         path = self.write(f"step_{step:08d}.pt", {"step": step, **state})
-        for old in self.paths()[: -self.keep]:
+        for old in self.paths()[: -self.keep] if self.writes else ():
             old.unlink(missing_ok=True)
         return path
 
@@ -48,7 +50,8 @@ class Checkpoints:
             StorageError: it could not be written; what had the name is untouched.
         """
         path = self.directory / name
-        write_checkpoint(path, {**state, "run": self.run})
+        if self.writes:
+            write_checkpoint(path, {**state, "run": self.run})
         return path
 
     def paths(self) -> list[Path]:
@@ -58,8 +61,15 @@ class Checkpoints:
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state atomically, stamped with the format's number and a digest of all it holds."""
+    stamped = {"format": FORMAT, **state, "digest": digest(state)}
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, **state, "digest": digest(state)}, temporary)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(stamped, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch's writer reports a failed write as an error of its own
+                raise error.__context__ from error
+            raise
 
 
 def digest(state: object) -> str:

@@ -1,0 +1,81 @@
+"""Storage that runs out for real: a file size limit set by the system, and a file system of a few hundred kilobytes."""
+
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan.training.checkpoint import checkpoint_paths, read_checkpoint
+from tests import DEFAULT, ROOT
+from tests.test_training import TINY, run
+
+pytestmark = pytest.mark.slow
+OPTIONS = ["checkpoint.every=1", "checkpoint.keep=50", "training.steps=12", "logging.sample_count=1"]
+IN_SMALL_MOUNT = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+
+
+def command(out: Path, data: Path) -> list[str]:
+    flags = [part for setting in [*TINY, *OPTIONS, f"data.root={data}"] for part in ("--set", setting)]
+    return [sys.executable, str(ROOT / "train.py"), str(DEFAULT), *flags, "--device", "cpu", "--out", str(out)]
+
+
+def errors_of(process: "subprocess.CompletedProcess[str]") -> list[str]:
+    """Lines on standard error other than progress."""
+    return [line for line in process.stderr.replace("\r", "\n").splitlines() if line.startswith(("train.py", "Trace"))]
+
+
+def assert_it_goes_on(out: Path, tmp_path: Path) -> None:
+    """What a failed run left is whole, and leads where an undisturbed run leads."""
+    left = checkpoint_paths(out / "checkpoints")
+    assert 0 < len(left) < 12 and all(read_checkpoint(path) for path in left)
+    assert not list(out.rglob("*.tmp"))
+    ends = []
+    for directory in (out, tmp_path / "undisturbed"):
+        run(directory, tmp_path / "data", *OPTIONS)
+        ends.append(read_checkpoint(checkpoint_paths(directory / "checkpoints")[-1])["generator"])
+    for name, value in ends[1].items():
+        assert torch.equal(ends[0][name], value), name
+
+
+def test_a_small_file_system_keeps_the_last_checkpoint_and_the_run_goes_on(tmp_path: Path) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not installed")
+    small, kept = tmp_path / "small", tmp_path / "kept"
+    small.mkdir()
+    mount = f"mount -t tmpfs -o size=900k none {small}"
+    if subprocess.run([*IN_SMALL_MOUNT, mount], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a file system")
+    script = f'{mount} && "$@"; status=$?; cp -r {small}/run {kept}; exit $status'
+    process = subprocess.run(
+        [*IN_SMALL_MOUNT, script, "sh", *command(small / "run", tmp_path / "data")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 4, process.stderr
+    *others, last = errors_of(process)
+    assert "No space left on device" in last
+    assert all("No space left on device" in line for line in others)  # of TensorBoard's thread
+    assert_it_goes_on(kept, tmp_path)
+
+
+def test_a_limit_on_file_sizes_is_named_with_status_4(tmp_path: Path) -> None:
+    run(tmp_path / "whole", tmp_path / "data", *OPTIONS, "training.steps=1")
+    (whole,) = checkpoint_paths(tmp_path / "whole" / "checkpoints")
+    limit = whole.stat().st_size - 1000
+
+    def lower() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    out = tmp_path / "limited"
+    process = subprocess.run(
+        command(out, tmp_path / "data"), capture_output=True, text=True, check=False, preexec_fn=lower
+    )
+    assert process.returncode == 4
+    (line,) = errors_of(process)
+    assert line == f"train.py: cannot write {out}/checkpoints/step_00000001.pt: File too large"
+    assert not list((out / "checkpoints").iterdir())
