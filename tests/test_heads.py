@@ -8,7 +8,14 @@ from torch import Tensor, nn
 
 from gan.build import HEADS
 from gan.models.cascade import cascade_residuals, cascade_scores, rejected_directions
-from gan.models.heads import SAMPLES_PER_CLASS, CascadingRejection, IndependentHeads, LinearHead, ProjectionHead
+from gan.models.heads import (
+    SAMPLES_PER_CLASS,
+    CascadingRejection,
+    EnergyCascade,
+    IndependentHeads,
+    LinearHead,
+    ProjectionHead,
+)
 from gan.models.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
 from gan.models.spectral_norm import update_spectral_norms
 
@@ -377,6 +384,35 @@ def test_autocast_leaves_the_arithmetic_in_float32(rejection: str) -> None:
         scores = head(features)
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores, head(features), rtol=0, atol=0)
+
+
+def test_the_last_stage_of_an_energy_cascade_scores_the_norm_of_what_is_left() -> None:
+    torch.manual_seed(0)
+    head = EnergyCascade(F, stages=4).double()
+    nn.init.constant_(head.scale, -1.7)
+    nn.init.constant_(head.bias, 0.3)
+    features = torch.randn(B, F, dtype=torch.float64)
+    expected, residuals = loop_over_stages(features, head.cascade.effective_weight(), "sequential")
+    left = residuals[:, -1]
+    scores = head(features)
+    torch.testing.assert_close(scores[:, :3], expected)
+    torch.testing.assert_close(scores[:, 3], -left.norm(dim=1) + 0.3 * F**0.5)  # |s| ≤ 1
+    torch.testing.assert_close(head.all_residuals(features)[:, -1], left)
+    energy = expected.square().sum(1) + left.square().sum(1)
+    torch.testing.assert_close(energy, features.square().sum(1))  # nothing is seen twice, nothing is missed
+    head(torch.zeros(1, F, dtype=torch.float64)).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+
+
+def test_a_gain_scales_a_linear_heads_score() -> None:
+    torch.manual_seed(0)
+    plain = LinearHead(F)
+    scaled = LinearHead(F, gain=0.5)
+    scaled.load_state_dict(plain.state_dict())
+    features = torch.randn(B, F)
+    torch.testing.assert_close(scaled(features), plain(features) / 2)
+    with pytest.raises(ValueError, match="gain: 0 found, above 0 accepted"):
+        LinearHead(F, gain=0)
 
 
 @pytest.mark.parametrize("stages", [0, F + 1])

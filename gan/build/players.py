@@ -16,6 +16,7 @@ from gan.models.discriminator import Discriminator
 from gan.models.heads import (
     AuxiliaryClassifierHead,
     CascadingRejection,
+    EnergyCascade,
     Head,
     IndependentHeads,
     LinearHead,
@@ -49,6 +50,7 @@ HEADS: dict[str, type[Head]] = {
     "auxiliary_classifier": AuxiliaryClassifierHead,
     "cascading_rejection": CascadingRejection,
     "independent": IndependentHeads,
+    "energy_cascade": EnergyCascade,
     "san": SlicingHead,
     "sliced_cascade": SlicedCascade,
     "multidimensional": MultidimensionalCritic,

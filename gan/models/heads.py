@@ -41,21 +41,26 @@ class Head(nn.Module):
 
 
 class LinearHead(Head):
-    """One inner product, <v, w> + b: the head of an unconditional GAN.
+    """One inner product, g (<v, w> + b): the head of an unconditional GAN.
 
     Args:
         in_features: F.
         bias: whether to add b.
         spectral_norm: divide w by its norm.
+        gain: g. With 1/√N it is the head that a cascade of N stages comes to if w_1 points along the difference of the
+            means (docs/cascading_rejection.md): a control of what is margin and what is rejection.
     """
 
-    def __init__(self, in_features: int, *, bias: bool = True, spectral_norm: bool = True) -> None:
+    def __init__(self, in_features: int, *, bias: bool = True, spectral_norm: bool = True, gain: float = 1.0) -> None:
         super().__init__()
+        if gain <= 0:
+            raise ValueError(f"gain: {gain} found, above 0 accepted")
         self.linear = Linear(in_features, 1, bias=bias, spectral_norm=spectral_norm)
+        self.gain = gain
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         with without_autocast(features):
-            return self.linear(features.to(self.linear.weight.dtype))
+            return self.gain * self.linear(features.to(self.linear.weight.dtype))
 
 
 class ProjectionHead(Head):
@@ -212,3 +217,40 @@ class IndependentHeads(CascadingRejection):
         self, in_features: int, stages: int = 3, num_classes: int | None = None, spectral_norm: bool = True
     ) -> None:
         super().__init__(in_features, stages, num_classes, rejection="none", spectral_norm=spectral_norm)
+
+
+class EnergyCascade(Head):
+    """A cascade whose last stage scores how much is left, D_N = s ‖v_N‖ + √F b, and not along yet another direction.
+
+    All linear stages together see the N − 1 components along their weights; the norm of the rest sees everything they
+    are blind to, and is not linear: it has a difference to find where all means agree.
+
+    Args:
+        in_features: F, more than `stages`.
+        stages: N, at least 2: N − 1 stages of a sequential cascade, then the energy.
+        spectral_norm: of the cascade, as of `CascadingRejection`; the last stage has |s| ≤ 1, so that it is 1-Lipschitz
+            in v whatever is chosen.
+    """
+
+    def __init__(self, in_features: int, stages: int = 3, *, spectral_norm: bool = True) -> None:
+        super().__init__()
+        if not 2 <= stages <= in_features:
+            raise ValueError(f"stages: {stages} found, 2 to {in_features} (the number of features) accepted")
+        self.stages = stages
+        self.cascade = CascadingRejection(in_features, stages - 1, spectral_norm=spectral_norm)
+        self.scale = nn.Parameter(torch.tensor(0.5))
+        self.bias = nn.Parameter(torch.zeros(()))  # in units of √F, the order of ‖v‖: the rate of learning fits both
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Scores `(B, N)`, in the dtype of the weights."""
+        scores = self.cascade(features)
+        with without_autocast(features):
+            left = self.all_residuals(features)[:, -1]
+            # a norm whose gradient at 0 is 0, not NaN
+            norm = (left.square().sum(1, keepdim=True) + torch.finfo(left.dtype).tiny).sqrt()
+            energy = self.scale / self.scale.abs().clamp_min(1) * norm + features.shape[1] ** 0.5 * self.bias
+            return torch.cat([scores, energy], dim=1)
+
+    def all_residuals(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """v_1 … v_N, `(B, N, F)`: what the linear stages score, and what the last one does."""
+        return self.cascade.all_residuals(features)
