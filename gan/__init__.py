@@ -1,0 +1,26 @@
+"""GANs around cascading-rejection discriminators. `gan.load` gives a trained generator."""
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gan.sharing.generator import LoadedGenerator
+
+__all__ = ["load"]
+
+
+def load(
+    path: "str | Path",
+    *,
+    step: 'int | Literal["best"] | None' = None,
+    weights: Literal["ema", "raw"] | None = None,
+    device: str = "auto",
+) -> "LoadedGenerator":
+    """The generator of a run, a checkpoint file or an exported folder, ready to `.sample(n, labels=None, seed=0)`.
+
+    See `gan.sharing.load.load` for the arguments and errors.
+    """
+    from gan.sharing.load import load  # here, so that `import gan` stays light
+
+    return load(path, step=step, weights=weights, device=device)

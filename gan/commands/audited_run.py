@@ -18,7 +18,7 @@ from gan.allocator import keep_freed_memory
 from gan.audits.features import Features, audit_extractor, feature_batches, real_features
 from gan.audits.whitening import Whitening, fit_whitening
 from gan.build import build_generator, image_facts, prepare_images
-from gan.commands.score_run import find_checkpoint, load_generator, read_config
+from gan.build.trained import find_checkpoint, load_generator, read_config
 from gan.commands.scoring import evenly, reference_images
 from gan.config import Config
 from gan.data.recipe import Pixels

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from gan.build import build_generator, image_facts
-from gan.commands.score_run import find_checkpoint, load_generator, read_config
+from gan.build.trained import find_checkpoint, load_generator, read_config
 from gan.commands.scoring import evenly, generator_sampler
 from gan.data.image_folder import count_images
 from gan.data.recipe import Labels, Pixels
@@ -66,7 +66,8 @@ def resolution_of(names: tuple[str, ...]) -> int:
 
 
 def open_set(name: str, resolution: int, limit: int | None, device: torch.device, skip_corrupt: bool) -> ImageSet:
-    """The images that `name` means: a folder, an .npz file, a data set as `cifar10:test`, a run or a checkpoint of it.
+    """The images that `name` means: a folder, a prepared one, an .npz file, a data set as `cifar10:test`, a run or a
+    checkpoint of it.
 
     Args:
         resolution: what files are brought to: the short side resized, the centre cropped, never stretched.
@@ -82,7 +83,9 @@ def open_set(name: str, resolution: int, limit: int | None, device: torch.device
     path = Path(name)
     source, _, split = name.partition(":")
     skipped = 0
-    if path.is_dir():
+    if (path / "meta.json").is_file():
+        store = prepare("prepared", split=path.stem, resolution=resolution, path=path, root=CACHE)
+    elif path.is_dir():
         store = prepare(
             "image_folder", split=path.stem, resolution=resolution, path=path, root=CACHE, skip_corrupt=skip_corrupt
         )

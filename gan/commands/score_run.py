@@ -4,17 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from gan.allocator import keep_freed_memory
 from gan.build import build_generator, image_facts
+from gan.build.trained import find_checkpoint, load_generator, read_config
 from gan.commands.scoring import Scorer, save_result
-from gan.config import Config, parse_yaml, validate
 from gan.device import resolve_device
-from gan.errors import UserError
 from gan.metrics.results import format_table
-from gan.training.best import BEST
-from gan.training.checkpoint import checkpoint_paths, read_checkpoint
+from gan.training.checkpoint import read_checkpoint
 from gan.training.run_directory import RunDirectory
 
 
@@ -57,36 +53,3 @@ def score_run(
         f"{format_table({name: result})}\n\n"
         f"against {reference.count:,} images of {reference.name} {reference.split}; protocol in {file}"
     )
-
-
-def read_config(run: RunDirectory, settings: Mapping[str, Any]) -> Config:
-    """The config of a run, with some of its evaluation settings replaced."""
-    if not run.config.is_file():
-        raise UserError(f"{run.path}: no run here, config.yaml is missing")
-    tree = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
-    if not isinstance(tree, dict) or not isinstance(tree.get("evaluation"), dict):
-        raise UserError(f"{run.config}: not the config of a run")
-    tree["evaluation"] = {**tree["evaluation"], **settings}
-    return validate(tree)
-
-
-def find_checkpoint(run: RunDirectory, step: int | Literal["best"] | None) -> Path:
-    """The checkpoint of a step, the newest (None), or the one with the best score."""
-    if step == "best":
-        if not (run.checkpoints / BEST).is_file():
-            raise UserError(f"{run.path}: no {BEST} in {run.checkpoints}; it is kept with evaluation.best: fid")
-        return run.checkpoints / BEST
-    paths = {int(path.stem.removeprefix("step_")): path for path in checkpoint_paths(run.checkpoints)}
-    if not paths:
-        raise UserError(f"{run.path}: no checkpoint in {run.checkpoints}")
-    if step is not None and step not in paths:
-        raise UserError(f"--step {step}: no such checkpoint in {run.path}; accepted: {', '.join(map(str, paths))}")
-    return paths[max(paths) if step is None else step]
-
-
-def load_generator(generator: nn.Module, state: Mapping[str, Any], weights: str, path: Path) -> None:
-    """Put the average (`ema`) or the raw weights of a checkpoint into `generator`."""
-    try:
-        generator.load_state_dict(state["ema" if weights == "ema" else "generator"])
-    except (RuntimeError, KeyError) as error:
-        raise UserError(f"{path}: the checkpoint is not of a run of this config") from error

@@ -1,0 +1,173 @@
+"""The model card of an export: what the generator is, how it was measured, and how it is loaded."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gan.config import Config
+from gan.errors import UserError
+from gan.metrics.results import RESULT_KEYS, Result, label, measured
+from gan.sharing.description import Description
+
+TASK = "unconditional-image-generation"
+
+
+def model_card(description: Description, config: Config, fmt: str, name: str) -> str:
+    """Markdown; for `huggingface` with the YAML front matter that the Hub reads.
+
+    Args:
+        description, config: of the generator.
+        fmt: of `gan.sharing.formats.FORMATS`.
+        name: of the exported folder.
+    """
+    results = [result for values in description.evaluations if (result := read_result(values))]
+    title = f"# {description.architecture} {description.resolution}×{description.resolution}, {config.data.source}"
+    parts = [title, "![samples](samples.png)", _samples(description), _table(_facts(description, config))]
+    parts += ["## Scores", *map(_scores, results)] if results else ["## Scores", "None measured at this step."]
+    parts += ["## How to load it", _usage(description, fmt, name)]
+    text = "\n\n".join(parts) + "\n"
+    return _front_matter(description, config, results) + text if fmt == "huggingface" else text
+
+
+def read_result(values: Mapping[str, Any]) -> Result | None:
+    """A saved result; None where it is damaged, or of a version whose protocol said less."""
+    try:
+        return Result.from_dict(values)
+    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _facts(description: Description, config: Config) -> dict[str, object]:
+    head = config.discriminator.head
+    stages = head.options.get("stages")
+    classes = f"{description.num_classes} classes" if description.num_classes else "unconditional"
+    return {
+        "generator": f"{description.architecture}, width {config.generator.width}, {classes}",
+        "parameters": f"{description.parameters:,}",
+        "images": f"{description.channels} × {description.resolution} × {description.resolution}, values in [−1, 1]",
+        "latents": f"{description.latent_dim}, independent normal",
+        "trained on": f"{config.data.source} {_images(config)}",
+        "trained with": f"{config.discriminator.backbone.name} backbone, {head.name} head"
+        + (f" of {stages} stages" if stages else "")
+        + f", {config.objective.loss} loss, batch {config.training.batch_size}",
+        "step": f"{description.step:,} of {config.training.steps:,}",
+        "weights": "exponential moving average" if description.weights == "ema" else "raw",
+        "seed of the run": config.seed,
+        "SHA-256 of the state": f"`{description.digest}`",
+        "licence": description.licence if description.licence != "unknown" else "not stated",
+    }
+
+
+def _images(config: Config) -> str:
+    data = config.data
+    path = f" ({Path(data.path).name})" if data.path else ""
+    chosen = f", classes {data.classes}" if data.classes is not None else ""
+    limited = f", {data.images_per_class} images a class" if data.images_per_class else ""
+    return f"{data.split}{path}{chosen}{limited}"
+
+
+def _samples(description: Description) -> str:
+    rows = "one class a row, one latent a column" if description.num_classes else "not chosen"
+    return f"Samples of seed 0, {rows}, no truncation."
+
+
+def _scores(result: Result) -> str:
+    """One measurement: its numbers, then all that they depend on."""
+    protocol = result.protocol
+    lines = ["| score | value | 95 % interval |", "|---|---|---|"]
+    for metric in measured(result):
+        keys = RESULT_KEYS[metric]
+        values = " / ".join(f"{result.metrics[key]:.5g}" for key in keys)
+        spans = [result.intervals[key] for key in keys if key in result.intervals]
+        intervals = " / ".join(f"{low:.5g} to {high:.5g}" for low, high in spans) or "–"
+        lines.append(f"| {label(metric, protocol)} ({' / '.join(keys)}) | {values} | {intervals} |")
+    reference = protocol.reference
+    how = {
+        "generated images": f"{protocol.generated_count:,}, seed {protocol.seed}, {protocol.weights} weights",
+        "labels": protocol.label_sampling,
+        "reference": f"{reference.name} {reference.split}, {reference.count:,} images, `{reference.content_hash[:16]}`",
+        "extractor": f"{protocol.extractor}, `{protocol.extractor_weights[:16]}`, {protocol.dtype}",
+        "resize": protocol.resize,
+        "versions": ", ".join(f"{name} {version}" for name, version in protocol.versions.items()),
+    }
+    return "\n".join(lines) + "\n\n" + _table(how) + "\n\nThe whole protocol is in config.json."
+
+
+def _table(rows: Mapping[str, object]) -> str:
+    cells = (f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in rows.items())
+    return "\n".join(["| | |", "|---|---|", *cells])
+
+
+def _usage(description: Description, fmt: str, name: str) -> str:
+    size, classes = description.latent_dim, description.num_classes
+    if fmt == "onnx":
+        labels = ', "labels": np.arange(16) % ' + str(classes) if classes else ""
+        lines = [
+            "import numpy as np, onnxruntime",
+            'session = onnxruntime.InferenceSession("generator.onnx")',
+            f'(images,) = session.run(None, {{"latents": np.random.randn(16, {size}).astype("float32"){labels}}})',
+        ]
+        return _code(lines) + "\n\nImages are float32 in [−1, 1]. It takes any number of latents."
+    if fmt == "torchscript":
+        labels = f", torch.arange(16) % {classes}" if classes else ""
+        lines = [
+            "import torch",
+            'generator = torch.jit.load("generator.pth")',
+            f"images = generator(torch.randn(16, {size}){labels})",
+        ]
+        sized = size + 1 if classes else size
+        command = (
+            f"fidelity --input1 generator.pth --input1-model-z-type normal --input1-model-z-size {sized} "
+            "--input1-model-num-samples 50000 --input2 cifar10-train --fid"
+        )
+        more = (
+            f"\n\nWithout labels it takes latents of {sized} numbers: the last one chooses the class."
+            if classes
+            else ""
+        )
+        return (
+            _code(lines) + "\n\nImages are uint8 RGB; `generator.images` gives floats in [−1, 1]." + more
+            + "\n\ntorch-fidelity scores the file:\n\n" + _code([command], "")
+        )  # fmt: skip
+    folder = f'"{name}"'
+    first = "import gan"
+    if fmt == "huggingface":
+        first, folder = "import gan, huggingface_hub", f'huggingface_hub.snapshot_download("USER/{name}")'
+    lines = [first, f"generator = gan.load({folder})", "images = generator.sample(16, seed=0)"]
+    return (
+        _code(lines) + "\n\n`gan` is the code that it was trained by; images are uint8 (16, C, H, W). Without it: "
+        "model.safetensors is a plain state dict, and config.yaml says of which network. Nothing in it is executed."
+    )
+
+
+def _code(lines: list[str], language: str = "python") -> str:
+    return "\n".join([f"```{language}", *lines, "```"])
+
+
+def _front_matter(description: Description, config: Config, results: list[Result]) -> str:
+    """https://huggingface.co/docs/hub/model-cards: licence, task and, where there are any, scores."""
+    values: dict[str, Any] = {
+        "license": description.licence,
+        "library_name": "pytorch",
+        "pipeline_tag": TASK,
+        "tags": ["gan", description.architecture, config.discriminator.head.name],
+    }
+    if results:
+        entries = [
+            {
+                "task": {"type": TASK},
+                "dataset": {
+                    "name": f"{r.protocol.reference.name} {r.protocol.reference.split}",
+                    "type": config.data.source,
+                },
+                "metrics": [
+                    {"type": RESULT_KEYS[m][0], "name": label(m, r.protocol), "value": r.metrics[RESULT_KEYS[m][0]]}
+                    for m in measured(r)
+                ],
+            }
+            for r in results
+        ]
+        values["model-index"] = [{"name": description.run, "results": entries}]
+    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---\n\n"

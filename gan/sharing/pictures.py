@@ -1,0 +1,115 @@
+"""Samples to look at: a grid, a grid of classes, and a walk through latent space."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch_fidelity.noise import batch_slerp_any
+from tqdm import tqdm
+
+from gan.errors import UserError
+from gan.files import atomic_path
+from gan.metrics.images import to_uint8
+from gan.sharing.generator import LoadedGenerator
+
+GAP = 1  # pixels between the images of a grid
+ANIMATED = 128  # pixels that a frame is shown at, at least; a multiple of its own
+FRAMES_A_SECOND = 20
+MAXIMUM_IMAGES = 10_000  # of a grid, which is held in memory
+MAXIMUM_FRAMES = 5_000
+
+
+def save_grid(images: Tensor, columns: int, path: Path) -> None:
+    """Write uint8 images `(n, C, H, W)` row by row as one PNG.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        to_picture(tile(images, columns)).save(temporary, format="PNG")
+
+
+def tile(images: Tensor, columns: int) -> Tensor:
+    """uint8 `(n, C, H, W)` → one image `(C, H', W')`, white between them and in missing places."""
+    count, channels, height, width = images.shape
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    canvas = torch.full((channels, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP), 255, dtype=torch.uint8)
+    for place, image in enumerate(images):
+        top, left = place // columns * (height + GAP), place % columns * (width + GAP)
+        canvas[:, top : top + height, left : left + width] = image
+    return canvas
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """uint8 `(1 or 3, H, W)` → grey or RGB."""
+    pixels = image.permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
+
+
+def class_rows(
+    generator: LoadedGenerator,
+    classes: Sequence[int],
+    columns: int,
+    seed: int = 0,
+    truncation: float | None = None,
+    batch_size: int = 100,
+) -> Tensor:
+    """One row a class, one column a latent: uint8 `(len(classes) · columns, C, H, W)`.
+
+    Raises:
+        UserError: the generator has no classes, or too many images are asked for.
+    """
+    if generator.num_classes is None:
+        raise UserError("--format classes: the generator is unconditional; accepted: grid")
+    if len(classes) * columns > MAXIMUM_IMAGES:
+        found = f"{len(classes)} classes × {columns} found"
+        raise UserError(f"--format classes: {found}, {MAXIMUM_IMAGES} images accepted; choose some with --classes 0-9")
+    (batch,) = generator.batches(columns, seed=seed, truncation=truncation, batch_size=columns)
+    latents = batch.latents.repeat(len(classes), 1)
+    labels = torch.tensor(classes).repeat_interleave(columns)
+    pairs = zip(latents.split(batch_size), labels.split(batch_size), strict=True)
+    return torch.cat([to_uint8(generator(*pair)).cpu() for pair in pairs])
+
+
+def interpolated_latents(ends: Tensor, frames: int) -> Tensor:
+    """Spherical interpolation through latents `(k, Z)` and back to the first: `(k · frames, Z)`.
+
+    slerp(a, b, t) = sin((1 − t) ω)/sin ω · a + sin(t ω)/sin ω · b, ω the angle between a and b (Shoemake 1985;
+    White 2016, arXiv:1609.04468).
+    """
+    times = torch.arange(frames)[:, None] / frames  # (frames, 1)
+    pairs = zip(ends, ends.roll(-1, 0), strict=True)
+    return torch.cat([batch_slerp_any(a.expand(frames, -1), b.expand(frames, -1), times) for a, b in pairs])
+
+
+def save_interpolation(
+    generator: LoadedGenerator, ends: Tensor, label: int | None, frames: int, path: Path, batch_size: int = 100
+) -> None:
+    """Write a GIF that goes round through latents `(k, Z)`, `frames` from each to the next, all of one class.
+
+    Raises:
+        UserError: too many frames are asked for.
+        StorageError: the file cannot be written.
+    """
+    if len(ends) * frames > MAXIMUM_FRAMES:
+        raise UserError(f"--frames: {len(ends)} × {frames} found, {MAXIMUM_FRAMES} in all accepted")
+    latents = interpolated_latents(ends, frames)
+    first, *others = _frames(generator, latents, label, batch_size)
+    with atomic_path(path) as temporary:
+        duration = 1000 // FRAMES_A_SECOND
+        first.save(temporary, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)
+
+
+def _frames(generator: LoadedGenerator, latents: Tensor, label: int | None, batch_size: int) -> Iterator[Image.Image]:
+    for batch in tqdm(latents.split(batch_size), desc="interpolate", unit="batch", leave=False):
+        labels = None if label is None else torch.full((len(batch),), label)
+        for image in to_uint8(generator(batch, labels)).cpu():
+            picture = to_picture(image)
+            scale = math.ceil(ANIMATED / min(picture.size))
+            size = (picture.width * scale, picture.height * scale)
+            yield picture.resize(size, Image.Resampling.NEAREST)
