@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -66,17 +67,26 @@ def count_images(path: Path) -> int:
 
 
 def read_rgb(path: Path) -> Image.Image:
-    """Decode one file as 8-bit RGB: palettes, CMYK and greyscale converted, 16 bits scaled, alpha laid over white.
+    """`decode_rgb` of one file.
 
     Raises:
         UserError: the file cannot be decoded.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return _to_rgb(image)
+        return decode_rgb(path)
     except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
         raise UserError(f"data.path: cannot read the image {path} ({error or type(error).__name__})") from error
+
+
+def decode_rgb(file: Path | BinaryIO) -> Image.Image:
+    """Decode as 8-bit RGB: palettes, CMYK and greyscale converted, 16 bits scaled, alpha laid over white.
+
+    Raises:
+        Exception: of almost any type on a damaged file, as Pillow's decoders do.
+    """
+    with Image.open(file) as image:
+        image.load()
+        return _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

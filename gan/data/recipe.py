@@ -91,8 +91,10 @@ def array_content(images: Pixels, labels: Labels | None, class_names: Sequence[s
     return Content(shape, labels, tuple(class_names), array_blocks(images, resolution))
 
 
-def choose_classes(available: Sequence[str], classes: int | Sequence[str] | None) -> list[str]:
-    """The classes that `data.classes` asks for: None for all, k for the first k in sorted order, or names.
+def choose_classes(
+    available: Sequence[str], classes: int | Sequence[str] | None, key: str = "data.classes"
+) -> list[str]:
+    """The classes that option `key` asks for: None for all, k for the first k in sorted order, or names.
 
     Names too come back sorted, so a subset has the same labels however it was written.
 
@@ -104,15 +106,15 @@ def choose_classes(available: Sequence[str], classes: int | Sequence[str] | None
         return names
     if isinstance(classes, int) and not isinstance(classes, bool):
         if not 1 <= classes <= len(names):
-            raise UserError(f"data.classes: {classes} classes asked for; accepted: 1 to {len(names)}")
+            raise UserError(f"{key}: {classes} classes asked for; accepted: 1 to {len(names)}")
         return names[:classes]
     if isinstance(classes, str | bool) or not classes or not all(isinstance(name, str) for name in classes):
-        raise UserError(f"data.classes: found {classes!r}; accepted: a number or a list of class names")
+        raise UserError(f"{key}: found {classes!r}; accepted: a number or a list of class names")
     for name in classes:
         if name not in names:
-            raise UserError(f"data.classes: no class {name!r}{_class_hint(name, names)}")
+            raise UserError(f"{key}: no class {name!r}{_class_hint(name, names)}")
     if len(set(classes)) < len(classes):
-        raise UserError("data.classes: a class is named twice; accepted: each name once")
+        raise UserError(f"{key}: a class is named twice; accepted: each name once")
     return sorted(classes)
 
 

@@ -38,10 +38,13 @@ class SourceInfo:
 
 @dataclass(frozen=True)
 class Source:
-    """`recipe(split=, resolution=, **options)`; one that downloads also takes `root`, the folder for its files."""
+    """`recipe(split=, resolution=, **options)`; one that downloads also takes `root`, the folder for its files.
+
+    None where `path` is a directory that `python -m gan.data prepare` wrote: it is opened where it lies.
+    """
 
     info: SourceInfo
-    recipe: Callable[..., Recipe]
+    recipe: Callable[..., Recipe] | None
 
 
 def source_info(name: str) -> SourceInfo:
@@ -84,4 +87,5 @@ SOURCES: dict[str, Source] = {
     ),
     "image_folder": Source(SourceInfo(3, None, None, None, (), True, _FOLDER_OPTIONS, ("path",)), image_folder),
     "npz": Source(SourceInfo(None, None, None, None, (), True, ("path",), ("path",)), npz),
+    "prepared": Source(SourceInfo(None, None, None, None, (), True, ("path",), ("path",)), None),
 }

@@ -92,18 +92,23 @@ def prepare(
         given["path"] = _existing(Path(path).expanduser())
     if info.downloads:
         given["root"] = root / "torchvision"
-    recipe = SOURCES[source].recipe(split=split, resolution=resolution, **given)
+    make_recipe = SOURCES[source].recipe
+    if make_recipe is None:
+        return _open_prepared(Path(str(given["path"])), resolution)
+    recipe = make_recipe(split=split, resolution=resolution, **given)
     directory = root / f"{source}-{split}-{_key(source, split, resolution, recipe)}"
-    return _open(directory) or _prepare_once(directory, recipe, source, split)  # opening needs no right to write
+    return open_directory(directory) or _prepare_once(
+        directory, recipe, source, split
+    )  # opening needs no right to write
 
 
 def _prepare_once(directory: Path, recipe: Recipe, source: str, split: str) -> ImageStore:
     with _locked(directory.with_name(f".{source}.lock")) as alone:  # per source: its splits share their downloads
-        if _open(directory) is None:  # nobody prepared it while this process waited
+        if open_directory(directory) is None:  # nobody prepared it while this process waited
             if alone:
                 _sweep(directory)
             _install(directory, lambda unfinished: _write(unfinished, recipe.read(), source, split))
-    store = _open(directory)
+    store = open_directory(directory)
     if store is None:
         raise StorageError(f"cannot read back {directory}, which was just written")
     return store
@@ -136,7 +141,20 @@ def _key(source: str, split: str, resolution: int, recipe: Recipe) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def _open(directory: Path) -> ImageStore | None:
+def _open_prepared(directory: Path, resolution: int) -> ImageStore:
+    store = open_directory(directory)
+    if store is None:
+        splits = sorted(str(meta.parent) for meta in directory.glob(f"*/{META}"))
+        accepted = " or ".join(splits) or "what `python -m gan.data prepare` wrote as --out"
+        raise UserError(f"data.path: {directory} is not a whole directory of prepared images; accepted: {accepted}")
+    if store.resolution != resolution:
+        raise UserError(
+            f"data.resolution: found {resolution}, but {directory} was prepared otherwise; accepted: {store.resolution}"
+        )
+    return store
+
+
+def open_directory(directory: Path) -> ImageStore | None:
     """The store in `directory`, or None when it is missing or damaged in any way that shows without reading it all."""
     try:
         meta = json.loads((directory / META).read_text(encoding="utf-8"))
@@ -168,21 +186,33 @@ def _write(directory: Path, content: Content, source: str, split: str) -> None:
             file.write(pixels.data)
             digest.update(pixels.data)
             written += len(pixels)
-        _sync(file)
+        sync(file)
     if written != content.shape[0]:
         raise ValueError(f"{written} images were read where {content.shape[0]} were announced")
     if content.labels is not None:
         digest.update(content.labels.tobytes())
         with (directory / LABELS).open("xb") as file:
             np.save(file, content.labels)
-            _sync(file)
+            sync(file)
+    write_meta(directory, source, split, content.shape, content.class_names, digest.hexdigest())
+
+
+def write_meta(
+    directory: Path,
+    source: str,
+    split: str,
+    shape: tuple[int, ...],
+    class_names: Sequence[str],
+    content_hash: str,
+) -> None:
+    """Make `directory`, whose arrays are there, a store: `content_hash` and what else `open_directory` checks."""
     meta = {
         "format": FORMAT,
         "source": source,
         "split": split,
-        "shape": content.shape,
-        "class_names": content.class_names,
-        "content_hash": digest.hexdigest(),
+        "shape": shape,
+        "class_names": class_names,
+        "content_hash": content_hash,
         "bytes": {file.name: file.stat().st_size for file in sorted(directory.glob("*.npy"))},
     }
     write_text(directory / META, json.dumps(meta, indent=1))
@@ -197,14 +227,14 @@ def _install(directory: Path, fill: Callable[[Path], None]) -> None:
             fill(unfinished)
             while not _put(unfinished, directory):
                 pass  # another process took the place between a look and a rename: look again
-            _sync_directory(directory.parent)
+            sync_directory(directory.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _put(unfinished: Path, directory: Path) -> bool:
     """Rename `unfinished` to `directory` unless a whole one is there; returns whether there is one now."""
-    if _open(directory) is not None:  # another host may have been first where locks are not supported
+    if open_directory(directory) is not None:  # another host may have been first where locks are not supported
         return True
     replaced = unfinished.with_name(f".{directory.name}.{uuid.uuid4().hex}.old.tmp")
     try:
@@ -251,12 +281,14 @@ def _naming_the_root(root: Path) -> Iterator[None]:
         raise StorageError(f"cannot prepare images in {root}: {error.strerror or error}") from error
 
 
-def _sync(file: BinaryIO) -> None:
+def sync(file: BinaryIO) -> None:
+    """Bring what was written to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Bring a directory's names to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

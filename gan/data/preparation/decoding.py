@@ -1,0 +1,191 @@
+"""From stored bytes to rows of pixels, in processes of their own, any of which may die without ending the work."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import UnidentifiedImageError
+
+from gan.data.image_folder import decode_rgb
+from gan.data.preparation.inputs import Input
+from gan.data.preparation.layout import Indices
+from gan.data.recipe import Pixels, square
+
+CORRUPT = 2**32  # where a checksum of 32 bits would stand
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every worker knows: image `files[row]` of `source` goes to `position(row)` of the file `target`."""
+
+    source: Input
+    files: Indices
+    order: Indices  # the rows as they are read
+    resolution: int
+    target: Path
+    start: int
+
+    @property
+    def row_bytes(self) -> int:
+        return self.resolution**2 * 3
+
+    def position(self, row: int) -> int:
+        """The byte of `target` where a row begins."""
+        return self.start + row * self.row_bytes
+
+
+class Block(NamedTuple):
+    """The rows `order[first:last]`, with their bytes where only the parent can read them."""
+
+    first: int
+    last: int
+    data: tuple[bytes, ...] | None
+
+
+class Outcome(NamedTuple):
+    """For each row of a block the CRC-32 of its pixels or CORRUPT, and for each corrupt row the reason."""
+
+    checks: list[int]
+    reasons: dict[int, str]
+
+
+def decode_row(data: bytes, resolution: int) -> Pixels:
+    """uint8 (resolution, resolution, 3): what `data.source: image_folder` makes of the same bytes.
+
+    Raises:
+        Exception: of almost any type on damaged bytes.
+    """
+    return np.ascontiguousarray(np.asarray(square(decode_rgb(BytesIO(data)), resolution)))
+
+
+def decoded(task: Task, blocks: Iterator[Block], processes: int) -> Iterator[tuple[Block, Outcome]]:
+    """Decode blocks in parallel and write their rows; outcomes come in the order of the blocks, few wait at a time.
+
+    A worker that dies (a decoder crashed, or the system wanted its memory) is replaced and its block is tried again
+    in pieces; an image whose worker dies even when it is alone is corrupt.
+
+    Raises:
+        OSError: the rows cannot be written.
+    """
+    pool = _pool(task, processes)
+    waiting: deque[tuple[Block, Future[Outcome]]] = deque()
+    try:
+        for block in _and_flush(blocks, 2 * processes + 2):
+            if block is not None:
+                waiting.append((block, _submit(pool, block)))
+                continue
+            oldest, future = waiting.popleft()
+            try:
+                outcome = future.result()
+            except BrokenProcessPool:
+                outcome = _alone(task, oldest)
+                pool.shutdown()
+                pool = _pool(task, processes)
+                waiting = deque((later, pool.submit(_decode, later)) for later, _ in waiting)
+            yield oldest, outcome
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _and_flush(blocks: Iterator[Block], window: int) -> Iterator[Block | None]:
+    """The blocks, with None wherever an outcome is to be taken so that at most `window` blocks are on their way."""
+    under_way = 0
+    for block in blocks:
+        yield block
+        under_way += 1
+        if under_way == window:
+            yield None
+            under_way -= 1
+    for _ in range(under_way):
+        yield None
+
+
+def _submit(pool: ProcessPoolExecutor, block: Block) -> Future[Outcome]:
+    try:
+        return pool.submit(_decode, block)
+    except BrokenProcessPool as error:  # known only when the oldest outcome is taken
+        broken: Future[Outcome] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _alone(task: Task, block: Block) -> Outcome:
+    pool = _pool(task, 1)
+    try:
+        return pool.submit(_decode, block).result()
+    except BrokenProcessPool:
+        if block.last - block.first == 1:
+            row = int(task.order[block.first])
+            return Outcome([CORRUPT], {row: "its decoder crashed"})
+    finally:
+        pool.shutdown()
+    middle = (block.first + block.last) // 2
+    split = None if block.data is None else middle - block.first
+    left = Block(block.first, middle, None if block.data is None else block.data[:split])
+    right = Block(middle, block.last, None if block.data is None else block.data[split:])
+    outcomes = (_alone(task, left), _alone(task, right))
+    return Outcome(outcomes[0].checks + outcomes[1].checks, outcomes[0].reasons | outcomes[1].reasons)
+
+
+def _pool(task: Task, processes: int) -> ProcessPoolExecutor:
+    # forked, so that the listing and the libraries are shared and not copied
+    context = multiprocessing.get_context("fork")
+    return ProcessPoolExecutor(processes, context, initializer=_start, initargs=(task, os.getpid()))
+
+
+_task: Task
+_file: int
+
+
+def _start(task: Task, parent: int) -> None:
+    """Prepare a worker: it leaves Ctrl-C to its parent and does not outlive it."""
+    global _task, _file
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _task = task
+    _file = os.open(task.target, os.O_WRONLY)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _decode(block: Block) -> Outcome:
+    checks, reasons = [], {}
+    for position in range(block.first, block.last):
+        row = int(_task.order[position])
+        try:
+            index = int(_task.files[row])
+            data = _task.source.read(index) if block.data is None else block.data[position - block.first]
+            pixels = decode_row(data, _task.resolution)
+        except UnidentifiedImageError:  # whose text has an address in it
+            checks.append(CORRUPT)
+            reasons[row] = "no image that Pillow knows"
+        except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
+            checks.append(CORRUPT)
+            reasons[row] = " ".join(str(error).split()) or type(error).__name__
+        else:
+            _write(pixels, _task.position(row))
+            checks.append(zlib.crc32(pixels.data))
+    return Outcome(checks, reasons)
+
+
+def _write(pixels: Pixels, position: int) -> None:
+    left = pixels.data.cast("B")
+    while left:
+        written = os.pwrite(_file, left, position)
+        left, position = left[written:], position + written

@@ -1,0 +1,603 @@
+"""Preparation against the image folder source, other readers of archives, and itself when it is disturbed."""
+
+import fcntl
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from gan.commands.scoring import reference_images
+from gan.config import DataConfig
+from gan.data import Loader
+from gan.data import prepare as prepare_source
+from gan.data.__main__ import main
+from gan.data.preparation import Prepared, Selection, decoding, prepare, preparing, verify, writing
+from gan.data.preparation.inputs import FolderInput, _expand
+from gan.data.preparation.listing import Listing, Place
+from gan.data.preparation.tars import TarInput
+from gan.data.preparation.zips import ZipInput, members
+from gan.data.store import ImageStore
+from gan.errors import StorageError, UserError
+from tests import ROOT, SHARED_DATA
+
+
+def pixels(*shape: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Classes bird, cat and dog of 4, 5 and 6 images in every mode and several shapes."""
+    top = tmp_path / "animals"
+    made = {
+        "grey.png": Image.fromarray(pixels(20, 31, seed=0)),
+        "ink.jpg": Image.fromarray(pixels(18, 18, 4, seed=1), mode="CMYK"),
+        "alpha.png": Image.fromarray(pixels(33, 16, 4, seed=2)),
+        "palette.png": Image.fromarray(pixels(16, 16, seed=3)).convert("P"),
+        "sixteen.png": Image.fromarray(pixels(16, 40, seed=4).astype(np.uint16) * 257),
+        "small.bmp": Image.fromarray(pixels(5, 9, 3, seed=5)),
+        "é large.webp": Image.fromarray(pixels(60, 47, 3, seed=6)),
+    }
+    for name, count in {"dog": 6, "bird": 4, "cat": 5}.items():
+        (top / name).mkdir(parents=True)
+        for file in list(made)[-count:]:
+            made[file].save(top / name / file)
+    (top / "dog" / ".hidden.png").write_bytes(b"hidden")
+    (top / "dog" / "notes.txt").write_text("no image")
+    (top / "classes.txt").write_text("no image")
+    return top
+
+
+def reference(path: Path, root: Path, resolution: int = 16, **options: object) -> ImageStore:
+    return prepare_source("image_folder", path=path, root=root, resolution=resolution, **options)
+
+
+def whole(prepared: Prepared) -> ImageStore:
+    assert list(prepared.stores) == [""]
+    return prepared.stores[""]
+
+
+def tar_of(folder: Path, path: Path, mode: str = "w", inside: str = "") -> Path:
+    files = sorted(folder.rglob("*"))
+    random.Random(0).shuffle(files)  # archives are in no order
+    with tarfile.open(path, mode) as archive:
+        for file in files:
+            archive.add(file, f"{inside}{file.relative_to(folder)}", recursive=False)
+    return path
+
+
+def zip_of(folder: Path, path: Path, compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for file in sorted(folder.rglob("*"), reverse=True):
+            archive.write(file, f"set/{file.relative_to(folder)}")
+    return path
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def refused(*parts: str, status: int = 2, **options: object) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare(**{"resolution": 16, "processes": 1, **options})
+    assert caught.value.exit_status == status
+    assert "\n" not in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value), caught.value
+
+
+# the same images as the image folder source
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "tar.gz", "tar.xz", "zip", "stored zip"])
+def test_pixels_labels_and_order_are_those_of_an_image_folder(tmp_path: Path, folder: Path, kind: str) -> None:
+    source = {
+        "folder": lambda: folder,
+        "tar": lambda: tar_of(folder, tmp_path / "a.tar"),
+        "tar.gz": lambda: tar_of(folder, tmp_path / "a.tar.gz", "w:gz", inside="./"),
+        "tar.xz": lambda: tar_of(folder, tmp_path / "a.tar.xz", "w:xz", inside="a/b/"),
+        "zip": lambda: zip_of(folder, tmp_path / "a.zip"),
+        "stored zip": lambda: zip_of(folder, tmp_path / "a.zip", zipfile.ZIP_STORED),
+    }[kind]()
+    store = whole(prepare(source, tmp_path / "out", resolution=16, processes=2))
+    expected = reference(folder, tmp_path / "root")
+    assert np.array_equal(store.images, expected.images)
+    assert np.array_equal(store.labels, expected.labels)
+    assert (store.class_names, store.content_hash) == (expected.class_names, expected.content_hash)
+    listed = [json.loads(line)["file"] for line in (tmp_path / "out" / "files.jsonl").read_text().splitlines()]
+    prefix = {"tar.xz": "a/b/", "zip": "set/", "stored zip": "set/"}.get(kind, "")
+    files = [file for file in sorted(folder.glob("*/*")) if file.suffix != ".txt" and not file.name.startswith(".")]
+    assert listed == [f"{prefix}{file.relative_to(folder)}" for file in files]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_images_without_classes(tmp_path: Path, folder: Path) -> None:
+    store = whole(prepare(folder / "dog", tmp_path / "out", resolution=16, processes=1))
+    assert store.labels is None
+    assert store.content_hash == reference(folder / "dog", tmp_path / "root").content_hash
+    packed = whole(prepare(tar_of(folder / "dog", tmp_path / "a.tar"), tmp_path / "b", resolution=16, processes=1))
+    assert packed.content_hash == store.content_hash
+
+
+def test_tiny_imagenet(tmp_path: Path) -> None:
+    path = SHARED_DATA / "tiny_imagenet_20" / "val"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    store = whole(prepare(path, tmp_path / "out", resolution=64, processes=2))
+    assert store.split == "val"
+    assert store.content_hash == reference(path, tmp_path / "root", 64).content_hash
+
+
+def test_splits_become_directories_that_find_each_other(tmp_path: Path, folder: Path) -> None:
+    top = tmp_path / "set"
+    top.mkdir()
+    folder.rename(top / "train")
+    (top / "val" / "cat" / "images").mkdir(parents=True)  # as tiny-ImageNet has them
+    for name in ("bird", "dog"):
+        (top / "val" / name).mkdir()
+        Image.fromarray(pixels(16, 16, 3, seed=7)).save(top / "val" / name / "1.png")
+    Image.fromarray(pixels(16, 16, 3, seed=8)).save(top / "val" / "cat" / "images" / "1.png")
+    (top / "test").mkdir()
+    Image.fromarray(pixels(16, 16, 3, seed=9)).save(top / "test" / "1.png")
+    out = tmp_path / "out"
+    prepared = prepare(top, out, resolution=16, processes=1, selection=Selection(classes=2, images_per_class=3))
+    assert {name: store.num_images for name, store in prepared.stores.items()} == {"test": 1, "train": 6, "val": 2}
+    assert prepared.stores["val"].class_names == prepared.stores["train"].class_names == ("bird", "cat")
+    assert prepared.stores["test"].labels is None
+    data = DataConfig(source="prepared", path=str(out / "train"), resolution=16, root=str(tmp_path / "root"))
+    assert reference_images(data, "auto").split == "test"
+    assert reference_images(data, "auto", str(out / "val")).content_hash == prepared.stores["val"].content_hash
+    with pytest.raises(UserError, match=r"accepted: .*out/test or .*out/train or .*out/val"):
+        prepare_source("prepared", path=out, resolution=16)
+    assert not (tmp_path / "root").exists()
+
+
+def test_training_reads_a_prepared_directory_in_place(tmp_path: Path, folder: Path) -> None:
+    store = whole(prepare(folder, tmp_path / "out", resolution=16, processes=1))
+    opened = prepare_source("prepared", path=tmp_path / "out", resolution=16, root=tmp_path / "root")
+    assert opened.content_hash == store.content_hash
+    assert not (tmp_path / "root").exists()
+    images, labels = Loader(opened, 4, "cpu", flip=False, seed=0, resident=False).next_batch()
+    assert images.shape == (4, 3, 16, 16)
+    assert labels is not None
+    with pytest.raises(UserError, match=r"data\.resolution: found 32.*accepted: 16"):
+        prepare_source("prepared", path=tmp_path / "out", resolution=32)
+    with pytest.raises(UserError, match=r"data\.classes"):
+        prepare_source("prepared", path=tmp_path / "out", resolution=16, classes=2)
+    with pytest.raises(UserError, match=r"data\.path"):
+        prepare_source("prepared", path=folder, resolution=16)
+
+
+# archives
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes = b"", **fields: object) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    for field, value in fields.items():
+        setattr(member, field, value)
+    archive.addfile(member, io.BytesIO(data))
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels(8, 8, 3, seed=seed)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize("kind", ["cls", "json"])
+def test_webdataset_shards_have_the_labels_beside_the_images(tmp_path: Path, mode: str, kind: str) -> None:
+    labels = [0, 10, 2, 2, 0, 10, 10, 0, 2, 10, 0, 0]
+    for shard in range(3):
+        with tarfile.open(tmp_path / f"s-{shard:02d}.tar", mode) as archive:
+            for key in range(4 * shard, 4 * shard + 4):
+                label = str(labels[key]) if kind == "cls" else json.dumps({"label": labels[key], "text": "x"})
+                parts = [("png", png(key)), (kind, label.encode()), ("txt", b"caption")]
+                for extension, data in parts[:: 1 if key % 2 else -1]:
+                    add(archive, f"{key:04d}.{extension}", data)
+    store = whole(prepare(tmp_path / "s-{00..02}.tar", tmp_path / "a", resolution=8, processes=2))
+    assert store.class_names == ("0", "2", "10")
+    order = sorted(range(12), key=lambda key: labels[key])
+    assert store.labels.tolist() == [(0, 2, 10).index(labels[key]) for key in order]
+    for image, key in zip(store.images, order, strict=True):
+        assert np.array_equal(image, pixels(8, 8, 3, seed=key))
+    again = whole(prepare(tmp_path / "s-*.tar", tmp_path / "b", resolution=8, processes=1))
+    assert again.content_hash == store.content_hash
+    assert json.loads((tmp_path / "a" / "files.jsonl").open().readline())["archive"].startswith("s-0")
+
+
+def test_a_sample_without_a_label_among_labelled_ones_is_named(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "1.png", png(1))
+        add(archive, "1.cls", b"3")
+        add(archive, "2.png", png(2))
+    refused("a.tar:2.png", "label", source=tmp_path / "a.tar", out=tmp_path / "out")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "1.cls", b"\xff\xfe")
+    refused("a.tar", "1.cls", source=tmp_path / "a.tar", out=tmp_path / "out")
+
+
+def test_a_tar_of_tars_has_a_class_in_each(tmp_path: Path, folder: Path) -> None:
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        for name in ("cat", "bird", "dog"):
+            archive.add(tar_of(folder / name, tmp_path / f"{name}.tar"), f"{name}.tar")
+    store = whole(prepare(tmp_path / "all.tar", tmp_path / "out", resolution=16, processes=1))
+    assert store.content_hash == reference(folder, tmp_path / "root").content_hash
+
+
+def test_links_and_devices_are_passed_over_and_names_cannot_climb(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(png(9))
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "x/1.png", png(1))
+        add(archive, "x/2.png", type=tarfile.SYMTYPE, linkname=str(secret))
+        add(archive, "x/3.png", type=tarfile.LNKTYPE, linkname="x/1.png")
+        add(archive, "x/4.png", type=tarfile.CHRTYPE, devmajor=1, devminor=5)
+        add(archive, "x/5.png", type=tarfile.FIFOTYPE)
+    assert whole(prepare(tmp_path / "a.tar", tmp_path / "a", resolution=8, processes=1)).num_images == 1
+    for number, name in enumerate(("../up.png", "/root.png", "x/../../up.png")):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:
+            add(archive, name, png(1))
+        refused(repr(name), "outside", source=tmp_path / f"{number}.tar", out=tmp_path / "out")
+        with zipfile.ZipFile(tmp_path / f"{number}.zip", "w") as packed:
+            packed.writestr(name, png(1))
+        refused(repr(name), "outside", source=tmp_path / f"{number}.zip", out=tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as packed:
+        packed.writestr("1.png", png(1))
+        link = zipfile.ZipInfo("2.png")
+        link.external_attr = 0o120777 << 16
+        packed.writestr(link, str(secret))
+    assert whole(prepare(tmp_path / "link.zip", tmp_path / "b", resolution=8, processes=1)).num_images == 1
+    assert not (tmp_path.parent / "up.png").exists()
+
+
+def test_a_later_member_of_the_same_name_replaces_the_earlier(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for seed, name in enumerate(("x/1.png", "x/2.png", "x/1.png")):
+            add(archive, name, png(seed))
+    store = whole(prepare(tmp_path / "a.tar", tmp_path / "out", resolution=8, processes=1))
+    assert np.array_equal(store.images, [pixels(8, 8, 3, seed=2), pixels(8, 8, 3, seed=1)])
+    with tarfile.open(tmp_path / "b.tar", "w") as archive:
+        add(archive, "x/1.png", png(3))  # in another archive it is another image
+    store = whole(prepare(tmp_path / "{a,b}.tar", tmp_path / "both", resolution=8, processes=1))
+    assert np.array_equal(store.images, [pixels(8, 8, 3, seed=seed) for seed in (2, 3, 1)])
+
+
+def test_the_zip_directory_is_read_as_zipfile_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 600)  # so that positions and the directory need 64 bits
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 5)
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = b"a comment"
+        for index in range(20):
+            archive.writestr(f"class/é{index}.png", png(index))
+        archive.writestr("class/", b"")
+    with zipfile.ZipFile(path) as archive:
+        expected = [(i.filename, i.header_offset, i.compress_size, i.CRC) for i in archive.infolist()]
+        found = list(members(path))
+        assert [tuple(member)[:4] for member in found] == expected
+        assert [member.regular for member in found] == [True] * 20 + [False]
+        source = ZipInput(path)
+        for index in range(20):
+            assert source.read(index) == archive.read(source.listing.path(index)) == png(index)
+
+
+def test_damaged_archives_are_named(tmp_path: Path, folder: Path) -> None:
+    for path in (tar_of(folder, tmp_path / "a.tgz", "w:gz"), zip_of(folder, tmp_path / "a.zip")):
+        data = path.read_bytes()
+        for cut in (10, len(data) // 2, len(data) - 30):
+            path.write_bytes(data[:cut])
+            refused(path.name, source=path, out=tmp_path / "out")
+    (tmp_path / "b.tar").write_bytes(b"nonsense" * 200)
+    refused("b.tar", "not a whole tar", source=tmp_path / "b.tar", out=tmp_path / "out")
+    refused("nowhere", "accepted", source=tmp_path / "nowhere", out=tmp_path / "out")
+    refused("s-1.tar", "accepted", source=tmp_path / "s-{1..3}.tar", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_patterns_are_read_as_by_the_shell() -> None:
+    assert _expand("a-{08..11}.tar") == [f"a-{number:02d}.tar" for number in (8, 9, 10, 11)]
+    assert _expand("{a,b}-{2..1}") == ["a-2", "a-1", "b-2", "b-1"]
+    with pytest.raises(UserError, match="100000"):
+        _expand("{0..999999999}{0..999999999}")
+
+
+# which images
+
+
+def numbered(tmp_path: Path, classes: int = 6, images: int = 5) -> Path:
+    top = tmp_path / "numbered"
+    for name in range(classes):
+        (top / f"n{name}").mkdir(parents=True)
+        for index in range(images):
+            Image.new("RGB", (2, 2), (name, index, 0)).save(top / f"n{name}" / f"{index}.png")
+    return top
+
+
+def test_selections(tmp_path: Path) -> None:
+    source = numbered(tmp_path)
+
+    def select(**options: object) -> list[str]:
+        out = tmp_path / f"out-{time.monotonic_ns()}"
+        store = whole(prepare(source, out, resolution=2, processes=1, selection=Selection(**options)))
+        listed = [json.loads(line) for line in (out / "files.jsonl").read_text().splitlines()]
+        for image, label, line in zip(store.images, store.labels, listed, strict=True):
+            folder, name = line["file"].split("/")
+            assert line["class"] == folder == store.class_names[label]
+            assert (f"n{image[0, 0, 0]}", f"{image[0, 0, 1]}.png") == (folder, name)
+        return [line["file"] for line in listed]
+
+    def classes(files: list[str]) -> list[str]:
+        return sorted({file.split("/")[0] for file in files})
+
+    assert classes(select(classes=2)) == ["n0", "n1"]
+    assert classes(select(classes=["n5", "n3"])) == ["n3", "n5"]
+    assert classes(select(class_pattern="[24]$")) == ["n2", "n4"]
+    assert classes(select(class_pattern="[245]", classes=2)) == ["n2", "n4"]
+    assert select(classes=1, images_per_class=2) == ["n0/0.png", "n0/1.png"]
+    few = select(classes=3, images_per_class=2, seed=1)
+    assert few == select(classes=3, images_per_class=2, seed=1)
+    assert len({tuple(select(classes=3, images_per_class=2, seed=seed)) for seed in range(5)}) > 1
+    assert len(few) == 6
+    assert len(classes(few)) == 3
+    subset = select(subset=11)
+    assert len(set(subset)) == 11
+    assert subset == sorted(subset) == select(subset=11, seed=0)
+    assert subset != select(subset=11, seed=1)
+
+
+def test_selections_are_refused_by_name(tmp_path: Path) -> None:
+    source, out = numbered(tmp_path), tmp_path / "out"
+
+    def fails(*parts: str, **options: object) -> None:
+        refused(*parts, source=source, out=out, selection=Selection(**options))
+
+    fails("--classes", "'m1'", "n0, n1", classes=["m1"])
+    fails("--classes", "7", "1 to 6", classes=7)
+    fails("--class-pattern", "'x'", class_pattern="x")
+    fails("--class-pattern", "no regular expression", class_pattern="(")
+    fails("--images-per-class", "n0", "1 to 5", images_per_class=6)
+    fails("--subset", "1 to 30", subset=31)
+    refused("--classes", "no classes", source=source / "n0", out=out, selection=Selection(classes=1))
+    refused("--resolution", "0", source=source, out=out, resolution=0)
+    Image.new("RGB", (2, 2)).save(source / "loose.png")
+    refused("loose.png", "both", source=source, out=out)
+    (source / "loose.png").rename(source / "n0" / "loose.png")
+    (source / "empty").mkdir()
+    refused("empty", "no images", source=source, out=out)
+    assert not out.exists()
+
+
+# disturbances
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar.gz"])
+def test_corrupt_images(tmp_path: Path, folder: Path, kind: str) -> None:
+    (folder / "cat" / "a.png").write_bytes(b"nonsense")
+    (folder / "dog" / "grey.png").write_bytes(png(0)[:60])
+    (folder / "dog" / "grey.jpg").write_bytes(b"")
+    source = folder if kind == "folder" else tar_of(folder, tmp_path / "a.tar.gz", "w:gz")
+    out = tmp_path / "out"
+    refused("cannot read the image", source=source, out=out)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith((".", "out"))]
+    prepared = prepare(source, out, resolution=16, skip_corrupt=True, processes=2)
+    expected = reference(folder, tmp_path / "root", skip_corrupt=True)
+    assert whole(prepared).content_hash == expected.content_hash
+    assert [line.split(" ")[0] for line in prepared.skipped()] == ["cat/a.png", "dog/grey.jpg", "dog/grey.png"]
+    assert whole(verify(out)).content_hash == expected.content_hash
+    assert len((out / "files.jsonl").read_text().splitlines()) == expected.num_images
+    again = tmp_path / "again"
+    prepare(source, again, resolution=16, skip_corrupt=True, processes=1)
+    assert contents(again) == contents(out)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    refused("cannot be read", source=folder, out=tmp_path / "none", skip_corrupt=True)
+
+
+def test_a_worker_that_dies_costs_only_its_image(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = decoding.decode_row
+
+    def deadly(data: bytes, resolution: int) -> np.ndarray:
+        if data == b"deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(data, resolution)
+
+    expected = reference(folder, tmp_path / "root")
+    (folder / "cat" / "a.png").write_bytes(b"deadly")
+    monkeypatch.setattr(decoding, "decode_row", deadly)
+    monkeypatch.setattr(writing, "BLOCK_IMAGES", 3)
+    prepared = prepare(folder, tmp_path / "out", resolution=16, skip_corrupt=True, processes=2)
+    assert prepared.skipped() == ["cat/a.png (its decoder crashed)"]
+    assert whole(prepared).content_hash == expected.content_hash
+    refused("cat/a.png", "crashed", source=folder, out=tmp_path / "other")
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar.gz"])
+def test_a_stopped_preparation_goes_on(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = numbered(tmp_path)
+    (folder / "n1" / "1.png").write_bytes(b"nonsense")
+    source = folder if kind == "folder" else tar_of(folder, tmp_path / "a.tar.gz", "w:gz")
+    options = {"resolution": 2, "skip_corrupt": True, "processes": 1}
+    prepare(source, tmp_path / "whole", **options)
+    monkeypatch.setattr(writing, "BLOCK_IMAGES", 4)
+    decoded = writing.decoded
+
+    def stopped(*arguments: object) -> object:
+        for number, outcome in enumerate(decoded(*arguments)):
+            if number == 4:
+                raise KeyboardInterrupt
+            yield outcome
+
+    monkeypatch.setattr(writing, "decoded", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path / "out", **options)
+    staging = tmp_path / ".out.unfinished"
+    assert not (tmp_path / "out").exists()
+    assert (staging / "journal").stat().st_size == 8 * 16
+    with (staging / "journal").open("ab") as journal:
+        journal.write(b"half")
+    with (staging / "images.npy").open("rb+") as file:  # pixels that never reached the disk
+        file.seek(-12 * 17, os.SEEK_END)
+        file.write(b"\1" * 12 * 17)
+    monkeypatch.setattr(writing, "decoded", decoded)
+    capsys.readouterr()
+    prepare(source, tmp_path / "out", **options)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert kind != "folder" or "| 13/30" in capsys.readouterr().err
+    assert not staging.exists()
+
+
+def test_a_killed_process_is_continued_by_the_same_command(tmp_path: Path) -> None:
+    data = [png(seed) for seed in range(50)]
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for index in range(3000):
+            add(archive, f"n{index % 7}/{index}.png", data[index % 50])
+    command = [sys.executable, "-m", "gan.data", "prepare", str(tmp_path / "a.tar"), "--resolution", "48"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    journal = tmp_path / ".out.unfinished" / "journal"
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "out"), "--processes", "1"], cwd=ROOT,
+                               stderr=subprocess.DEVNULL, env=environment)  # fmt: skip
+    while process.poll() is None and (not journal.exists() or journal.stat().st_size < 8 * 500):
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert 500 <= journal.stat().st_size // 8 < 3000
+    prepare(tmp_path / "a.tar", tmp_path / "out", resolution=48, processes=2)
+    prepare(tmp_path / "a.tar", tmp_path / "whole", resolution=48, processes=1)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_what_is_there_is_kept(tmp_path: Path, folder: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    prepare(folder, out, resolution=16, processes=1)
+    before = (out / "images.npy").stat().st_mtime_ns
+    prepare(folder, out, resolution=16, processes=1)
+    assert (out / "images.npy").stat().st_mtime_ns == before
+    refused("--out", "otherwise", source=folder, out=out, resolution=8)
+    (folder / "cat" / "grey.png").unlink(missing_ok=True)
+    Image.new("L", (8, 8)).save(folder / "cat" / "new.png")
+    refused("--out", "other images", source=folder, out=out)
+    refused("--out", "something else", source=folder, out=folder)
+    (out / "images.npy").write_bytes(b"")
+    (folder / "cat" / "new.png").unlink()
+    refused("--out", source=folder, out=out)
+
+
+def test_two_at_once_do_not_write_into_each_other(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging = tmp_path / ".out.unfinished"
+    staging.mkdir()
+    descriptor = os.open(staging, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    monkeypatch.setattr(preparing, "PATIENCE", 0.1)
+    refused("another process", source=folder, out=tmp_path / "out")
+    assert staging.exists()
+    os.close(descriptor)
+    prepare(folder, tmp_path / "out", resolution=16, processes=1)
+
+
+def test_verify_finds_a_bit(tmp_path: Path, folder: Path) -> None:
+    out = tmp_path / "out"
+    prepare(folder, out, resolution=16, processes=1)
+    verify(out)
+    for name in ("images.npy", "labels.npy"):
+        data = bytearray((out / name).read_bytes())
+        data[-1] ^= 1
+        (out / name).write_bytes(data)
+        with pytest.raises(UserError, match="checksum"):
+            verify(out)
+        data[-1] ^= 1
+        (out / name).write_bytes(data)
+    verify(out)
+    with pytest.raises(UserError, match="no whole directory"):
+        verify(folder)
+
+
+def test_a_full_disk_is_named_before_anything_is_decoded(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: os.terminal_size((0, 0)) and type("Usage", (), {"free": 10}))
+    with pytest.raises(StorageError, match="needed"):
+        prepare(folder, tmp_path / "out", resolution=16, processes=1)
+
+
+# size
+
+
+def test_a_listing_is_compact_and_a_large_one_is_walked() -> None:
+    tracemalloc.start()
+    listing = Listing(["a.tar"])
+    for index in range(30_000):
+        listing.add(f"n{index % 1000:08d}", f"n01440764_{index:08d}.JPEG", Place(0, index << 20, index, 0))
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert used < 6e6  # 200 bytes an image at the most, with what growing needs
+    assert listing.path(29_999) == "n00000999/n01440764_00029999.JPEG"
+    assert listing.place(3) == (0, 3 << 20, 3, 0)
+
+
+def test_tar_members_are_not_kept(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for index in range(5000):
+            add(archive, f"x/{index}.png", b"1")
+    tracemalloc.start()
+    assert len(TarInput([tmp_path / "a.tar"]).listing) == 5000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6  # tarfile's own list would take 5 MB
+
+
+def test_folders_are_not_followed_in_circles(tmp_path: Path, folder: Path) -> None:
+    (folder / "dog" / "again").symlink_to(folder)
+    assert len(FolderInput(folder / "dog").listing) == 6
+    (folder / "dog" / "cat").symlink_to(folder / "cat")
+    (folder / "cat" / "dog").symlink_to(folder / "dog")
+    assert len(FolderInput(folder / "dog").listing) == 11
+
+
+# the command
+
+
+def test_the_command(tmp_path: Path, folder: Path) -> None:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        result = CliRunner().invoke(main, ["prepare", *map(str, arguments)])
+        return result.exit_code, result.stdout, result.stderr
+
+    out = tmp_path / "out"
+    base = [folder, "--out", out, "--resolution", 16, "--processes", 1]
+    status, output, errors = call(*base, "--classes", "dog,cat", "--images-per-class", 2, "--seed", 3)
+    assert status == 0, errors
+    assert output.startswith(f"{out}: 4 images of 16×16×3, 2 classes, SHA-256 ")
+    assert "4/4" in errors
+    assert call("--out", out, "--verify")[:2] == (0, output)
+    (tmp_path / "names.txt").write_text("dog\tCanis\n\ncat\tFelis\n")
+    assert call(*base, "--classes", tmp_path / "names.txt", "--images-per-class", 2, "--seed", 3)[:2] == (0, output)
+    assert call(*base)[0] == 2
+    (folder / "dog" / "bad.png").write_bytes(b"bad")
+    status, output, errors = call(folder, "--out", tmp_path / "b", "--resolution", 16)
+    assert (status, output) == (2, "")
+    assert errors.splitlines()[-1].startswith("gan.data: cannot read the image")
+    assert "dog/bad.png" in errors
+    status, output, errors = call(folder, "--out", tmp_path / "b", "--resolution", 16, "--skip-corrupt")
+    assert status == 0
+    assert "1 corrupt images left out: dog/bad.png" in errors
+    assert call("--out", tmp_path / "c")[0] == 2
