@@ -1,5 +1,9 @@
-"""Train a GAN: `python train.py CONFIG --set section.key=value`. The same command resumes an interrupted run."""
+"""Train a GAN: `python train.py CONFIG --set section.key=value`. The same command resumes an interrupted run.
 
+On several devices: `torchrun --nproc_per_node=2 train.py CONFIG`, nothing else changes.
+"""
+
+import os
 import sys
 from pathlib import Path
 
@@ -8,11 +12,23 @@ import click
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits" / "dcgan_cr.yaml"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+class Command(click.Command):
+    """A wrong command line is explained by one process of a host."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(context, args)
+        except click.UsageError:
+            if os.environ.get("LOCAL_RANK", "0") != "0":
+                sys.exit(click.UsageError.exit_code)
+            raise
+
+
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", type=click.Path(path_type=Path), default=DEFAULT_CONFIG)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key; repeatable.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Short for --set seed=N.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...; one a process.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. [default: outputs/<config>-seed<seed>]")
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and what it will cost, then exit.")
 def main(
@@ -24,10 +40,12 @@ def main(
     """
     # Imports wait until they are needed: they take seconds, and a typo in the config should not.
     from gan.commands.reporting import one_line_errors
+    from gan.processes import launcher, one_voice, started_with_others
 
-    with one_line_errors("train.py"):
+    with one_line_errors("train.py"), one_voice():
         from gan.config import load_tree, validate
         from gan.device import resolve_device
+        from gan.errors import UserError
 
         tree = load_tree(config, overrides)
         name = f"{config.resolve().parent.name}-{config.stem}"
@@ -36,6 +54,8 @@ def main(
                 raise click.UsageError(
                     "--seed and --dry-run are for runs; an experiment lists its seeds: --set seeds=[0]"
                 )
+            if started_with_others():
+                raise UserError("task: classification found under torchrun; accepted: python train.py, one process")
             from gan.config import check
             from gan.experiments.classifier import run_classifier
             from gan.experiments.classifier_config import ClassifierConfig
@@ -45,15 +65,18 @@ def main(
             return
         resolved = validate(tree if seed is None else {**tree, "seed": seed})
         out = out or Path("outputs") / f"{name}-seed{resolved.seed}"
-        if dry_run:
-            from gan.commands.estimates import describe
+        from gan import distributed
 
-            click.echo(describe(resolved, resolve_device(device)))
-        else:
-            from gan.commands.launch import launch
+        chosen = resolve_device(distributed.local_device(device))
+        with distributed.joined(chosen):
+            if not dry_run:
+                from gan.commands.launch import launch
 
-            command = " ".join(["python", *sys.argv])
-            launch(resolved, resolve_device(device), out, resume_command=command)
+                launch(resolved, chosen, out, resume_command=" ".join([launcher(), *sys.argv]))
+            elif distributed.is_main():
+                from gan.commands.estimates import describe
+
+                click.echo(describe(resolved, chosen))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Everything else that a run needs: the game, data, random numbers, schedule."""
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from gan import distributed
 from gan.build.images import ImageFacts
 from gan.build.objective import build_augmentation, build_loss, build_regularizers, build_stage_weights, build_top_k
 from gan.build.players import build_discriminator, build_generator
@@ -13,20 +15,25 @@ from gan.data.loader import Loader
 from gan.data.sources import source_info
 from gan.data.store import ImageStore
 from gan.device import make_autocast, resolve_precision
+from gan.errors import UserError
 from gan.models.sampling import LatentStream
 from gan.seeds import derive_seed, seeded_generator
+from gan.training.batch_norm import has_batch_norms, synchronise_batch_norms
+from gan.training.division import Division
 from gan.training.schedule import Schedule
 from gan.training.steps import Game
 from gan.training.streams import RandomStreams
 from gan.training.trainer import Preview
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     """Players on `device`, their optimisers and losses."""
     precision = resolve_precision(config.training.precision, device)
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
-    generator = build_generator(config, facts).to(device).to(memory_format=layout)
-    discriminator = build_discriminator(config, facts).to(device).to(memory_format=layout)
+    generator = _over_ranks(build_generator(config, facts), config, device).to(device).to(memory_format=layout)
+    discriminator = _over_ranks(build_discriminator(config, facts), config, device).to(device).to(memory_format=layout)
     if config.training.compile:
         for network in (generator, discriminator.backbone, discriminator.head):
             network.compile(fullgraph=True, dynamic=False)
@@ -45,7 +52,31 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
         augmentation=build_augmentation(config).to(device),
         random=seeded_generator(config.seed, "objective", device=device),
         autocast=make_autocast(precision, device),
+        division=build_division(config),
     )
+
+
+def build_division(config: Config) -> Division:
+    """This process's parts of a batch.
+
+    Raises:
+        UserError: the parts would not be equal.
+    """
+    division = Division(distributed.rank(), distributed.world_size(), config.training.accumulation)
+    division.require_divisible(config.training.batch_size)
+    return division
+
+
+def _over_ranks(network: Network, config: Config, device: torch.device) -> Network:
+    """`network` with its batch norms over all ranks, where the config says so."""
+    if not config.training.sync_batch_norm or distributed.world_size() == 1 or not has_batch_norms(network):
+        return network
+    if config.training.compile:
+        raise UserError(
+            "training.compile: true found; with sync_batch_norm and several processes, whose batch norms wait for each "
+            "other, false accepted"
+        )
+    return synchronise_batch_norms(network, device)
 
 
 def _adam(modules: list[nn.Module], lr: float, betas: list[float]) -> torch.optim.Adam:
@@ -58,17 +89,26 @@ def build_loader(config: Config, store: ImageStore, device: torch.device) -> Loa
     flip = config.data.flip
     return Loader(
         store,
-        config.training.batch_size,
+        config.training.batch_size // distributed.world_size(),
         device,
         flip=source_info(config.data.source).flip_sensible if flip is None else flip,
         seed=derive_seed(config.seed, "data"),
         channels_last=config.training.channels_last,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
     )
 
 
 def build_streams(config: Config, facts: ImageFacts, device: torch.device) -> RandomStreams:
     """The random numbers of training."""
-    return RandomStreams(config.seed, device, config.generator.latent_dim, facts.num_classes)
+    return RandomStreams(
+        config.seed,
+        device,
+        config.generator.latent_dim,
+        facts.num_classes,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+    )
 
 
 def build_schedule(config: Config) -> Schedule:

@@ -1,10 +1,14 @@
 """A run from its config to its scores: what train.py does once the command line is read."""
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 
+from gan import distributed
 from gan.allocator import keep_freed_memory
 from gan.build import (
     build_game,
@@ -27,7 +31,7 @@ from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints, read_checkpoint
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.run_directory import RunDirectory, run_identity
-from gan.training.tracking import Tracker
+from gan.training.tracking import SilentTracker, Tracker
 from gan.training.trainer import Trainer
 
 
@@ -46,62 +50,84 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
     game = build_game(config, facts, device)
     store = prepare_images(config.data)
     run = RunDirectory(out)
-    saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config)) if run.config.exists() else None
-    run.require_same(config.model_dump(), saved)
-    newest = run.newest_checkpoint()
     identity = run_identity(config.model_dump())
-    state = read_checkpoint(newest, identity) if newest else None
+    state = distributed.from_main(_saved_state(run, config, identity) if distributed.is_main() else None)
     if state is not None and state["step"] >= config.training.steps:
-        result = load_result(run.evaluations, state["step"], config)
-        if result is not None or not config.evaluation.at_end:
-            click.echo(_summary(run, state["step"], state["elapsed"], state["recoveries"], result))
+        result = load_result(run.evaluations, state["step"], config) if distributed.is_main() else None
+        if distributed.from_main(result is not None or not config.evaluation.at_end):
+            _say(_summary(run, state["step"], state["elapsed"], state["recoveries"], result))
             return
     scored = config.evaluation.at_end or config.evaluation.every > 0
     scorer = Scorer(config, facts.num_classes, device) if scored else None  # before training, should weights be missing
 
-    checkpoints = Checkpoints(run.checkpoints, config.checkpoint.keep, identity)
-    with run.claimed():
-        write_text(run.config, config.to_yaml())
+    main = distributed.is_main()
+    checkpoints = Checkpoints(run.checkpoints, config.checkpoint.keep, identity, writes=main)
+    with run.claimed() if main else nullcontext():
+        if main:
+            write_text(run.config, config.to_yaml())
         trainer = Trainer(
             game=game,
             ema=ExponentialMovingAverage(game.generator, config.ema.decay, config.ema.warm_up),
             batches=build_loader(config, store, device),
             streams=build_streams(config, facts, device),
             schedule=build_schedule(config),
-            tracker=Tracker(out, step=state["step"] if state else -1),
+            tracker=Tracker(out, step=state["step"] if state else -1) if main else SilentTracker(),
             checkpoints=checkpoints,
             preview=build_preview(config, facts),
             evaluate=lambda generator: scorer.score(generator, "ema").metrics if scorer else {},
             best=_best_checkpoint(config, checkpoints),
         )
-        where = f"{out} on {device} in {precision}"
-        if state is None:
-            _show_start(trainer, config, store)
-            click.echo(f"training {where}", err=True)
-        else:
-            trainer.load_state_dict(state)
-            click.echo(f"resuming {where} at step {trainer.step}", err=True)
+        _begin(trainer, config, store, state, f"{out} on {_where(device, precision)}")
         try:
-            if _train(trainer, config, run):
-                click.echo(_finish(trainer, config, run, scorer))
+            if _train(trainer, config, run, identity):
+                _say(_finish(trainer, config, run, scorer))
             else:
-                click.echo(f"stopped and saved at step {trainer.step}; to go on: {resume_command}", err=True)
+                _say(f"stopped and saved at step {trainer.step}; to go on: {resume_command}", err=True)
         finally:
             trainer.tracker.close()
 
 
-def _train(trainer: Trainer, config: Config, run: RunDirectory) -> bool:
+def _saved_state(run: RunDirectory, config: Config, identity: str) -> dict[str, Any] | None:
+    """The newest checkpoint of the run, if it has one; a run of another config is refused."""
+    saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config)) if run.config.exists() else None
+    run.require_same(config.model_dump(), saved)
+    newest = run.newest_checkpoint()
+    return read_checkpoint(newest, identity) if newest else None
+
+
+def _begin(trainer: Trainer, config: Config, store: ImageStore, state: Mapping[str, Any] | None, where: str) -> None:
+    """From the saved state, or from the first step."""
+    if state is not None:
+        trainer.load_state_dict(state)
+        _say(f"resuming {where} at step {trainer.step}", err=True)
+        return
+    game = trainer.game
+    distributed.broadcast([*game.generator.state_dict().values(), *game.discriminator.state_dict().values()])
+    distributed.broadcast([*trainer.ema.average.state_dict().values()])
+    if distributed.is_main():
+        _show_start(trainer, config, store)
+    _say(f"training {where}", err=True)
+
+
+def _where(device: torch.device, precision: str) -> str:
+    processes = distributed.world_size()
+    return f"{device} in {precision}" if processes == 1 else f"{processes} × {device.type} in {precision}"
+
+
+def _train(trainer: Trainer, config: Config, run: RunDirectory, identity: str) -> bool:
     """Train to the end, going back to the newest checkpoint as often as the config allows."""
     while True:
         try:
             return trainer.train()
         except NonFiniteError as error:
-            newest = run.newest_checkpoint()
-            if newest is None or trainer.recoveries >= config.training.recoveries:
+            if trainer.recoveries >= config.training.recoveries:
                 raise
-            trainer.recover(read_checkpoint(newest))
+            state = distributed.from_main(_saved_state(run, config, identity) if distributed.is_main() else None)
+            if state is None:
+                raise
+            trainer.recover(state)
             count = f"recovery {trainer.recoveries} of {config.training.recoveries}"
-            click.echo(f"{error}; going on from step {trainer.step} with other random numbers, {count}", err=True)
+            _say(f"{error}; going on from step {trainer.step} with other random numbers, {count}", err=True)
 
 
 def _show_start(trainer: Trainer, config: Config, store: ImageStore) -> None:
@@ -116,7 +142,8 @@ def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer 
     result = None
     if config.evaluation.at_end and scorer is not None:
         result = scorer.score(trainer.ema.average, "ema")
-        save_result(run.evaluations, trainer.step, result)
+        if distributed.is_main():
+            save_result(run.evaluations, trainer.step, result)
         trainer.record_scores(result.metrics, result.seconds)
     return _summary(run, trainer.step, trainer.elapsed, trainer.recoveries, result)
 
@@ -138,3 +165,9 @@ def _summary(run: RunDirectory, step: int, seconds: float, recoveries: int, resu
         f"sample grid    {run.path / 'samples' / f'samples_{step:08d}.png'}\n"
         f"TensorBoard    tensorboard --logdir {run.path / 'tensorboard'}"
     )
+
+
+def _say(message: str, err: bool = False) -> None:
+    """Of several processes one speaks."""
+    if distributed.is_main():
+        click.echo(message, err=err)

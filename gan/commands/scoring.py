@@ -1,7 +1,6 @@
 """Scores of a generator by the protocol its config asks for."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gan import distributed
 from gan.build import prepare_images
 from gan.config import Config, DataConfig
 from gan.data.sources import source_info
 from gan.data.store import ImageStore
-from gan.device import make_autocast, resolve_precision
+from gan.device import Autocast, make_autocast, resolve_precision
 from gan.errors import UserError
 from gan.extractors.catalogue import build_extractor, require_known
 from gan.files import write_text
@@ -24,6 +24,7 @@ from gan.metrics.results import Result, measured
 from gan.models.sampling import LatentStream, generate
 from gan.seeds import seeded_generator
 
+_SKIPPED = 8192  # latents in memory at a time
 _SIBLINGS = ("test", "val", "valid", "validation")  # of a file or folder named after its training split
 
 
@@ -35,7 +36,7 @@ class Scorer:
         config: the run's.
         num_classes: of the labels that the generators take, or None.
         device: where images are generated and scored.
-        progress: show a bar.
+        progress: show a bar, on the main rank.
 
     Raises:
         UserError: the extractor's weights cannot be had, or the reference images.
@@ -57,7 +58,7 @@ class Scorer:
             self.device,
             section.metrics,
             section.batch_size,
-            self.progress,
+            self.progress and distributed.is_main(),
             bootstrap=section.bootstrap,
             dtype=section.dtype,
             compiled=section.compile,
@@ -76,15 +77,45 @@ class Scorer:
         """Score `generator`, which is left as it was, as are all random states; `weights` says whose: ema or raw."""
         section = self.config.evaluation
         given: list[Tensor] = []
+        sampler = generator_sampler(self.config, self.num_classes, generator, given, self._label_pool)
         return self._evaluator.evaluate(
-            generator_sampler(self.config, self.num_classes, generator, given, self._label_pool),
+            sampler,
             section.samples,
             self._reference,
             seed=section.seed,
             weights=weights,
             label_sampling="none" if self.num_classes is None else section.label_sampling,
             labels=None if self.num_classes is None else lambda: torch.cat(given),
+            skip=sampler.skip,
         )
+
+
+@dataclass
+class GeneratorSampler:
+    """n → n images of `generator`; the labels they were given are added to `given`."""
+
+    generator: nn.Module
+    stream: LatentStream
+    label_pool: Tensor | None
+    label_random: torch.Generator
+    given: list[Tensor]
+    autocast: Autocast
+
+    def __call__(self, count: int) -> Tensor:
+        return generate(self.generator, *self._draw(count), self.autocast)
+
+    def skip(self, count: int) -> None:
+        """Pass over `count` images without generating them; their labels are added all the same."""
+        for start in range(0, count, _SKIPPED):
+            self._draw(min(_SKIPPED, count - start))
+
+    def _draw(self, count: int) -> tuple[Tensor, Tensor | None]:
+        latents, labels = self.stream.next(count)
+        if labels is not None:
+            if self.label_pool is not None:
+                labels = self.label_pool[torch.randint(len(self.label_pool), (count,), generator=self.label_random)]
+            self.given.append(labels)
+        return latents, labels
 
 
 def generator_sampler(
@@ -93,7 +124,7 @@ def generator_sampler(
     generator: nn.Module,
     given: list[Tensor],
     label_pool: Tensor | None = None,
-) -> Callable[[int], Tensor]:
+) -> GeneratorSampler:
     """n → n images of `generator` by the config's evaluation seed; the labels they were given are added to `given`.
 
     Args:
@@ -101,19 +132,10 @@ def generator_sampler(
     """
     seed = config.evaluation.seed
     stream = LatentStream(config.generator.latent_dim, num_classes, seeded_generator(seed, "evaluation"))
-    label_random = seeded_generator(seed, "evaluation labels")
     device = next(generator.parameters()).device
     autocast = make_autocast(resolve_precision(config.training.precision, device), device)
-
-    def sample(count: int) -> Tensor:
-        latents, labels = stream.next(count)
-        if labels is not None:
-            if label_pool is not None:
-                labels = label_pool[torch.randint(len(label_pool), (count,), generator=label_random)]
-            given.append(labels)
-        return generate(generator, latents, labels, autocast)
-
-    return sample
+    label_random = seeded_generator(seed, "evaluation labels")
+    return GeneratorSampler(generator, stream, label_pool, label_random, given, autocast)
 
 
 def measure_reference(evaluator: Evaluator, store: ImageStore, count: int | None, root: Path) -> ReferenceStatistics:

@@ -129,12 +129,20 @@ class TrainingConfig(Section):
     """The loop."""
 
     steps: Positive  # of the generator
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int, Field(ge=2)] = 64  # of all processes together
+    accumulation: Positive = 1  # micro-batches that each process splits its share of a batch into, to save memory
+    sync_batch_norm: bool = True  # with several processes: normalise over the batch of all of them
     discriminator_steps: Positive = 1  # per generator step
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware computes it
     channels_last: bool = True
     recoveries: NonNegative = 0  # how often to go back to the newest checkpoint, with new random numbers, after a NaN
     compile: bool = False  # both players by torch.compile: a minute at the start, faster steps where kernels are small
+
+    @model_validator(mode="after")
+    def _micro_batches_are_equal(self) -> "TrainingConfig":
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+        return self
 
 
 class EmaConfig(Section):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from tqdm import tqdm
 
+from gan import distributed
 from gan.errors import UserError, nearest
 from gan.extractors.interface import Extraction, metric_layers
 from gan.metrics.accumulators import FeatureBank, GaussianStatistics, SplitProbabilities
@@ -20,6 +21,7 @@ from gan.metrics.protocol import Protocol, ReferenceIdentity
 from gan.metrics.reference import CacheKey, ReferenceStatistics, content_hash, kept_rows, load, require_fitting, save
 from gan.metrics.results import RESULT_KEYS, Result
 from gan.metrics.scores import GENERATED_FEATURES, REFERENCE_FEATURES, Scorer, Tally
+from gan.metrics.spread import everywhere, merge, own_share, own_tally, share, unmeasured
 from gan.metrics.uncertainty import INFINITY_POINTS
 
 METRIC_SEED = 2020  # torch-fidelity's: of the inception score's shuffle and the kernel distance's subsets
@@ -115,17 +117,15 @@ class Evaluator:
         count, height, width, channels = images.shape
         identity = ReferenceIdentity(name, split, content or content_hash(images), count, (channels, height, width))
         key = CacheKey(identity, self.identity, self.layer, self.reference_features, METRIC_SEED)
+        cache_dir = cache_dir if distributed.is_main() else None
         kept = torch.from_numpy(kept_rows(count, self.reference_features, METRIC_SEED))
         statistics = load(Path(cache_dir), key, self._reference_needs_features) if cache_dir is not None else None
-        if statistics is None:
-            bank = FeatureBank(expected=int(kept.sum())) if self._reference_needs_features else None
-            tally = Tally(GaussianStatistics(self.statistics_device), bank)
-            self._accumulate(array_sampler(images), count, tally, "reference", kept)
-            mean, covariance = (tensor.cpu() for tensor in tally.gaussian.result())
-            features = bank.result() if bank else None
-            statistics = ReferenceStatistics(identity, self.identity, self.layer, mean, covariance, features)
+        if distributed.from_main(statistics is None):
+            statistics = self._measure(images, identity, kept)
             if cache_dir is not None:
                 save(Path(cache_dir), key, statistics)
+        if statistics is None:  # read by the main rank, which alone needs it
+            statistics = unmeasured(identity, self.identity, self.layer)
         kept_labels = None if labels is None else torch.from_numpy(np.asarray(labels))[kept]
         return replace(statistics, identity=identity, labels=kept_labels, class_names=tuple(class_names))
 
@@ -140,13 +140,17 @@ class Evaluator:
         label_sampling: str,
         batch_norm: str = "running",
         labels: Callable[[], Tensor] | None = None,
+        skip: Callable[[int], None] | None = None,
     ) -> Result:
         """Score `count` images, generated batch by batch and never written to disk.
+
+        Of several ranks, all of which call this, each generates and extracts its share; all return the same.
 
         Args:
             sample: n → n images `(n, 1 or 3, H, W)`, uint8 or float in [−1, 1] (see `to_uint8`), from its own generator
                 of random numbers; called under `no_grad`.
             labels: gives those of all images `(count,)` once they were sampled, for `intra_fid`.
+            skip: passes over n images of `sample`; without it the main rank generates all of them.
             seed, weights, label_sampling, batch_norm: how `sample` was set up, for the protocol (see `Protocol`).
 
         Raises:
@@ -157,25 +161,23 @@ class Evaluator:
         if count < 2:
             raise UserError(f"an evaluation needs at least 2 images, got {count}")
         expected = min(reference.identity.count, self.reference_features) if self._reference_needs_features else None
-        require_fitting(reference, self.identity, self.layer, expected)
-        height_width = reference.identity.image_shape[1:]
+        if distributed.is_main():
+            require_fitting(reference, self.identity, self.layer, expected)
         start = time.perf_counter()
-        tally = self._tally(count)
-        self._accumulate(of_size(sample, height_width), count, tally, "evaluate")
+        with own_share(count, self.batch_size, skip) as size:
+            tally = own_tally(self._tally(count), size)
+            self._accumulate(of_size(sample, reference.identity.image_shape[1:]), size, tally, "evaluate")
+        merge(tally)
+        if not distributed.is_main():
+            return everywhere(None)
         protocol = self._protocol(reference, count, seed, weights, label_sampling, batch_norm)
-        scorer = Scorer(
-            tally,
-            reference,
-            protocol,
-            self.statistics_device,
-            self.bootstrap,
-            labels() if labels else None,
-            self.progress,
-        )
+        given = labels() if labels else None
+        scorer = Scorer(tally, reference, protocol, self.statistics_device, self.bootstrap, given, self.progress)
         scores = scorer.score(self.metrics)
         seconds = time.perf_counter() - start
-        return Result(
-            scores.metrics, protocol, seconds, count / seconds, scores.intervals, self.bootstrap, scores.classes
+        rate = count / seconds
+        return everywhere(
+            Result(scores.metrics, protocol, seconds, rate, scores.intervals, self.bootstrap, scores.classes)
         )
 
     def evaluate_images(
@@ -197,6 +199,19 @@ class Evaluator:
             batch_norm="none",
             labels=None if labels is None else lambda: torch.from_numpy(np.asarray(labels)),
         )
+
+    def _measure(self, images: np.ndarray, identity: ReferenceIdentity, kept: Tensor) -> ReferenceStatistics:
+        """Statistics of images; all ranks take part, the main one has them."""
+        features = FeatureBank(expected=int(kept.sum())) if self._reference_needs_features else None
+        first, end = share(len(images), self.batch_size)
+        tally = own_tally(Tally(GaussianStatistics(self.statistics_device), features), int(kept[first:end].sum()))
+        self._accumulate(array_sampler(images[first:end]), end - first, tally, "reference", kept[first:end])
+        merge(tally)
+        if not distributed.is_main():
+            return unmeasured(identity, self.identity, self.layer)
+        mean, covariance = (tensor.cpu() for tensor in tally.gaussian.result())
+        kept_features = features.result() if features else None
+        return ReferenceStatistics(identity, self.identity, self.layer, mean, covariance, kept_features)
 
     def _accumulate(
         self,

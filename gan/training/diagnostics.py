@@ -4,8 +4,9 @@ Everything is computed from the feature vectors that the last discriminator step
 further pass through a network, no change to any state.
 """
 
+import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from gan import distributed
 from gan.models.heads import Head
 from gan.objectives.losses import Loss
 
@@ -26,6 +28,29 @@ class Observation:
     features: Tensor
     labels: Tensor | None
     real_count: int
+
+
+def joined(seen: Sequence[Observation]) -> Observation:
+    """Observations of equal parts as one, all real rows first."""
+    if len(seen) == 1:
+        return seen[0]
+    count = seen[0].real_count
+    labels = [one.labels for one in seen if one.labels is not None]
+    features = _real_first([one.features for one in seen], count)
+    return Observation(features, _real_first(labels, count) if labels else None, count * len(seen))
+
+
+def gathered(seen: Observation) -> Observation:
+    """What all ranks have seen, on every rank."""
+    features = distributed.gather(seen.features).tensor_split(distributed.world_size())
+    labels: Sequence[Tensor | None] = [None] * len(features)
+    if seen.labels is not None:
+        labels = distributed.gather(seen.labels).tensor_split(len(features))
+    return joined([Observation(*rows, seen.real_count) for rows in zip(features, labels, strict=True)])
+
+
+def _real_first(parts: Sequence[Tensor], count: int) -> Tensor:
+    return torch.cat([part[:count] for part in parts] + [part[count:] for part in parts])
 
 
 def diagnose(head: Head, loss: Loss, stage_weights: Tensor, seen: Observation) -> dict[str, Tensor]:
@@ -82,6 +107,23 @@ def weight_cosines(head: Head) -> Tensor | None:
     """Cosines between the stages' unconditional weight vectors, `(N, N)`; None for a head without a row a stage."""
     weight = getattr(head, "weight", None)
     return _cosines(weight) if isinstance(weight, nn.Parameter) and weight.shape[0] == head.stages else None
+
+
+def stage_matrices(head: Head, seen: Observation) -> dict[str, Tensor]:
+    """How alike the stages are, in their scores and where they have them in their weights, `(N, N)` each."""
+    matrices = {"stages/score_correlation": score_correlations(head, seen)}
+    if (cosines := weight_cosines(head)) is not None:
+        matrices["stages/weight_cosine"] = cosines
+    return matrices
+
+
+def first_non_finite(means: Mapping[str, list[float]]) -> str | None:
+    """Which value is NaN or infinite, and of which stage, if any is: "scores/real of stage 2 became inf"."""
+    for name, values in means.items():
+        for stage, value in enumerate(values, start=1):
+            if not math.isfinite(value):
+                return f"{name} of stage {stage} became {value}" if len(values) > 1 else f"{name} became {value}"
+    return None
 
 
 def _cosines(rows: Tensor) -> Tensor:

@@ -12,8 +12,12 @@ from typing import Any
 from gan.errors import StorageError, UserError
 from gan.training.checkpoint import checkpoint_paths
 
-# What may differ when a run goes on: nothing that a step already taken depended on, save the length of a decay.
-CHANGEABLE = ("training.steps", "training.recoveries", "logging.", "checkpoint.", "evaluation.")
+# What may differ when a run goes on: nothing that a step already taken depended on, save the length of a decay and, as
+# the number of processes may, how a batch is divided.
+CHANGEABLE = (
+    "training.steps", "training.recoveries", "training.accumulation", "training.sync_batch_norm", "logging.",
+    "checkpoint.", "evaluation.",
+)  # fmt: skip
 
 
 class RunDirectory:

@@ -1,7 +1,7 @@
 """When things happen, and how long training took without them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,13 @@ class Schedule:
         """What the learning rates are multiplied with in the step after `step`."""
         left = 1 - step / self.steps
         return {"constant": 1.0, "linear": left, "half_linear": min(1.0, 2 * left)}[self.learning_rate]
+
+    def set_learning_rates(self, optimizers: Iterable[torch.optim.Optimizer], step: int) -> None:
+        """For the step after `step`; a group's `base_lr` is what the factor is of."""
+        factor = self.learning_rate_factor(step)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
 
     def due(self, step: int, interval: int) -> bool:
         """Whether what happens at an interval happens after `step`; the last step is always due."""

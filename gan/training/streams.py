@@ -16,10 +16,22 @@ class RandomStreams:
         device: where latents are drawn; a stream on one device differs from one on another.
         latent_dim: Z.
         num_classes: labels are uniform on 0 … num_classes − 1; None for no labels.
+        rank, world_size: every rank draws for all and keeps its own rows, so the state is the same on every rank.
     """
 
-    def __init__(self, seed: int, device: torch.device, latent_dim: int, num_classes: int | None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        device: torch.device,
+        latent_dim: int,
+        num_classes: int | None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self.seed = seed
+        self._rank = rank
+        self._world_size = world_size
         self._latent_dim = latent_dim
         self._num_classes = num_classes
         self._device = device
@@ -36,12 +48,14 @@ class RandomStreams:
         torch.manual_seed(derive_seed(self.seed, "global", *names) % 2**32)
 
     def latents(self, player: str, count: int) -> tuple[Tensor, Tensor | None]:
-        """Latents `(count, Z)` and labels `(count,)` or None for a step of `player`."""
+        """This rank's latents `(count, Z)` and labels `(count,)` or None for a step of `player`."""
         random = self._generators[player]
-        latents = torch.randn(count, self._latent_dim, generator=random, device=self._device)
+        everyone = count * self._world_size
+        own = slice(self._rank * count, (self._rank + 1) * count)
+        latents = torch.randn(everyone, self._latent_dim, generator=random, device=self._device)[own]
         if self._num_classes is None:
             return latents, None
-        return latents, torch.randint(self._num_classes, (count,), generator=random, device=self._device)
+        return latents, torch.randint(self._num_classes, (everyone,), generator=random, device=self._device)[own]
 
     def state_dict(self) -> dict[str, Any]:
         """All generators' states."""

@@ -25,7 +25,7 @@ class Averages:
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add one observation of each value; nothing waits for the device."""
         for name, value in values.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._sums[name] = self._sums[name].to(value.device) + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def take(self) -> dict[str, list[float]]:
@@ -112,6 +112,26 @@ class Tracker:
         kept = [line for line in text.splitlines(keepends=True) if _is_until(line, step)]
         if "".join(kept) != text:
             write_text(self._metrics, "".join(kept))
+
+
+class SilentTracker(Tracker):
+    """A tracker that writes nothing: of all ranks but one, whose values are the same."""
+
+    def __init__(self) -> None:
+        pass
+
+    def rewind(self, step: int) -> None: ...
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def grid(self, step: int, name: str, images: Tensor, columns: int) -> Path:
+        return Path()
+
+    def matrix(self, step: int, name: str, matrix: Tensor, size: int = 96) -> None: ...
+
+    def text(self, name: str, text: str) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def _is_until(line: str, step: int) -> bool:

@@ -1,6 +1,5 @@
 """The loop: play, average, log, sample, evaluate, save."""
 
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -11,21 +10,14 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from gan import distributed
 from gan.errors import NonFiniteError
 from gan.models.sampling import generate
 from gan.seeds import derive_seed
+from gan.training import diagnostics
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints
-from gan.training.diagnostics import (
-    DEAD_AUC,
-    DeadStageAlarm,
-    diagnose,
-    gradient_norm,
-    mean_off_diagonal,
-    name_stages,
-    score_correlations,
-    weight_cosines,
-)
+from gan.training.diagnostics import DEAD_AUC, DeadStageAlarm, Observation
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.interrupt import StopSignals
 from gan.training.schedule import Clock, Schedule
@@ -57,6 +49,9 @@ class Preview:
 
 class Trainer:
     """Plays a game until its last step, from wherever its state is.
+
+    Of several ranks each plays its parts of every batch; their states are the same all through, and the main one alone
+    writes: the others' tracker and checkpoints are silent.
 
     Args:
         game: players, optimisers and losses.
@@ -111,16 +106,20 @@ class Trainer:
             NonFiniteError: a loss was not finite; the state is saved beside the checkpoints.
         """
         schedule = self.schedule
-        progress = tqdm(total=schedule.steps, initial=self.step, unit="step", dynamic_ncols=True, smoothing=0.1)
+        silent = not distributed.is_main()
+        progress = tqdm(
+            total=schedule.steps, initial=self.step, unit="step", dynamic_ncols=True, smoothing=0.1, disable=silent
+        )
         if self.step == 0:
             self.sample()
             if schedule.evaluate_every:
                 self._score()
         clock = Clock(next(self.game.generator.parameters()).device)
-        with StopSignals() as stop, progress:
-            while self.step < schedule.steps and not stop.requested:
+        with StopSignals(patient=distributed.world_size() > 1) as stop, progress:
+            stopped = distributed.any_rank(stop.requested)
+            while self.step < schedule.steps and not stopped:
                 # Play
-                self._set_learning_rates()
+                schedule.set_learning_rates(self._optimizers, self.step)
                 for _ in range(schedule.discriminator_steps):
                     self._averages.add(self._discriminator_step())
                 self._averages.add(self._generator_step())
@@ -142,15 +141,18 @@ class Trainer:
                 if schedule.due(self.step, schedule.save_every):
                     self.elapsed += clock.lap()
                     clock.pause(self.save)
-            if stop.requested and self.step < schedule.steps:
+                stopped = distributed.any_rank(stop.requested)
+            if stopped and self.step < schedule.steps:
                 self.elapsed += clock.lap()
                 self.save()
         return self.step == schedule.steps
 
-    def sample(self) -> Path:
-        """Log the preview grid of the average generator; returns its file."""
+    def sample(self) -> None:
+        """Log the preview grid of the average generator."""
+        if not distributed.is_main():
+            return
         images = generate(self.ema.average, self.preview.latents, self.preview.labels, self.game.autocast)
-        return self.tracker.grid(self.step, "samples", images, self.preview.columns)
+        self.tracker.grid(self.step, "samples", images, self.preview.columns)
 
     def save(self) -> Path:
         """Write a checkpoint of everything; returns its file."""
@@ -235,34 +237,29 @@ class Trainer:
         latents, labels = self.streams.latents("generator", self._batch_size)
         return generator_step(self.game, latents, labels, *self._real)
 
-    def _set_learning_rates(self) -> None:
-        factor = self.schedule.learning_rate_factor(self.step)
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
-
     def _log(self, progress: "tqdm[Any]", clock: "Clock") -> None:
-        """Read the window's means from the device: the only place where the loop waits for it."""
+        """Read the window's means from the device: the only place where the loop waits for it.
+
+        Of several ranks all come to the same values, and so to the same end if these are not finite.
+        """
         gradients = {
-            "gradient_norm/generator": gradient_norm(self.game.generator),
-            "gradient_norm/discriminator": gradient_norm(self.game.discriminator),
+            "gradient_norm/generator": diagnostics.gradient_norm(self.game.generator),
+            "gradient_norm/discriminator": diagnostics.gradient_norm(self.game.discriminator),
         }
-        game = self.game
-        stages = diagnose(game.discriminator.head, game.loss, game.stage_weights().detach(), self._seen)
+        game, seen = self.game, diagnostics.gathered(self._seen)
+        stages = diagnostics.diagnose(game.discriminator.head, game.loss, game.stage_weights().detach(), seen)
         self._averages.add({**gradients, **stages, "stages/weight": game.stage_weights().detach()})
         means = self._averages.take()
         self._require_finite(means)
-        values = name_stages(means)
+        values = diagnostics.name_stages(means)
         seconds = clock.since_log()
         interval = self.step % self.schedule.log_every or self.schedule.log_every
-        images = interval * self.schedule.discriminator_steps * self._batch_size
+        images = interval * self.schedule.discriminator_steps * self._batch_size * distributed.world_size()
         speed = {"speed/images_per_second": images / seconds, "speed/seconds_per_step": seconds / interval}
         rates = {"learning_rate/generator": self.game.generator_optimizer.param_groups[0]["lr"]}
-        self.tracker.scalars(self.step, {**values, **self._compare_stages(), **rates, **speed})
+        self.tracker.scalars(self.step, {**values, **self._compare_stages(seen), **rates, **speed})
         for stage in self._alarm.update(means["stages/auc"]):
-            tqdm.write(
-                f"stage {stage} is dead: it separates nothing at step {self.step} (AUC ≤ {DEAD_AUC})", sys.stderr
-            )
+            _say(f"stage {stage} is dead: it separates nothing at step {self.step} (AUC ≤ {DEAD_AUC})")
         progress.set_postfix(
             {
                 "D": f"{means['loss/discriminator'][0]:.3f}",
@@ -272,25 +269,24 @@ class Trainer:
             refresh=False,
         )
 
-    def _compare_stages(self) -> dict[str, float]:
+    def _compare_stages(self, seen: Observation) -> dict[str, float]:
         """Log how alike the stages are, as images; returns the mean absolute off-diagonal entries."""
         head = self.game.discriminator.head
-        if head.stages == 1:
-            return {}
-        matrices = {"stages/score_correlation": score_correlations(head, self._seen)}
-        if (cosines := weight_cosines(head)) is not None:
-            matrices["stages/weight_cosine"] = cosines
+        matrices = diagnostics.stage_matrices(head, seen) if head.stages > 1 else {}
         for name, matrix in matrices.items():
             self.tracker.matrix(self.step, name, matrix)
-        return {name: mean_off_diagonal(matrix) for name, matrix in matrices.items()}
+        return {name: diagnostics.mean_off_diagonal(matrix) for name, matrix in matrices.items()}
 
     def _require_finite(self, means: Mapping[str, list[float]]) -> None:
-        for name, values in means.items():
-            for stage, value in enumerate(values, start=1):
-                if not math.isfinite(value):
-                    path = self.checkpoints.write(f"non_finite_{self.step:08d}.pt", self.state_dict())
-                    where = f" of stage {stage}" if len(values) > 1 else ""
-                    raise NonFiniteError(
-                        f"training stopped: {name}{where} became {value} within the {self.schedule.log_every} steps "
-                        f"up to {self.step}; the state is in {path}"
-                    )
+        if (found := diagnostics.first_non_finite(means)) is not None:
+            path = self.checkpoints.write(f"non_finite_{self.step:08d}.pt", self.state_dict())
+            raise NonFiniteError(
+                f"training stopped: {found} within the {self.schedule.log_every} steps up to {self.step}; the state is "
+                f"in {path}"
+            )
+
+
+def _say(line: str) -> None:
+    """One line above the bar, of one rank alone."""
+    if distributed.is_main():
+        tqdm.write(line, sys.stderr)

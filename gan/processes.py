@@ -1,0 +1,51 @@
+"""What a process knows of the job it was started in, from torchrun's environment alone: so it is quick to ask."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_claims: list[Callable[[], bool]] = []  # the last says whether this process is the first of the job to speak
+
+
+def started_with_others() -> bool:
+    """Whether torchrun has started other processes beside this one, be they joined or not."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ and "LOCAL_RANK" in os.environ
+
+
+def launcher() -> str:
+    """How this process was started: `python`, or torchrun with what tells its hosts apart left out."""
+    if not started_with_others():
+        return "python"
+    hosts = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    nodes = f" --nnodes={hosts} (and the rendezvous as before)" if hosts > 1 else ""
+    return f"torchrun{nodes} --nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', '1')}"
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """An error that a user can cause leaves the block in one process only; the others end silently, with its status."""
+    try:
+        yield
+    except Exception as error:
+        theirs = hasattr(error, "exit_status") or isinstance(error, OSError) or "out of memory" in str(error)
+        if not theirs or _is_first_to_speak():
+            raise
+        sys.exit(getattr(error, "exit_status", 1))
+
+
+@contextmanager
+def speaking_by(claim: Callable[[], bool]) -> Iterator[None]:
+    """Within the block `claim` tells which process speaks; without it, one a host."""
+    _claims.append(claim)
+    yield
+    _claims.clear()  # not after an error, which is still to be told
+
+
+def _is_first_to_speak() -> bool:
+    if not _claims:
+        return not started_with_others() or os.environ["LOCAL_RANK"] == "0"
+    try:
+        return _claims[-1]()
+    except RuntimeError:  # the host of the store is gone, and nobody can be asked
+        return True
