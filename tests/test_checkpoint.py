@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from gan.errors import NonFiniteError, StorageError, UserError
 from gan.training import trainer
-from gan.training.checkpoint import Checkpoints, digest, read_checkpoint, write_checkpoint
+from gan.training.checkpoint import FORMAT, Checkpoints, digest, read_checkpoint, write_checkpoint
 from gan.training.steps import discriminator_step
 from tests import DEFAULT, ROOT
 from tests.test_training import TINY, data, lines, run, same  # noqa: F401
@@ -42,7 +42,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_read_is_what_was_saved(saved: Path) -> None:
     state = read_checkpoint(saved)
-    assert state.pop("format") == 2
+    assert state.pop("format") == FORMAT
     assert same(state, STATE)
 
 

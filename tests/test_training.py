@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from gan.commands.launch import launch
+from gan.commands.scoring import Scorer
 from gan.config import load_config
 from gan.errors import NonFiniteError, StorageError, UserError
 from gan.training import trainer
@@ -118,14 +120,61 @@ def test_another_config_is_refused_with_the_keys_that_differ(tmp_path: Path, dat
 def test_a_signal_stops_saves_and_the_same_command_goes_on(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    timer = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
+    def stop_once_it_has_logged() -> None:
+        metrics = tmp_path / "metrics.jsonl"
+        while not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_once_it_has_logged, daemon=True).start()
     run(tmp_path, data, "training.steps=100000", "checkpoint.every=100000", "logging.samples_every=100000")
-    timer.cancel()
     (path,) = checkpoint_paths(tmp_path / "checkpoints")
     stopped = read_checkpoint(path)["step"]
     assert 0 < stopped < 100000
     assert f"stopped and saved at step {stopped}; to go on: the command" in capsys.readouterr().err
+
+
+SCORED = ["evaluation.every=2", "evaluation.at_end=true", "evaluation.samples=20", "evaluation.reference=test"]
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """An undisturbed run with evaluations."""
+    out = tmp_path_factory.mktemp("scored")
+    run(out, data, *SCORED)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupted", [1, 2, 4])  # before the first step, in between, after the last
+def test_a_signal_during_an_evaluation_leaves_it_to_the_next_start(
+    interrupted: int,
+    tmp_path: Path,
+    data: Path,
+    scored: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    score, calls = Scorer.score, []
+
+    def slow(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == interrupted:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        return score(*arguments)
+
+    monkeypatch.setattr(Scorer, "score", slow)
+    start = time.monotonic()
+    run(tmp_path, data, *SCORED)
+    assert time.monotonic() - start < 50
+    assert f"stopped and saved at step {2 * (interrupted - 1)}; to go on: the command" in capsys.readouterr().err
+    run(tmp_path, data, *SCORED)
+    assert lines(tmp_path) == lines(scored)
+    ends = [read_checkpoint(out / "checkpoints" / "step_00000006.pt") for out in (tmp_path, scored)]
+    for state in ends:
+        state.pop("elapsed")
+    assert same(*ends)
 
 
 def test_non_finite_values_stop_training_with_the_step_the_term_and_the_stage(

@@ -30,6 +30,7 @@ from gan.metrics.results import HIGHER_IS_BETTER, RESULT_KEYS, Result, format_ta
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints, read_checkpoint
 from gan.training.ema import ExponentialMovingAverage
+from gan.training.interrupt import StopSignals
 from gan.training.run_directory import RunDirectory, run_identity
 from gan.training.tracking import SilentTracker, Tracker
 from gan.training.trainer import Trainer
@@ -79,10 +80,11 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
         )
         _begin(trainer, config, store, state, f"{out} on {_where(device, precision)}")
         try:
-            if _train(trainer, config, run, identity):
-                _say(_finish(trainer, config, run, scorer))
-            else:
+            summary = _finish(trainer, config, run, scorer) if _train(trainer, config, run, identity) else None
+            if summary is None:
                 _say(f"stopped and saved at step {trainer.step}; to go on: {resume_command}", err=True)
+            else:
+                _say(summary)
         finally:
             trainer.tracker.close()
 
@@ -137,11 +139,14 @@ def _show_start(trainer: Trainer, config: Config, store: ImageStore) -> None:
     trainer.tracker.grid(0, "real", real_batch(store, count, config.seed)[0], trainer.preview.columns)
 
 
-def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer | None) -> str:
-    """Score the finished run; returns what to tell its user."""
+def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer | None) -> str | None:
+    """Score the finished run; returns what to tell its user, None where a request to stop came first."""
     result = None
     if config.evaluation.at_end and scorer is not None:
-        result = scorer.score(trainer.ema.average, "ema")
+        with StopSignals(patient=distributed.world_size() > 1) as stop:
+            result = stop.unless_requested(lambda: scorer.score(trainer.ema.average, "ema"))
+        if result is None:
+            return None
         if distributed.is_main():
             save_result(run.evaluations, trainer.step, result)
         trainer.record_scores(result.metrics, result.seconds)

@@ -92,6 +92,7 @@ class Trainer:
         self.step = 0
         self.elapsed = 0.0  # seconds of training, pauses left out
         self.recoveries = 0  # returns to a checkpoint after values that were not finite
+        self._unscored = False  # whether the scores of this step are still to be had
         self._averages = Averages()
         self._alarm = DeadStageAlarm()
         self._optimizers = (game.generator_optimizer, game.discriminator_optimizer)
@@ -112,10 +113,10 @@ class Trainer:
         )
         if self.step == 0:
             self.sample()
-            if schedule.evaluate_every:
-                self._score()
+            self._unscored = schedule.evaluate_every > 0
         clock = Clock(next(self.game.generator.parameters()).device)
         with StopSignals(patient=distributed.world_size() > 1) as stop, progress:
+            clock.pause(lambda: self._score(stop))  # at the start, or where an earlier one was left off
             stopped = distributed.any_rank(stop.requested)
             while self.step < schedule.steps and not stopped:
                 # Play
@@ -135,14 +136,15 @@ class Trainer:
                 if schedule.due(self.step, schedule.sample_every):
                     clock.pause(self.sample)
                 if schedule.evaluate_every and self.step % schedule.evaluate_every == 0 and self.step < schedule.steps:
-                    clock.pause(self._score)
+                    self._unscored = True
+                    clock.pause(lambda: self._score(stop))
 
                 # Save
                 if schedule.due(self.step, schedule.save_every):
                     self.elapsed += clock.lap()
                     clock.pause(self.save)
                 stopped = distributed.any_rank(stop.requested)
-            if stopped and self.step < schedule.steps:
+            if stopped and 0 < self.step < schedule.steps:
                 self.elapsed += clock.lap()
                 self.save()
         return self.step == schedule.steps
@@ -164,6 +166,7 @@ class Trainer:
             "step": self.step,
             "elapsed": self.elapsed,
             "recoveries": self.recoveries,
+            "unscored": self._unscored,
             "generator": self.game.generator.state_dict(),
             "discriminator": self.game.discriminator.state_dict(),
             "stage_weights": self.game.stage_weights.state_dict(),
@@ -187,6 +190,7 @@ class Trainer:
         self.step = state["step"]
         self.elapsed = state["elapsed"]
         self.recoveries = state["recoveries"]
+        self._unscored = state["unscored"]
         self.game.generator.load_state_dict(state["generator"])
         self.game.discriminator.load_state_dict(state["discriminator"])
         self.game.stage_weights.load_state_dict(state["stage_weights"])
@@ -219,10 +223,12 @@ class Trainer:
         self.game.random.manual_seed(derive_seed(self.streams.seed, "objective", "recovery", recoveries))
         self.tracker.rewind(self.step)
 
-    def _score(self) -> None:
+    def _score(self, stop: StopSignals) -> None:
+        """Score the average generator where that is to be done; a request to stop leaves it for the next start."""
         start = time.perf_counter()
-        scores = self.evaluate(self.ema.average)
-        self.record_scores(scores, time.perf_counter() - start)
+        if self._unscored and (scores := stop.unless_requested(lambda: self.evaluate(self.ema.average))) is not None:
+            self._unscored = False
+            self.record_scores(scores, time.perf_counter() - start)
 
     def _discriminator_step(self) -> dict[str, Tensor]:
         images, labels = self.batches.next_batch()
