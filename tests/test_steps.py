@@ -14,9 +14,10 @@ from gan.training.ema import ExponentialMovingAverage
 from gan.training.steps import Game, discriminator_step, generator_step
 from tests import DEFAULT
 
+EPSILON = 1e-3  # of Adam: large, to be seen
 TINY = [
     "generator.width=8", "discriminator.backbone.width=8", "generator.latent_dim=8", "training.precision=float32",
-    "optimizer.discriminator_lr=4e-4",
+    "optimizer.discriminator_lr=4e-4", f"optimizer.epsilon={EPSILON}",
 ]  # fmt: skip
 CPU = torch.device("cpu")
 B = 6
@@ -35,7 +36,9 @@ def batch(conditional: bool = False) -> tuple[torch.Tensor, ...]:
 
 def by_hand(parameters: dict[str, torch.Tensor], gradients: dict[str, torch.Tensor], lr: float) -> dict:
     """Adam's first step with betas (0, 0.9): the sign of the gradient, up to epsilon."""
-    return {name: value - lr * gradients[name] / (gradients[name].abs() + 1e-8) for name, value in parameters.items()}
+    return {
+        name: value - lr * gradients[name] / (gradients[name].abs() + EPSILON) for name, value in parameters.items()
+    }
 
 
 @pytest.mark.parametrize("conditional", [False, True])

@@ -10,7 +10,7 @@ from gan import distributed
 from gan.build.images import ImageFacts
 from gan.build.objective import build_augmentation, build_loss, build_regularizers, build_stage_weights, build_top_k
 from gan.build.players import build_discriminator, build_generator
-from gan.config import Config
+from gan.config import Config, OptimizerConfig
 from gan.data.loader import Loader
 from gan.data.sources import source_info
 from gan.data.store import ImageStore
@@ -42,8 +42,8 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     return Game(
         generator=generator,
         discriminator=discriminator,
-        generator_optimizer=_adam([generator], rates.generator_lr, rates.betas),
-        discriminator_optimizer=_adam([discriminator, stage_weights], rates.discriminator_lr, rates.betas),
+        generator_optimizer=_adam([generator], rates.generator_lr, rates),
+        discriminator_optimizer=_adam([discriminator, stage_weights], rates.discriminator_lr, rates),
         loss=build_loss(config),
         stage_weights=stage_weights,
         generator_stages=1 if config.objective.generator_stages == "first" else discriminator.stages,
@@ -79,9 +79,10 @@ def _over_ranks(network: Network, config: Config, device: torch.device) -> Netwo
     return synchronise_batch_norms(network, device)
 
 
-def _adam(modules: list[nn.Module], lr: float, betas: list[float]) -> torch.optim.Adam:
+def _adam(modules: list[nn.Module], lr: float, section: OptimizerConfig) -> torch.optim.Adam:
     parameters = [parameter for module in modules for parameter in module.parameters()]
-    return torch.optim.Adam(parameters, lr, betas=(betas[0], betas[1]), fused=True)
+    first, second = section.betas
+    return torch.optim.Adam(parameters, lr, (first, second), section.epsilon, fused=True)
 
 
 def build_loader(config: Config, store: ImageStore, device: torch.device) -> Loader:

@@ -122,6 +122,7 @@ class OptimizerConfig(Section):
     generator_lr: Rate = 2e-4
     discriminator_lr: Rate = 2e-4
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.0, 0.9]
+    epsilon: Rate = 1e-8  # added to the root of the second moment
     schedule: Literal["constant", "linear", "half_linear"] = "linear"  # to 0 from the first step, or from half way
 
 
