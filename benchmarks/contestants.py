@@ -19,7 +19,7 @@ from gan.config import load_config
 from gan.data.loader import Loader
 from gan.data.store import ImageStore
 from gan.device import resolve_precision
-from gan.models import layers
+from gan.models.blocks import layers
 from gan.training import steps as training_steps
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.steps import Game, discriminator_step, generator_step

@@ -21,8 +21,8 @@ from gan.allocator import keep_freed_memory
 from gan.build import build_game, image_facts
 from gan.config import LoggingConfig, load_config
 from gan.device import resolve_device
-from gan.models.cascade import cascade_scores, cascade_scores_by_class
 from gan.models.heads import SAMPLES_PER_CLASS
+from gan.models.heads.cascade import cascade_scores, cascade_scores_by_class
 from gan.training.diagnostics import Observation, diagnose, score_correlations, weight_cosines
 from gan.training.steps import Game, discriminator_step, generator_step
 

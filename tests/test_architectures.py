@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from gan.models.biggan import BigGANBackbone, BigGANGenerator, ConditionedBatchNorm2d
-from gan.models.layers import Conv2d, Linear
-from gan.models.placement import Placement
+from gan.models.blocks.layers import Conv2d, Linear
+from gan.models.blocks.placement import Placement
+from gan.models.blocks.spectral_norm import SpectralNorm, update_spectral_norms
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator, ResidualBlock, Transition
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
-from gan.models.spectral_norm import SpectralNorm, update_spectral_norms
 from tests.test_models import placement
 
 BACKBONES = [SNGANBackbone, BigGANBackbone, R3GANBackbone]

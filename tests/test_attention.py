@@ -14,7 +14,7 @@ from gan.models.attention import ATTENTION, Attention
 from gan.models.attention.block import Layout
 from gan.models.attention.dot_product import PADDED_FROM_KEYS, DotProduct
 from gan.models.attention.mixture import PARTS
-from gan.models.spectral_norm import SpectralNorm, update_spectral_norms
+from gan.models.blocks.spectral_norm import SpectralNorm, update_spectral_norms
 
 C, H, W, B = 32, 4, 6, 3  # C/8 = 4 query channels, C/2 = 16 value channels
 LINEAR = ("elu", "efficient", "taylor")

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import textbook
+from gan.models.blocks.layers import ConditionalBatchNorm2d, Conv2d, Linear, convolve_pool, upsample_convolve
+from gan.models.blocks.spectral_norm import SpectralNorm, update_spectral_norms
 from gan.models.heads import LinearHead
-from gan.models.layers import ConditionalBatchNorm2d, Conv2d, Linear, convolve_pool, upsample_convolve
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
-from gan.models.spectral_norm import SpectralNorm, update_spectral_norms
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

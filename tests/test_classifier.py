@@ -12,8 +12,8 @@ from scipy import stats
 from torch import Tensor
 
 from gan.experiments.statistics import estimate, paired_difference
-from gan.models.cascade import cascade_scores
 from gan.models.classifier import CascadingClassifier
+from gan.models.heads.cascade import cascade_scores
 from tests import ROOT
 from train import main
 

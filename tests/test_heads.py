@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gan.build import HEADS
-from gan.models.cascade import cascade_residuals, cascade_scores, rejected_directions
+from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.heads import (
     SAMPLES_PER_CLASS,
     CascadingRejection,
@@ -16,8 +16,8 @@ from gan.models.heads import (
     LinearHead,
     ProjectionHead,
 )
-from gan.models.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
-from gan.models.spectral_norm import update_spectral_norms
+from gan.models.heads.cascade import cascade_residuals, cascade_scores, rejected_directions
+from gan.models.heads.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
 
 STAGES = (1, 2, 3, 8)
 REJECTIONS = ("sequential", "orthogonal", "none")

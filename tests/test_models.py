@@ -8,13 +8,13 @@ from torch import nn
 
 from gan.models.attention import ATTENTION
 from gan.models.biggan import BigGANBackbone, BigGANGenerator
+from gan.models.blocks.placement import Placement
+from gan.models.blocks.spectral_norm import SpectralNorm
 from gan.models.dcgan import DCGANBackbone, DCGANGenerator
 from gan.models.heads import LinearHead, ProjectionHead
-from gan.models.placement import Placement
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator
 from gan.models.sampling import LatentStream, generate
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
-from gan.models.spectral_norm import SpectralNorm
 
 PAIRS = [
     (DCGANGenerator, DCGANBackbone),

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gan import build
 from gan.config import load_config
+from gan.models.blocks.layers import Linear
 from gan.models.heads import Head
-from gan.models.layers import Linear
 from gan.training.steps import discriminator_step
 from tests import ROOT
 

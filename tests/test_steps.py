@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from gan.build import build_game, image_facts
 from gan.config import load_config
 from gan.device import resolve_precision
-from gan.models.spectral_norm import update_spectral_norms
+from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.steps import Game, discriminator_step, generator_step
 from tests import DEFAULT

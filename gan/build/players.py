@@ -11,6 +11,7 @@ from gan.config import AttentionConfig, BackboneConfig, Config
 from gan.errors import UserError, nearest
 from gan.models.attention import ATTENTION
 from gan.models.biggan import BigGANBackbone, BigGANGenerator
+from gan.models.blocks.placement import Placement
 from gan.models.dcgan import DCGANBackbone, DCGANGenerator
 from gan.models.discriminator import Discriminator
 from gan.models.heads import (
@@ -20,11 +21,12 @@ from gan.models.heads import (
     Head,
     IndependentHeads,
     LinearHead,
+    MultidimensionalCritic,
     ProjectionHead,
+    SlicedCascade,
+    SlicingHead,
 )
-from gan.models.placement import Placement
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator
-from gan.models.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
 from gan.seeds import seeded
 

@@ -20,8 +20,8 @@ from gan.errors import NonFiniteError, UserError
 from gan.experiments.classifier_config import Arm, ClassifierConfig
 from gan.experiments.classifier_report import write_report
 from gan.files import write_text
+from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.classifier import CascadingClassifier
-from gan.models.spectral_norm import update_spectral_norms
 from gan.seeds import derive_seed, seeded
 
 TRAIN_SAMPLE = 10_000  # training images, at even distances, on which training accuracy is measured

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.layers import Conv2d, Linear, initialise_orthogonally
-from gan.models.placement import Placement, attention_after
-from gan.models.residual import GeneratorBlock, ResidualBackbone, doubled_sides, halved_sides
+from gan.models.blocks.layers import Conv2d, Linear, initialise_orthogonally
+from gan.models.blocks.placement import Placement, attention_after
+from gan.models.blocks.residual import GeneratorBlock, ResidualBackbone, doubled_sides, halved_sides
 
 # Width multipliers: of the first map and of every block's output.
 _GENERATOR_WIDTHS = {32: (4, 4, 4, 4), 64: (16, 16, 8, 4, 2), 128: (16, 16, 8, 4, 2, 1)}

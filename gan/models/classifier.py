@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gan.models.cascade import unit_triangle
-from gan.models.precision import without_autocast
+from gan.models.blocks.precision import without_autocast
+from gan.models.heads.cascade import unit_triangle
 
 Removal = Literal["class", "span", "none"]
 

@@ -6,8 +6,8 @@ Widths double with every halving of the map, from `width` at half the resolution
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.layers import ConditionalBatchNorm2d, Linear
-from gan.models.spectral_norm import SpectralNorm
+from gan.models.blocks.layers import ConditionalBatchNorm2d, Linear
+from gan.models.blocks.spectral_norm import SpectralNorm
 
 _HALVINGS = {32: 3, 48: 3, 64: 4, 128: 5}  # down to a map of 4×4, or 6×6 from 48
 

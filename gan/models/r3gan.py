@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.placement import Placement, attention_after
+from gan.models.blocks.placement import Placement, attention_after
 
 _BOTTOM = 4  # side of the smallest map
 _SIDES = {32: [4, 8, 16, 32], 64: [4, 8, 16, 32, 64], 128: [4, 8, 16, 32, 64, 128]}

@@ -11,9 +11,9 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.layers import ConditionalBatchNorm2d, Conv2d, Linear
-from gan.models.placement import Placement, attention_after
-from gan.models.residual import GeneratorBlock, ResidualBackbone, doubled_sides, halved_sides
+from gan.models.blocks.layers import ConditionalBatchNorm2d, Conv2d, Linear
+from gan.models.blocks.placement import Placement, attention_after
+from gan.models.blocks.residual import GeneratorBlock, ResidualBackbone, doubled_sides, halved_sides
 
 # Width multipliers: of the first map and of every block's output.
 _GENERATOR_WIDTHS = {

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gan.errors import UserError
-from gan.models.spectral_norm import SpectralNorm
+from gan.models.blocks.spectral_norm import SpectralNorm
 from gan.sharing.generator import LoadedGenerator
 from gan.sharing.load import WEIGHTS
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from gan.models.spectral_norm import update_spectral_norms
+from gan.models.blocks.spectral_norm import update_spectral_norms
 
 
 class ExponentialMovingAverage:

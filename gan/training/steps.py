@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from gan import distributed
 from gan.device import Autocast
+from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.discriminator import Discriminator
-from gan.models.spectral_norm import update_spectral_norms
 from gan.objectives.augmentation import Augmentation
 from gan.objectives.losses import Loss
 from gan.objectives.regularizers import Regularizers, Round

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.layers import Linear
+from gan.models.blocks.layers import Linear
 
 
 @dataclass(frozen=True)

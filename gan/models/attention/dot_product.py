@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gan.models.attention.block import Layout, LogitForm, apply_weights, softmax
-from gan.models.precision import without_autocast
+from gan.models.blocks.precision import without_autocast
 
 # The CPU's fused kernel wants values as wide as queries. From this many keys on, padding queries with zeros for it is
 # cheaper than the n × m matrix (forward and backward, d = 32 against 128).

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gan.models.attention.block import Form, Layout
-from gan.models.precision import without_autocast
+from gan.models.blocks.precision import without_autocast
 
 UNDERFLOW = 1e-12  # of a sum of similarities whose terms have no floor of their own
 LENGTH_FLOOR = 1e-4

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.cascade import rejected_directions
-from gan.models.heads import Head
-from gan.models.layers import Linear
-from gan.models.precision import without_autocast
+from gan.models.blocks.layers import Linear
+from gan.models.blocks.precision import without_autocast
+from gan.models.heads.cascade import rejected_directions
+from gan.models.heads.interface import Head
 
 
 class SlicedCascade(Head):

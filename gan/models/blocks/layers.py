@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.spectral_norm import SpectralNorm
+from gan.models.blocks.spectral_norm import SpectralNorm
 
 Resample = Literal["none", "up", "down"]
 

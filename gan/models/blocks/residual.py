@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.layers import RELU_GAIN, Conv2d, Resample, initialise_orthogonally
-from gan.models.placement import Placement, attention_after
+from gan.models.blocks.layers import RELU_GAIN, Conv2d, Resample, initialise_orthogonally
+from gan.models.blocks.placement import Placement, attention_after
 
 
 class GeneratorBlock(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from gan.models.precision import without_autocast
+from gan.models.blocks.precision import without_autocast
 
 
 class SpectralNorm(nn.Module):

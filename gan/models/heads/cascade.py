@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gan.models.precision import without_autocast
+from gan.models.blocks.precision import without_autocast
 
 Rejection = Literal["sequential", "orthogonal", "none"]
 
