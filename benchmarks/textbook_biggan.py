@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import spectral_norm
 
+from benchmarks.textbook import DiscriminatorBlock
+
 
 def conv(i: int, o: int, size: int = 3) -> nn.Module:
     return spectral_norm(nn.Conv2d(i, o, size, 1, size // 2))
@@ -73,19 +75,6 @@ class Generator(nn.Module):
             h = block(h, torch.cat([self.embedding(y), part], 1))
             h = self.attention(h) if h.shape[-1] == 16 else h
         return torch.tanh(self.to_image(F.relu(self.norm(h))))
-
-
-class DiscriminatorBlock(nn.Module):
-    def __init__(self, i: int, o: int, down: bool, first: bool = False) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = conv(i, o), conv(o, o)
-        self.shortcut = conv(i, o, 1) if down or i != o else nn.Identity()
-        self.down, self.first = down, first
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
-        s = self.shortcut(x)
-        return F.avg_pool2d(h, 2) + F.avg_pool2d(s, 2) if self.down else h + s
 
 
 class Discriminator(nn.Module):
