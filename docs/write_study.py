@@ -1,7 +1,7 @@
 """Put the reports of the committed results into docs/study.md: `python docs/write_study.py`.
 
 Between `<!-- report: NAME -->` and `<!-- end -->` stands what `compare.py configs/experiments/NAME.yaml --report-only`
-says, without its title and pictures; tests/test_study.py checks that it still does.
+says, without its title and pictures; tests/test_pages.py checks that it still does.
 """
 
 import re

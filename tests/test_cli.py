@@ -9,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+import compare
 import evaluate
 import train
 from gan.commands import launch
@@ -126,6 +127,52 @@ def test_what_cannot_be_had_is_said_before_anything_is_written(
     result = call(train.main, DEFAULT, *settings(data, *overrides), "--device", "cpu", "--out", tmp_path / "run")
     assert words in one_line(result, "train.py")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["objective.loss=hing"], "did you mean 'hinge'"),
+        (["evaluation.extractor=inceptoin"], "did you mean 'inception'"),
+        (["data.path=somewhere"], "data.path: the source digits does not take it"),
+        (["objective.regularizers.r3.weight=1"], "r3: no such regulariser"),
+        (["objective.stage_weights=unifrm"], "objective.stage_weights: 'unifrm' found"),
+        (["discriminator.head.name=multidimensional"], "--set discriminator.head.options={} leaves out"),
+    ],
+)
+def test_a_dry_run_refuses_the_names_that_a_run_refuses(overrides: list[str], words: str) -> None:
+    flags = [part for override in overrides for part in ("--set", override)]
+    line = one_line(call(train.main, DEFAULT, *flags, "--dry-run", "--device", "cpu"), "train.py")
+    assert words in line
+
+
+def test_runs_and_comparisons_are_told_apart(tmp_path: Path) -> None:
+    experiment = ROOT / "configs" / "experiments" / "smoke.yaml"
+    assert "compare.py" in one_line(call(train.main, experiment, "--out", tmp_path / "run"), "train.py")
+    assert "train.py" in one_line(call(compare.main, DEFAULT, "--out", tmp_path / "run"), "compare.py")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_checkpoint_is_named_with_the_one_before_it(run: Path, data: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "run"
+    shutil.copytree(run, broken)
+    paths = sorted((broken / "checkpoints").glob("step_*.pt"))
+    paths[-1].write_bytes(b"x")
+    options = settings(data, "conditional=true", "evaluation.every=3")
+    result = call(train.main, DEFAULT, *options, "--seed", 1, "--device", "cpu", "--out", broken)
+    line = one_line(result, "train.py")
+    assert paths[-1].name in line
+    assert (f"goes on from {paths[-2].name}" if len(paths) > 1 else "no earlier one") in line
+
+
+def test_an_interrupt_outside_of_training_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gan.commands.launch.launch", interrupted)
+    result = call(train.main, DEFAULT, "--device", "cpu", "--out", tmp_path / "run")
+    assert result.exit_code == 130
+    assert "train.py: interrupted" in result.output
 
 
 def test_unknown_devices_are_refused(tmp_path: Path) -> None:

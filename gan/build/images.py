@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from gan.config import Config, DataConfig
 from gan.data.sources import source_info
-from gan.data.store import ImageStore, prepare
+from gan.data.store import ImageStore, check_options, prepare
 from gan.errors import UserError
 
 
@@ -33,7 +33,10 @@ def prepare_images(data: DataConfig, split: str | None = None) -> ImageStore:
 
 def image_facts(config: Config) -> ImageFacts:
     """Facts of the images from the source's description alone where that says enough, else from the images."""
-    info = source_info(config.data.source)
+    data, info = config.data, source_info(config.data.source)
+    options = ("path", "classes", "images_per_class", "count")
+    given = [name for name in options if getattr(data, name) is not None]
+    check_options(data.source, given, data.split, data.resolution)
     channels, num_classes = info.channels, info.num_classes or 0
     if channels is None or info.has_labels is None or (info.has_labels and not num_classes):
         store = prepare_images(config.data)

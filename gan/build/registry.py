@@ -25,7 +25,8 @@ def construct(
     accepted = [parameter for parameter in parameters if parameter not in supplied]
     for option, value in options.items():
         if option not in accepted:
-            raise UserError(f"{key}.options.{option}: {name} has no such option{nearest(option, accepted)}")
+            without = f"; --set {key}.options={{}} leaves out those of the config"
+            raise UserError(f"{key}.options.{option}: {name} has no such option{nearest(option, accepted)}{without}")
         _check_type(f"{key}.options.{option}", value, parameters[option].annotation)
     try:
         return registry[name](**supplied, **options)

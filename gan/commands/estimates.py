@@ -8,8 +8,19 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from gan.build import ImageFacts, build_discriminator, build_generator, image_facts
-from gan.config import Config
+from gan.build import (
+    ImageFacts,
+    build_augmentation,
+    build_discriminator,
+    build_division,
+    build_generator,
+    build_loss,
+    build_regularizers,
+    build_stage_weights,
+    build_top_k,
+    image_facts,
+)
+from gan.config import Config, EvaluationConfig
 from gan.device import resolve_precision
 
 
@@ -25,7 +36,12 @@ class Estimate:
 
 
 def describe(config: Config, device: torch.device) -> str:
-    """The resolved config and what a run of it will cost, as text."""
+    """The resolved config and what a run of it will cost, as text.
+
+    Raises:
+        UserError: the run would refuse a name or an option of the config; that files can be had is not looked at.
+    """
+    _check_names(config)
     costs = estimate(config, image_facts(config), device)
     days, seconds = divmod(costs.seconds_per_step * config.training.steps, 86400)
     hours, minutes = divmod(seconds / 60, 60)
@@ -38,6 +54,20 @@ def describe(config: Config, device: torch.device) -> str:
         f"time                      {costs.seconds_per_step:.3g} s a step on {device}, "
         f"{days:.0f} d {hours:.0f} h {minutes:.0f} min in all, by a convolution's rate"
     )
+
+
+def _check_names(config: Config) -> None:
+    """Build what `estimate` does not, and look up the extractor, whose registry takes seconds to import."""
+    with torch.device("meta"):
+        discriminator = build_discriminator(config, image_facts(config))
+        build_regularizers(config, discriminator)
+        build_stage_weights(config, discriminator.stages)
+    for build in (build_loss, build_top_k, build_augmentation, build_division):
+        build(config)
+    if config.evaluation.extractor != EvaluationConfig().extractor:
+        from gan.extractors.catalogue import require_known
+
+        require_known(config.evaluation.extractor, "evaluation.extractor")
 
 
 def estimate(config: Config, facts: ImageFacts, device: torch.device) -> Estimate:

@@ -24,11 +24,11 @@ from gan.config import Config, parse_yaml
 from gan.data.loader import real_batch
 from gan.data.store import ImageStore
 from gan.device import resolve_precision
-from gan.errors import NonFiniteError
+from gan.errors import NonFiniteError, UserError
 from gan.files import write_text
 from gan.metrics.results import HIGHER_IS_BETTER, RESULT_KEYS, Result, format_table
 from gan.training.best import BestCheckpoint
-from gan.training.checkpoint import Checkpoints, read_checkpoint
+from gan.training.checkpoint import Checkpoints, checkpoint_paths, read_checkpoint
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.interrupt import StopSignals
 from gan.training.run_directory import RunDirectory, run_identity
@@ -94,7 +94,14 @@ def _saved_state(run: RunDirectory, config: Config, identity: str) -> dict[str, 
     saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config)) if run.config.exists() else None
     run.require_same(config.model_dump(), saved)
     newest = run.newest_checkpoint()
-    return read_checkpoint(newest, identity) if newest else None
+    if newest is None:
+        return None
+    try:
+        return read_checkpoint(newest, identity)
+    except UserError as error:
+        others = checkpoint_paths(run.checkpoints)[:-1]
+        remedy = f"without it the run goes on from {others[-1].name}" if others else "there is no earlier one"
+        raise UserError(f"{error}; {remedy}") from error
 
 
 def _begin(trainer: Trainer, config: Config, store: ImageStore, state: Mapping[str, Any] | None, where: str) -> None:

@@ -9,10 +9,13 @@ import click
 
 from gan.errors import StorageError, UserError
 
+INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
+
 
 @contextmanager
 def one_line_errors(command: str) -> Iterator[None]:
-    """Within the block, errors a user can cause end the process: 2 bad input, 3 non-finite training, 4 storage."""
+    """Within the block, errors a user can cause end the process: 2 bad input, 3 non-finite training, 4 storage,
+    130 interrupted."""
 
     def report(failure: threading.ExceptHookArgs) -> None:  # TensorBoard writes in a thread
         if isinstance(failure.exc_value, OSError):
@@ -27,6 +30,8 @@ def one_line_errors(command: str) -> Iterator[None]:
         _exit(command, str(error), error.exit_status)
     except OSError as error:
         _exit(command, _described(error), StorageError.exit_status)
+    except KeyboardInterrupt:
+        _exit(command, "interrupted; the same command begins or goes on again", INTERRUPTED)
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,18 @@ class Scorer:
             dtype=section.dtype,
             compiled=section.compile,
         )
-        store = reference_images(self.config.data, section.reference, section.reference_path)
+        self._store = store = reference_images(self.config.data, section.reference, section.reference_path)
         self._label_pool: Tensor | None = None
         if section.label_sampling == "reference" and self.num_classes:
             if store.labels is None:
                 raise UserError("evaluation.label_sampling: reference found, but the reference has no labels")
             self._label_pool = torch.from_numpy(np.array(store.labels))
-        self._reference = measure_reference(
-            self._evaluator, store, section.reference_samples, Path(self.config.data.root)
-        )
+
+    @cached_property
+    def _reference(self) -> ReferenceStatistics:
+        """Features of the real images: measured, or read, when the first score needs them."""
+        count, root = self.config.evaluation.reference_samples, Path(self.config.data.root)
+        return measure_reference(self._evaluator, self._store, count, root)
 
     def score(self, generator: nn.Module, weights: str) -> Result:
         """Score `generator`, which is left as it was, as are all random states; `weights` says whose: ema or raw."""

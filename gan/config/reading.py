@@ -94,6 +94,11 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
 
 def validate(tree: dict[str, Any]) -> Config:
     """Check a parsed config against the schema of a run; the first mistake is raised as a UserError."""
+    if "task" in tree:
+        raise UserError(
+            f"task: {tree['task']!r} found; a run's config has none, comparison is for compare.py, classification for "
+            "train.py"
+        )
     return check(Config, tree)
 
 
@@ -109,7 +114,7 @@ def _explain(schema: type[Section], error: ValidationError) -> str:
     """The first mistake in one line: key, what was found, what is accepted."""
     # An unknown key often is the misspelling of a missing one: say so rather than call the right one missing.
     details = min(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
-    location = [str(part) for part in details["loc"]]
+    location = [str(part) for part in details["loc"] if "[" not in str(part)]  # a member of a union is no key
     key = ".".join(location)
     if details["type"] == "extra_forbidden":
         accepted = _accepted_keys(schema, location[:-1])

@@ -28,12 +28,14 @@ Checked = TypeVar("Checked", bound=Section)
 class DataConfig(Section):
     """Which images, and how they are prepared."""
 
-    source: str
+    source: str  # where images come from: docs/configuration.md lists them
     path: str | None = None  # of a folder or file, for the sources that read one
-    split: str = "train"
-    resolution: Annotated[int, Field(ge=8, le=1024)] = 32
+    split: str = "train"  # of the source: what is trained on
+    resolution: Annotated[int, Field(ge=8, le=1024)] = (
+        32  # images are brought to it: short side resized, centre cropped
+    )
     classes: int | list[str] | None = None  # of a folder: how many, or which
-    images_per_class: Positive | None = None
+    images_per_class: Positive | None = None  # of a folder: the first so many
     count: Positive | None = None  # of composed sets: how many images
     flip: bool | None = None  # horizontally, at random; null: where the source allows it
     root: str = "outputs/data"  # where prepared arrays and downloads live
@@ -52,7 +54,7 @@ class GeneratorConfig(Section):
     """The generator."""
 
     name: str
-    width: Positive
+    width: Positive  # scales all channels
     latent_dim: Positive = 128
     attention: AttentionConfig | None = None
     options: Options = {}
@@ -99,7 +101,7 @@ class TopKConfig(Section):
 class ObjectiveConfig(Section):
     """The adversarial loss; how the stages' losses are averaged; what is added to them."""
 
-    loss: str = "hinge"
+    loss: str = "hinge"  # taken of every stage's score
     # λ: uniform; geometric, each half of the one before; learned as a softmax; or one number a stage, scaled to sum 1
     stage_weights: Literal["uniform", "geometric", "learned"] | list[Annotated[float, Field(ge=0)]] = "uniform"
     generator_stages: Literal["all", "first"] = "all"  # which scores the generator is trained on
@@ -135,9 +137,9 @@ class TrainingConfig(Section):
     sync_batch_norm: bool = True  # with several processes: normalise over the batch of all of them
     discriminator_steps: Positive = 1  # per generator step
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware computes it
-    channels_last: bool = True
+    channels_last: bool = True  # layout of feature maps
     recoveries: NonNegative = 0  # how often to go back to the newest checkpoint, with new random numbers, after a NaN
-    compile: bool = False  # both players by torch.compile: a minute at the start, faster steps where kernels are small
+    compile: bool = False  # both players by torch.compile, which takes a minute at the start
 
     @model_validator(mode="after")
     def _micro_batches_are_equal(self) -> "TrainingConfig":
@@ -156,16 +158,16 @@ class EmaConfig(Section):
 class LoggingConfig(Section):
     """Intervals in steps."""
 
-    scalars_every: Positive = 50
-    samples_every: Positive = 500
-    sample_count: Annotated[int, Field(ge=1, le=400)] = 64
+    scalars_every: Positive = 50  # losses and diagnostics; the only steps that wait for the device
+    samples_every: Positive = 500  # grids of the average generator
+    sample_count: Annotated[int, Field(ge=1, le=400)] = 64  # images in a grid
 
 
 class CheckpointConfig(Section):
     """Saving."""
 
-    every: Positive = 1000
-    keep: Positive = 2
+    every: Positive = 1000  # steps
+    keep: Positive = 2  # of the newest; older ones go once a new one is whole
 
 
 class EvaluationConfig(Section):
@@ -173,20 +175,20 @@ class EvaluationConfig(Section):
 
     every: NonNegative = 0  # steps; 0: only at the end
     metrics: Annotated[list[Metric], Field(min_length=1)] = ["fid"]
-    extractor: str = "efficientnet_lite0"
+    extractor: str = "efficientnet_lite0"  # needs no download; inception for published numbers
     weights: str | None = None  # file of the extractor's weights, where it takes one
     weights_sha256: str | None = None  # of a file that is not the official one: at least 8 digits
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the extractor's arithmetic
     compile: bool = False  # the extractor, where that leaves its features alone
     bootstrap: NonNegative = 0  # resamplings for 95 % intervals; 0: none
-    samples: Annotated[int, Field(ge=2)] = 5000
+    samples: Annotated[int, Field(ge=2)] = 5000  # generated images
     seed: NonNegative = 0  # of the latents; not the run's, so that runs of different seeds can be compared
     label_sampling: Literal["uniform", "reference"] = "uniform"  # or as often as the reference has them
     reference: str = "auto"  # the split to measure against; auto: the test split where there is one
     reference_path: str | None = None  # file or folder to measure against, for sources that read one
     reference_samples: Annotated[int, Field(ge=2)] | None = None  # null: all
-    batch_size: Positive = 50
-    at_end: bool = True
+    batch_size: Positive = 50  # images at a time
+    at_end: bool = True  # score the finished run
     best: Metric | None = None  # of the metrics: keep the checkpoint with the best, as checkpoints/best.pt
 
     @model_validator(mode="after")
@@ -211,7 +213,7 @@ class Config(Section):
     logging: LoggingConfig = LoggingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of all random numbers of training
 
     @model_validator(mode="after")
     def _stage_weights_are_usable(self) -> "Config":

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gan.data.recipe import Content, Labels, Pixels, Recipe
-from gan.data.sources import SOURCES, SourceInfo, source_info
+from gan.data.sources import SOURCES, source_info
 from gan.errors import StorageError, UserError
 from gan.files import write_text
 
@@ -86,10 +86,12 @@ def prepare(
     options = {"path": path, "classes": classes, "images_per_class": images_per_class, "count": count}
     given: dict[str, object] = {"skip_corrupt": True} if skip_corrupt else {}
     given |= {name: value for name, value in options.items() if value is not None}
-    _check_options(source, info, given, split, resolution)
+    check_options(source, given, split, resolution)
     root = Path(root)
     if path is not None:
         given["path"] = _existing(Path(path).expanduser())
+        if info.downloads and Path(path).is_file():
+            raise UserError(f"data.path: {path} is a file; accepted: torchvision's folder, or data.source=npz")
     if info.downloads:
         given["root"] = root / "torchvision"
     make_recipe = SOURCES[source].recipe
@@ -114,7 +116,13 @@ def _prepare_once(directory: Path, recipe: Recipe, source: str, split: str) -> I
     return store
 
 
-def _check_options(source: str, info: SourceInfo, given: dict[str, object], split: str, resolution: int) -> None:
+def check_options(source: str, given: Collection[str], split: str, resolution: int) -> None:
+    """Check that a source takes the options that it is given, `path`, `classes` and so on, and is given what it needs.
+
+    Raises:
+        UserError: it does not, is not, or has no such split.
+    """
+    info = source_info(source)
     for name in given:
         if name not in info.options:
             accepted = ", ".join(f"data.{option}" for option in info.options) or "none"

@@ -77,7 +77,10 @@ def load_comparison(path: Path, overrides: tuple[str, ...], out: Path) -> Compar
     Raises:
         UserError: a key, value or override of the file, its base or an arm is not accepted.
     """
-    config = check(ComparisonConfig, load_tree(path, overrides))
+    tree = load_tree(path, overrides)
+    if "task" not in tree:
+        raise UserError(f"{path}: task missing, comparison accepted; the config of a run is for train.py")
+    config = check(ComparisonConfig, tree)
     runs = []
     for seed in config.seeds:
         for arm, changes in config.arms.items():

@@ -106,10 +106,10 @@ def parse_classes(text: str, generator: LoadedGenerator) -> tuple[int, ...]:
         if part in names:
             found.append(names[part])
         elif first.isdecimal() and (last.isdecimal() or not last):
-            found += range(int(first), min(int(last or first), generator.num_classes) + 1)
+            low, high = int(first), int(last or first)
+            if not low <= high < generator.num_classes:
+                raise UserError(f"--classes: {part} found; 0 to {generator.num_classes - 1} accepted, as 3 or 0-3")
+            found += range(low, high + 1)
         else:
             raise UserError(f"--classes: no class {part!r}{nearest(part, names)}")
-    outside = [label for label in found if label >= generator.num_classes]
-    if outside or not found:
-        raise UserError(f"--classes {text}: found; accepted: classes from 0 to {generator.num_classes - 1}")
     return tuple(dict.fromkeys(found))
