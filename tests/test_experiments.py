@@ -95,6 +95,19 @@ def test_a_clear_difference_is_said_with_its_direction(comparison: Comparison, t
     assert not higher.lower_is_better
 
 
+def test_further_pairs_are_compared_too(tmp_path: Path) -> None:
+    arms = "arms={linear: [], independent: [], cascade: []}"
+    values = {"linear": [9.0, 8, 7, 9], "independent": [30.0, 40, 50, 60], "cascade": [28.0, 38.1, 48.2, 57.9]}
+    overrides = ("seeds=[0, 1, 2, 3]", "settings=[]", arms, "also_compare=[[independent, cascade]]")
+    text = report_of(load_comparison(SMOKE, overrides, tmp_path), tmp_path, values)
+    assert "**cascade** is worse than linear" in text
+    assert "**cascade** is better than independent in fid (-1.95, 95 % interval" in text
+    assert "3 comparisons, each at 95 %" in text
+    found = compare_pairs(values["independent"], values["cascade"], 1.0)
+    row = next(line for line in text.splitlines() if line.startswith("| cascade − independent |"))
+    assert f"{found.t.mean:+.3g}" in row and f"[{found.t.low:+.3g}, {found.t.high:+.3g}]" in row
+
+
 def test_noise_is_called_noise(comparison: Comparison, tmp_path: Path) -> None:
     text = report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [33.0, 36, 55, 57]})
     assert "these runs do not tell them apart" in text
@@ -152,6 +165,7 @@ def test_every_shipped_comparison_resolves_and_its_arms_share_their_start(path: 
         ("primary=fdi", "primary: no 'fdi'; did you mean 'fid'"),
         ("primary=kid", "primary: kid found, but evaluation.metrics of arm independent lacks it"),
         ("seeds=[1, 1]", "seeds: one appears twice"),
+        ("also_compare=[[independent, cascad]]", "also_compare: no arm 'cascad'; did you mean 'cascade'"),
         ("base=nowhere.yaml", "nowhere.yaml: No such file"),
         ("arms={../x: []}", "arms.../x: letters, digits"),
         ("arm={}", "arm: unknown key; did you mean 'arms'"),

@@ -23,6 +23,8 @@ class ComparisonConfig(Section):
     settings: Annotated[list[str], Field(default_factory=list)]  # overrides for all arms, `section.key=value`
     arms: Annotated[dict[str, list[str]], Field(min_length=1)]  # overrides for each
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    # further pairs [first, second], whose difference second − first is reported as well
+    also_compare: Annotated[list[Annotated[list[str], Field(min_length=2, max_length=2)]], Field(default_factory=list)]
     primary: str = "fid"  # the measure that decides, fixed before anything is run
     resolve: Annotated[float, Field(gt=0, lt=1)] = 0.05  # a difference, as a share of the first arm's mean
     results: str | None = None  # folder that keeps the outcomes, relative to this file; null: in the experiment's own
@@ -36,6 +38,9 @@ class ComparisonConfig(Section):
             raise ValueError(f"primary: no {self.primary!r}{nearest(self.primary, known)}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one appears twice; different ones accepted")
+        for name in (name for pair in self.also_compare for name in pair):
+            if name not in self.arms:
+                raise ValueError(f"also_compare: no arm {name!r}{nearest(name, self.arms)}")
         for name in self.arms:
             if not name.replace("_", "").replace("-", "").isalnum():
                 raise ValueError(f"arms.{name}: letters, digits, '_' and '-' accepted")

@@ -22,15 +22,16 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
     config = comparison.config
     missing = [f"{run.arm} {run.seed}" for run in comparison.runs if run.seed not in outcomes.get(run.arm, {})]
     arms = [arm for arm in config.arms if outcomes.get(arm)]
-    pairs = {arm: _pair(config, outcomes, arm) for arm in arms[1:]}
+    wanted = [(arms[0], arm) for arm in arms[1:]] + [(first, second) for first, second in config.also_compare]
+    pairs = {pair: _pair(config, outcomes, *pair) for pair in wanted}
     names = _names(outcomes, config.primary)
     parts = [
         [f"# {config.question}"],
-        [_sentence(comparison, arm, pair, names) for arm, pair in pairs.items()] or ["One arm: nothing to compare."],
-        _warnings(config, outcomes, missing),
+        [_sentence(comparison, *arms, pair, names) for arms, pair in pairs.items()] or ["One arm: nothing to compare."],
+        _warnings(config, outcomes, missing, len(pairs)),
         _arm_table(outcomes, arms, names),
         _pair_table(config, pairs, names),
-        *[_measure_table(config, outcomes, arms, name, names) for name in names if name != config.primary],
+        *[_measure_table(config, outcomes, wanted, name, names) for name in names if name != config.primary],
         _protocol_line(outcomes),
     ]
     if picture := draw_curves(comparison, outcomes, out):
@@ -43,7 +44,7 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
         "question": config.question,
         "primary": config.primary,
         "arms": {arm: [asdict(outcome) for outcome in outcomes[arm].values()] for arm in arms},
-        "pairs": {arm: None if pair is None else asdict(pair) for arm, pair in pairs.items()},
+        "pairs": {_minus(*arms): None if pair is None else asdict(pair) for arms, pair in pairs.items()},
     }
     write_text(out / "report.json", json.dumps(numbers, indent=1) + "\n")
     return text
@@ -61,9 +62,11 @@ def _names(outcomes: Outcomes, primary: str) -> dict[str, str]:
     } or {primary: primary}
 
 
-def _pair(config: ComparisonConfig, outcomes: Outcomes, arm: str, measure: str | None = None) -> Paired | None:
-    """`arm` against the first, over the seeds in which neither diverged."""
-    name, base = measure or config.primary, next(iter(config.arms))
+def _pair(
+    config: ComparisonConfig, outcomes: Outcomes, base: str, arm: str, measure: str | None = None
+) -> Paired | None:
+    """`arm` against `base`, over the seeds in which neither diverged."""
+    name = measure or config.primary
     seeds = [seed for seed in config.seeds if all(name in _measures(outcomes, one, seed) for one in (base, arm))]
     if not seeds:
         return None
@@ -77,8 +80,12 @@ def _measures(outcomes: Outcomes, arm: str, seed: int) -> Mapping[str, float]:
     return {} if outcome is None else outcome.measures
 
 
-def _sentence(comparison: Comparison, arm: str, pair: Paired | None, names: Mapping[str, str]) -> str:
-    config, base = comparison.config, next(iter(comparison.config.arms))
+def _minus(base: str, arm: str) -> str:
+    return f"{arm} − {base}"
+
+
+def _sentence(comparison: Comparison, base: str, arm: str, pair: Paired | None, names: Mapping[str, str]) -> str:
+    config = comparison.config
     name = names.get(config.primary, config.primary)
     if pair is None or pair.t.count < 2:
         return f"- **{arm}** against {base}: too few pairs of finished runs to say anything."
@@ -89,7 +96,7 @@ def _sentence(comparison: Comparison, arm: str, pair: Paired | None, names: Mapp
     return f"- **{arm}** is {'better' if better else 'worse'} than {base} in {name} ({interval})."
 
 
-def _warnings(config: ComparisonConfig, outcomes: Outcomes, missing: Sequence[str]) -> list[str]:
+def _warnings(config: ComparisonConfig, outcomes: Outcomes, missing: Sequence[str], pairs: int) -> list[str]:
     lines = []
     if missing:
         listed = ", ".join([*missing[:8], *(["…"] if len(missing) > 8 else [])])
@@ -102,8 +109,8 @@ def _warnings(config: ComparisonConfig, outcomes: Outcomes, missing: Sequence[st
             "**No `independent` arm**: a difference between these heads may come from the number of scores, or their "
             "parameters, and not from rejection."
         )
-    if len(config.arms) > 2:
-        lines.append(f"{len(config.arms) - 1} comparisons, each at 95 %: one in twenty misleads by chance.")
+    if pairs > 1:
+        lines.append(f"{pairs} comparisons, each at 95 %: one in twenty misleads by chance.")
     return lines
 
 
@@ -119,23 +126,28 @@ def _arm_table(outcomes: Outcomes, arms: Sequence[str], names: Mapping[str, str]
     return lines
 
 
-def _pair_table(config: ComparisonConfig, pairs: Mapping[str, Paired | None], names: Mapping[str, str]) -> list[str]:
-    base, primary = next(iter(config.arms)), names.get(config.primary, config.primary)
+def _pair_table(
+    config: ComparisonConfig, pairs: Mapping[tuple[str, str], Paired | None], names: Mapping[str, str]
+) -> list[str]:
     columns = ["difference", "t interval", "bootstrap interval", "effect d_z", "sign test p", "seeds to resolve"]
-    lines = [f"{primary}, paired difference from {base} seed by seed:", "", *_head("arm", columns)]
-    for arm, pair in pairs.items():
-        if pair is not None:
-            lines.append(_row([arm, *_cells(pair)]))
-    lines += ["", f"Seeds to resolve: how many would find a difference of {config.resolve:.0%} with power 0.8."]
-    return lines if len(lines) > 6 else []
+    rows = [_row([_minus(*arms), *_cells(pair)]) for arms, pair in pairs.items() if pair is not None]
+    if not rows:
+        return []
+    lines = [f"{names.get(config.primary, config.primary)}, paired difference seed by seed:", ""]
+    lines += [*_head("arms", columns), *rows, ""]
+    return [*lines, f"Seeds to resolve: how many would find a difference of {config.resolve:.0%} with power 0.8."]
 
 
 def _measure_table(
-    config: ComparisonConfig, outcomes: Outcomes, arms: Sequence[str], measure: str, names: Mapping[str, str]
+    config: ComparisonConfig,
+    outcomes: Outcomes,
+    pairs: Sequence[tuple[str, str]],
+    measure: str,
+    names: Mapping[str, str],
 ) -> list[str]:
-    rows = [(arm, _pair(config, outcomes, arm, measure)) for arm in arms[1:]]
-    kept = [_row([arm, *_cells(pair)[:3]]) for arm, pair in rows if pair is not None]
-    head = _head("arm", ["difference", "t interval", "bootstrap interval"])
+    rows = [(arms, _pair(config, outcomes, *arms, measure)) for arms in pairs]
+    kept = [_row([_minus(*arms), *_cells(pair)[:3]]) for arms, pair in rows if pair is not None]
+    head = _head("arms", ["difference", "t interval", "bootstrap interval"])
     return [f"{names[measure]}, paired difference:", "", *head, *kept] if kept else []
 
 
