@@ -53,7 +53,7 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
 def _names(outcomes: Outcomes, primary: str) -> dict[str, str]:
     """Every measure that some run has, with what it may be called, the primary one first."""
     some = [outcome for seeds in outcomes.values() for outcome in seeds.values() if outcome.measures]
-    measures = sorted({name for outcome in some for name in outcome.measures}, key=lambda name: name != primary)
+    measures = sorted({name for outcome in some for name in outcome.measures}, key=lambda name: (name != primary, name))
     protocol = _protocol(outcomes)
     special = {"modes": "modes covered", "kl_modes": "KL of modes"}
     return {
