@@ -158,6 +158,12 @@ def resampling_apart() -> Iterator[None]:
         yield
 
 
+def minimise(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
 def two_passes(*, graph: bool) -> AbstractContextManager[None]:
     """Real and fake images scored one after the other; with `graph`, the generator's pass records one as well."""
 
@@ -168,7 +174,7 @@ def two_passes(*, graph: bool) -> AbstractContextManager[None]:
             training_steps.update_spectral_norms(game.discriminator)
             scores = game.discriminator(real, real_labels), game.discriminator(fake, labels)
         loss = training_steps.weighted_mean(game.loss.discriminator_loss(*scores), game.stage_weights())
-        training_steps.minimise(loss, game.discriminator_optimizer)
+        minimise(loss, game.discriminator_optimizer)
 
     return replaced(sys.modules[__name__], "discriminator_step", step)
 
@@ -181,7 +187,7 @@ def all_gradients() -> AbstractContextManager[None]:
         with game.autocast():
             scores = game.discriminator(game.generator(latents, labels), labels)
         loss = training_steps.weighted_mean(game.loss.generator_loss(scores), game.stage_weights().detach())
-        training_steps.minimise(loss, game.generator_optimizer)
+        minimise(loss, game.generator_optimizer)
 
     return replaced(sys.modules[__name__], "generator_step", step)
 

@@ -1,7 +1,8 @@
 """Whole files or none: everything that matters is written beside its place, synced, then renamed over it."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,18 +16,41 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises:
         StorageError: the directory is read-only, the disk is full, or a quota is reached.
     """
-    path = Path(path)
+    with _replacing(Path(path), lambda temporary: temporary.unlink(missing_ok=True)) as temporary:
+        yield temporary
+        _sync(temporary)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, new or empty; on success its files are synced and it becomes `path`.
+
+    Raises:
+        StorageError: as `atomic_path`.
+    """
+    with _replacing(Path(path).resolve(), lambda temporary: shutil.rmtree(temporary, ignore_errors=True)) as temporary:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.iterdir():
+            _sync(file)
+
+
+@contextmanager
+def _replacing(path: Path, remove: Callable[[Path], object]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_text(path: str | Path, text: str) -> None:

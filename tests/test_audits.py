@@ -441,7 +441,7 @@ def test_modes_of_a_run(run: Path) -> None:
         (["neighbours", "--extractor", "pixel"], "did you mean 'pixels'"),
         (["neighbours", "--extractor", "pixels", "--components", "3", "--variance", "0.5"], "accepted: one of them"),
         (["neighbours", "--extractor", "pixels", "--held-out-path", "somewhere"], "somewhere"),
-        (["modes", "--step", "5"], "--step 5"),
+        (["modes", "--step", "5"], "step 5"),
         (["modes", "--by", "communities", "--extractor", "pixels", "--minimum-size", "5000"], "no community"),
     ],
 )

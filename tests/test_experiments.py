@@ -16,8 +16,9 @@ from click.testing import CliRunner
 from scipy import stats
 
 from compare import main
+from gan.errors import UserError
 from gan.experiments.comparison_config import Comparison, load_comparison
-from gan.experiments.outcomes import Outcome, identify, load_outcome, save_outcome
+from gan.experiments.outcomes import Outcome, load_outcome, save_outcome
 from gan.experiments.report import write_report
 from gan.experiments.statistics import compare_pairs, paired_difference, pairs_needed
 from tests import ROOT
@@ -78,7 +79,7 @@ def comparison(tmp_path: Path) -> Comparison:
 
 def outcome(value: float | None) -> Outcome:
     measures = {} if value is None else {"fid": value}
-    return Outcome("arm", 0, "identity", value is None, measures, 60, 12.0, "a machine")
+    return Outcome("arm", 0, {}, None, value is None, measures, 60, 12.0, "a machine")
 
 
 def report_of(comparison: Comparison, tmp_path: Path, arms: dict[str, list[float | None]]) -> str:
@@ -132,12 +133,34 @@ def test_heads_without_their_control_are_warned_of(tmp_path: Path) -> None:
 
 def test_kept_outcomes_belong_to_their_config(comparison: Comparison, tmp_path: Path) -> None:
     planned = comparison.runs[0]
-    kept = replace(outcome(3.0), identity=identify(planned))
+    kept = replace(outcome(3.0), config=planned.config.model_dump(), mode_samples=planned.mode_samples)
     save_outcome(tmp_path, planned, kept)
     assert load_outcome(tmp_path, planned) == kept
-    longer = load_comparison(SMOKE, ("settings=[training.steps=61]",), tmp_path).runs[0]
-    with pytest.raises(Exception, match="an outcome of another config"):
-        load_outcome(tmp_path, longer)
+    others = {
+        ("settings=[training.steps=61]",): r"training\.steps was 1800, now 61",
+        ("settings=[evaluation.samples=9]",): r"evaluation\.samples was \d+, now 9",
+        ("settings=[]", "mode_samples=9"): "mode_samples was 10000, now 9",
+        ("settings=[optimizer.epsilon=1e-6]",): r"optimizer\.epsilon was 1e-08, now 1e-06",
+    }
+    for overrides, message in others.items():
+        changed = load_comparison(SMOKE, overrides, tmp_path).runs[0]
+        with pytest.raises(UserError, match=message):
+            load_outcome(tmp_path, changed)
+
+
+def test_an_outcome_outlives_a_key_that_the_schema_gains_and_notices_a_default_that_moves(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    planned = comparison.runs[0]
+    config = planned.config.model_dump()
+    del config["optimizer"]["epsilon"]  # as if written before there was one
+    older = replace(outcome(3.0), config=config, mode_samples=planned.mode_samples)
+    save_outcome(tmp_path, planned, older)
+    assert load_outcome(tmp_path, planned) == older
+    config["optimizer"]["epsilon"] = 1e-7  # as if that had been the default
+    save_outcome(tmp_path, planned, older)
+    with pytest.raises(UserError, match=r"optimizer\.epsilon was 1e-07, now 1e-08"):
+        load_outcome(tmp_path, planned)
 
 
 @pytest.mark.parametrize(

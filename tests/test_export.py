@@ -40,7 +40,7 @@ from gan.sharing.generator import LoadedGenerator
 from gan.sharing.latents import SampleLatents
 from gan.sharing.model_card import model_card
 from gan.sharing.pictures import class_rows, interpolated_latents, tile
-from gan.sharing.samples import save_folder
+from gan.sharing.samples import Draw, save_folder
 from tests import DEFAULT, ROOT
 from tests.test_evaluator import random_inception  # noqa: F401
 from tests.test_training import TINY
@@ -339,7 +339,7 @@ def test_torch_fidelity_scores_the_torchscript_file_as_we_score_its_images(
     register()
     script = export(run, "torchscript", tmp_path / "script") / "generator.pth"
     generator = gan.load(run, device="cpu")
-    save_folder(generator, tmp_path / "reference", 10, seed=9)
+    save_folder(generator, tmp_path / "reference", 10, Draw(classes=None, seed=9, truncation=None, batch_size=10))
     command = [
         "fidelity", "--input1", script, "--input1-model-z-type", "normal", "--input1-model-z-size", 9,
         "--input1-model-num-samples", 12, "--input2", tmp_path / "reference", "--fid", "--json", "--silent", "--cpu",

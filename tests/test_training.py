@@ -117,6 +117,21 @@ def test_another_config_is_refused_with_the_keys_that_differ(tmp_path: Path, dat
     assert lines(tmp_path)[-1]["step"] == 8
 
 
+def test_a_run_outlives_a_key_that_the_schema_gains(tmp_path: Path, data: Path) -> None:
+    run(tmp_path, data)
+    config = tmp_path / "config.yaml"
+    text = config.read_text()
+    assert "  epsilon: 1.0e-08\n" in text
+    config.write_text(text.replace("  epsilon: 1.0e-08\n", ""))  # as if begun before there was one
+    run(tmp_path, data, "training.steps=8")
+    assert lines(tmp_path)[-1]["step"] == 8
+    config.write_text(text.replace("epsilon", "epsilom"))
+    with pytest.raises(
+        UserError, match=rf"{config}: optimizer\.epsilom: unknown key; did you mean 'optimizer\.epsilon'"
+    ):
+        run(tmp_path, data, "training.steps=9")
+
+
 def test_a_signal_stops_saves_and_the_same_command_goes_on(
     tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,14 +14,21 @@ from gan.training.run_directory import RunDirectory
 
 
 def read_config(run: RunDirectory, settings: Mapping[str, Any]) -> Config:
-    """The config of a run, with some of its evaluation settings replaced."""
+    """The config of a run, with some of its evaluation settings replaced.
+
+    Raises:
+        UserError: there is none, or it is not accepted; or a setting is not.
+    """
     if not run.config.is_file():
         raise UserError(f"{run.path}: no run here, config.yaml is missing")
     tree = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
     if not isinstance(tree, dict) or not isinstance(tree.get("evaluation"), dict):
         raise UserError(f"{run.config}: not the config of a run")
-    tree["evaluation"] = {**tree["evaluation"], **settings}
-    return validate(tree)
+    try:
+        validate(tree)
+    except UserError as error:
+        raise UserError(f"{run.config}: {error}") from error
+    return validate({**tree, "evaluation": {**tree["evaluation"], **settings}})
 
 
 def find_checkpoint(run: RunDirectory, step: int | Literal["best"] | None) -> Path:
@@ -34,7 +41,7 @@ def find_checkpoint(run: RunDirectory, step: int | Literal["best"] | None) -> Pa
     if not paths:
         raise UserError(f"{run.path}: no checkpoint in {run.checkpoints}")
     if step is not None and step not in paths:
-        raise UserError(f"--step {step}: no such checkpoint in {run.path}; accepted: {', '.join(map(str, paths))}")
+        raise UserError(f"step {step}: no such checkpoint in {run.path}; accepted: {', '.join(map(str, paths))}")
     return paths[max(paths) if step is None else step]
 
 

@@ -19,8 +19,9 @@ from gan.build import (
     image_facts,
     prepare_images,
 )
+from gan.build.trained import read_config
 from gan.commands.scoring import Scorer, load_result, save_result
-from gan.config import Config, parse_yaml
+from gan.config import Config
 from gan.data.loader import real_batch
 from gan.data.store import ImageStore
 from gan.device import resolve_precision
@@ -51,7 +52,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
     game = build_game(config, facts, device)
     store = prepare_images(config.data)
     run = RunDirectory(out)
-    identity = run_identity(config.model_dump())
+    identity = run_identity(config.model_dump(exclude_defaults=True))
     state = distributed.from_main(_saved_state(run, config, identity) if distributed.is_main() else None)
     if state is not None and state["step"] >= config.training.steps:
         result = load_result(run.evaluations, state["step"], config) if distributed.is_main() else None
@@ -91,11 +92,10 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
 
 def _saved_state(run: RunDirectory, config: Config, identity: str) -> dict[str, Any] | None:
     """The newest checkpoint of the run, if it has one; a run of another config is refused."""
-    saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config)) if run.config.exists() else None
-    run.require_same(config.model_dump(), saved)
     newest = run.newest_checkpoint()
     if newest is None:
         return None
+    run.require_same(config.model_dump(), read_config(run, {}).model_dump())
     try:
         return read_checkpoint(newest, identity)
     except UserError as error:

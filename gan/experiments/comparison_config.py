@@ -61,6 +61,11 @@ class Planned:
         """Whether the data have modes that a classifier reads."""
         return self.config.data.source in DIGIT_SOURCES
 
+    @property
+    def modes_read(self) -> int | None:
+        """Images that modes are read of, where the data have modes."""
+        return self.mode_samples if self.has_modes else None
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from gan.config import Config, validate
 from gan.errors import UserError
 from gan.experiments.comparison_config import Planned
 from gan.files import write_text
 from gan.metrics.results import RESULT_KEYS
-from gan.training.run_directory import run_identity
+from gan.training.run_directory import fixed_settings, flatten
 
 CURVES = ("evaluation/", "stages/", "scores/margin")  # what is kept of metrics.jsonl
 
@@ -25,7 +26,8 @@ class Outcome:
 
     arm: str
     seed: int
-    identity: str  # of the run's config, and of how it was scored
+    config: Mapping[str, Any]  # the run's, every default written out
+    mode_samples: int | None  # images that modes were read of, where they were
     diverged: bool
     measures: Mapping[str, float]
     steps: int
@@ -35,12 +37,11 @@ class Outcome:
     curve: tuple[Mapping[str, float], ...] = ()  # step, seconds and measures where the run was evaluated
 
 
-def identify(planned: Planned) -> str:
-    """SHA-256 of all that a run's outcome depends on."""
-    config = planned.config
-    scored = {"steps": config.training.steps, "evaluation": config.evaluation.model_dump(exclude={"batch_size"})}
-    modes = planned.mode_samples if planned.has_modes else None
-    return run_identity({"run": run_identity(config.model_dump()), "scored": scored, "mode_samples": modes})
+def _settings(config: Config, mode_samples: int | None) -> dict[str, Any]:
+    """All that a run's outcome depends on, keys joined by dots."""
+    scored = {"training": {"steps": config.training.steps}, "evaluation": config.evaluation.model_dump()}
+    settings = fixed_settings(config.model_dump()) | flatten(scored) | {"mode_samples": mode_samples}
+    return {key: value for key, value in settings.items() if key not in ("evaluation.batch_size", "data.root")}
 
 
 def outcome_path(results: Path, planned: Planned) -> Path:
@@ -52,7 +53,7 @@ def load_outcome(results: Path, planned: Planned) -> Outcome | None:
     """The kept outcome of a run; None if there is none.
 
     Raises:
-        UserError: the file is damaged, or of a run with another config.
+        UserError: the file is damaged, or of a run with another config; the keys that differ are named.
     """
     path = outcome_path(results, planned)
     try:
@@ -62,8 +63,14 @@ def load_outcome(results: Path, planned: Planned) -> Outcome | None:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: not an outcome of a run; remove it") from error
-    if outcome.identity != identify(planned):
-        raise UserError(f"{path}: an outcome of another config; remove it, or give the experiment other results")
+    try:
+        ran = validate(dict(outcome.config))  # a key that the schema has gained since then is at its default
+    except UserError as error:
+        raise UserError(f"{path}: its config is not accepted any more: {error}") from error
+    before, now = _settings(ran, outcome.mode_samples), _settings(planned.config, planned.modes_read)
+    if changed := [key for key in now if before.get(key) != now[key]]:
+        listed = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in changed[:3])
+        raise UserError(f"{path}: an outcome of another config ({listed}); remove it, or give other results")
     return outcome
 
 
@@ -95,7 +102,8 @@ def read_outcome(planned: Planned, run: Path, diverged: bool, extra: Mapping[str
     return Outcome(
         arm=planned.arm,
         seed=planned.seed,
-        identity=identify(planned),
+        config=planned.config.model_dump(),
+        mode_samples=planned.modes_read,
         diverged=diverged,
         measures=measures,
         steps=int(log[-1]["step"]) if log else 0,

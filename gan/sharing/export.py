@@ -1,15 +1,12 @@
 """A generator as a folder to be shared: weights, config, description, model card and a sample grid."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from gan.config import Config
-from gan.errors import StorageError, UserError, nearest
+from gan.errors import UserError, nearest
+from gan.files import atomic_folder
 from gan.sharing.description import Description
 from gan.sharing.formats import FORMATS
 from gan.sharing.generator import LoadedGenerator
@@ -54,7 +51,7 @@ def export(
     results = description.evaluations or evaluations(path, description)
     description = description.model_copy(update={"licence": licence or description.licence, "evaluations": results})
     config = without_local_paths(generator.config)
-    with new_folder(out) as folder:
+    with atomic_folder(out) as folder:
         FORMATS[fmt](generator, folder)
         (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         description.write(folder / DESCRIPTION)
@@ -93,28 +90,6 @@ def without_local_paths(config: Config) -> Config:
 
 def _last(path: str | None) -> str | None:
     return None if path is None else Path(path).name
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `out`; on success it is synced and becomes `out`, else it is removed.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    out = out.resolve()
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        for file in temporary.iterdir():
-            with file.open("rb+") as handle:
-                os.fsync(handle.fileno())
-        temporary.replace(out)
-    except OSError as error:
-        raise StorageError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _save_samples(generator: LoadedGenerator, path: Path) -> None:

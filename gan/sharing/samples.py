@@ -5,6 +5,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,31 +31,33 @@ def labels_among(classes: tuple[int, ...], n: int, seed: int) -> Tensor:
     return torch.tensor(classes)[drawn]
 
 
-def save_folder(
-    generator: LoadedGenerator,
-    out: Path,
-    n: int,
-    *,
-    classes: tuple[int, ...] | None = None,
-    seed: int = 0,
-    truncation: float | None = None,
-    batch_size: int = 100,
-) -> None:
+@dataclass(frozen=True)
+class Draw:
+    """What is drawn: labels uniform among `classes`, None for all; the rest as `LoadedGenerator.sample` has it."""
+
+    classes: tuple[int, ...] | None
+    seed: int
+    truncation: float | None
+    batch_size: int
+
+    def batches(self, generator: LoadedGenerator, n: int) -> Iterator[Batch]:
+        """The latents and labels of n images."""
+        labels = None if self.classes is None else labels_among(self.classes, n, self.seed)
+        return generator.batches(n, labels, self.seed, self.truncation, self.batch_size)
+
+
+def save_folder(generator: LoadedGenerator, out: Path, n: int, draw: Draw) -> None:
     """Write n images as `out`/000000.png and so on, with their labels in labels.csv where there are classes.
 
     samples.json says what they are. A folder that the same call has begun is gone on with; only missing files are
     computed.
 
-    Args:
-        classes: draw labels uniformly among these; None for all.
-
     Raises:
         UserError: the folder holds anything else.
         StorageError: a file cannot be written.
     """
-    given = None if classes is None else labels_among(classes, n, seed)
-    batches = generator.batches(n, given, seed, truncation, batch_size)
-    _claim(out, _manifest(generator, n, classes, seed, truncation))
+    batches = draw.batches(generator, n)
+    _claim(out, _manifest(generator, n, draw))
     rows = ["file,label,class"]
     with tqdm(total=n, desc="sample", unit="img") as bar:
         for batch in batches:
@@ -73,16 +76,7 @@ def save_folder(
         write_text(out / LABELS, "\n".join(rows) + "\n")
 
 
-def save_npz(
-    generator: LoadedGenerator,
-    path: Path,
-    n: int,
-    *,
-    classes: tuple[int, ...] | None = None,
-    seed: int = 0,
-    truncation: float | None = None,
-    batch_size: int = 100,
-) -> None:
+def save_npz(generator: LoadedGenerator, path: Path, n: int, draw: Draw) -> None:
     """Write n images as an uncompressed .npz: `images` uint8 `(n, H, W, C)` and, with classes, `labels` int64 `(n,)`.
 
     The pixels go through a file on disk beside it.
@@ -91,8 +85,7 @@ def save_npz(
         UserError: as `LoadedGenerator.batches`.
         StorageError: the file cannot be written.
     """
-    given = None if classes is None else labels_among(classes, n, seed)
-    batches = generator.batches(n, given, seed, truncation, batch_size)
+    batches = draw.batches(generator, n)
     found = generator.description
     shape = (n, found.resolution, found.resolution, found.channels)
     with atomic_path(path) as temporary, tempfile.TemporaryDirectory(dir=path.parent, prefix=".npz") as scratch:
@@ -117,9 +110,7 @@ def _images(generator: LoadedGenerator, batch: Batch) -> Tensor:
     return to_uint8(generator(batch.latents, batch.labels)).cpu()
 
 
-def _manifest(
-    generator: LoadedGenerator, n: int, classes: tuple[int, ...] | None, seed: int, truncation: float | None
-) -> dict[str, Any]:
+def _manifest(generator: LoadedGenerator, n: int, draw: Draw) -> dict[str, Any]:
     found = generator.description
     return {
         "run": found.run,
@@ -127,9 +118,9 @@ def _manifest(
         "weights": found.weights,
         "digest": found.digest,
         "count": n,
-        "classes": None if classes is None else list(classes),
-        "seed": seed,
-        "truncation": truncation,
+        "classes": None if draw.classes is None else list(draw.classes),
+        "seed": draw.seed,
+        "truncation": draw.truncation,
     }
 
 

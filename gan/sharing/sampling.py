@@ -1,26 +1,15 @@
 """What `gan.sample` does once the command line is read: from a form of samples to its file or folder."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 from gan.errors import UserError, nearest
 from gan.sharing.generator import LoadedGenerator
 from gan.sharing.pictures import MAXIMUM_IMAGES, class_rows, save_grid, save_interpolation
-from gan.sharing.samples import labels_among, save_folder, save_npz
+from gan.sharing.samples import Draw, labels_among, save_folder, save_npz
 
 _FILES = {"npz": "samples.npz", "grid": "grid.png", "interpolation": "interpolation.gif", "classes": "classes.png"}
 _COUNTS = {"grid": 64, "interpolation": 8, "classes": 10}
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What is drawn: the keyword arguments that every form of samples shares."""
-
-    classes: tuple[int, ...] | None
-    seed: int
-    truncation: float | None
-    batch_size: int
 
 
 def write_samples(
@@ -51,9 +40,9 @@ def write_samples(
     )
     path = out if fmt == "png" else _file(out, _FILES[fmt])
     if fmt == "png":
-        save_folder(generator, path, count, **vars(draw))
+        save_folder(generator, path, count, draw)
     elif fmt == "npz":
-        save_npz(generator, path, count, **vars(draw))
+        save_npz(generator, path, count, draw)
     elif fmt == "grid":
         _grid(generator, path, count, draw)
     elif fmt == "classes":

@@ -67,19 +67,17 @@ class RunDirectory:
             with lock.open() as file:
                 fcntl.flock(file, fcntl.LOCK_SH)
 
-    def require_same(self, config: Mapping[str, Any], saved: Mapping[str, Any] | None) -> None:
+    def require_same(self, config: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
         """Check that a run that goes on here does so with the config it began with.
 
         Args:
             config: of this start.
-            saved: what config.yaml holds, or None.
+            saved: what config.yaml holds, with keys that it lacks at their defaults.
 
         Raises:
             UserError: a run of another config is here; the keys that differ are named.
         """
-        if saved is None or self.newest_checkpoint() is None:
-            return
-        before, now = _flatten(saved), _flatten(config)
+        before, now = flatten(saved), flatten(config)
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         refused = [key for key in changed if not key.startswith(CHANGEABLE)]
         if refused:
@@ -88,14 +86,22 @@ class RunDirectory:
 
 
 def run_identity(config: Mapping[str, Any]) -> str:
-    """SHA-256 over what may not change when a run goes on: 64 hex digits."""
-    fixed = {key: value for key, value in _flatten(config).items() if not key.startswith(CHANGEABLE)}
-    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+    """SHA-256 over what may not change when a run goes on: 64 hex digits.
+
+    Args:
+        config: without keys at their defaults, so that a key that the schema gains changes no identity.
+    """
+    return hashlib.sha256(json.dumps(fixed_settings(config), sort_keys=True).encode()).hexdigest()
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def fixed_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What may not change when a run goes on, keys joined by dots."""
+    return {key: value for key, value in flatten(config).items() if not key.startswith(CHANGEABLE)}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, keys joined by dots."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat

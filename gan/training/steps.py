@@ -178,10 +178,3 @@ def _generator_loss(
 
 def _named(player: str, penalties: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"regularizers/{player}/{name}": penalty.detach() for name, penalty in penalties.items()}
-
-
-def minimise(loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """One step of `optimizer` down the gradient of `loss`, of one undivided batch; what benchmarks compare with."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
