@@ -1,6 +1,7 @@
 """The commands as a user types them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -222,6 +223,17 @@ def test_dry_run_prints_config_and_costs_and_writes_nothing(tmp_path: Path) -> N
     assert "name: cascading_rejection" in result.stdout
     assert "GFLOP a step" in result.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_memory_of_a_dry_run_is_that_of_one_part_of_the_batch() -> None:
+    def memory(*settings: str) -> int:
+        flags = [part for setting in settings for part in ("--set", setting)]
+        text = call(train.main, DEFAULT, *flags, "--dry-run", "--device", "cpu").stdout
+        return int(re.search(r"memory +([\d,]+) MiB", text)[1].replace(",", ""))
+
+    whole, quarters = memory("training.batch_size=64"), memory("training.batch_size=64", "training.accumulation=4")
+    assert quarters == pytest.approx(memory("training.batch_size=16"), abs=1)
+    assert quarters < whole / 2
 
 
 def test_evaluating_what_is_no_run_is_one_line(tmp_path: Path, run: Path) -> None:

@@ -20,7 +20,7 @@ from gan.errors import UserError
 from gan.experiments.comparison_config import Comparison, load_comparison
 from gan.experiments.outcomes import Outcome, load_outcome, save_outcome
 from gan.experiments.report import write_report
-from gan.experiments.statistics import compare_pairs, paired_difference, pairs_needed
+from gan.experiments.statistics import compare_pairs, holm, paired_difference, pairs_needed
 from tests import ROOT
 
 SMOKE = ROOT / "configs" / "experiments" / "smoke.yaml"
@@ -32,7 +32,9 @@ def test_pairs_are_compared_as_scipy_does() -> None:
     first = random.normal(50, 5, 12)
     second = first + random.normal(-1, 2, 12)
     found = compare_pairs(list(first), list(second), smallest=1.0)
-    low, high = stats.ttest_rel(second, first).confidence_interval(0.95)
+    test = stats.ttest_rel(second, first)
+    low, high = test.confidence_interval(0.95)
+    assert found.t_p == pytest.approx(test.pvalue, rel=1e-9)
     assert (found.t.low, found.t.high) == pytest.approx((low, high), rel=1e-12)
     percentile = stats.bootstrap(
         (second - first,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
@@ -65,6 +67,21 @@ def test_the_seeds_that_are_needed_reach_the_power(deviation: float, difference:
 
     assert power(needed) > 0.785
     assert power(needed - 1) < 0.815 or needed == 2
+
+
+def test_holm_rejects_as_its_step_down_procedure_does() -> None:
+    random = np.random.default_rng(3)
+    for _ in range(200):
+        p_values = random.uniform(0, 0.1, 6).round(2)
+        level = random.uniform(0.01, 0.3)
+        ordered = sorted(p_values)
+        rejected = 0
+        while rejected < 6 and ordered[rejected] <= level / (6 - rejected):
+            rejected += 1
+        limit = ordered[rejected - 1] if rejected else -1.0
+        adjusted = np.array(holm(p_values.tolist()))
+        assert ((adjusted <= level) == (p_values <= limit)).all()
+    assert holm([]) == [] and holm([0.04]) == [0.04] and max(holm([0.9, 0.8])) == 1.0
 
 
 def test_no_spread_needs_no_number() -> None:
@@ -107,6 +124,19 @@ def test_further_pairs_are_compared_too(tmp_path: Path) -> None:
     found = compare_pairs(values["independent"], values["cascade"], 1.0)
     row = next(line for line in text.splitlines() if line.startswith("| cascade − independent |"))
     assert f"{found.t.mean:+.3g}" in row and f"[{found.t.low:+.3g}, {found.t.high:+.3g}]" in row
+
+
+def test_what_the_stages_did_is_averaged_over_seeds(comparison: Comparison, tmp_path: Path) -> None:
+    def curve(margin: float) -> tuple[dict[str, float], ...]:
+        stages = {f"scores/margin/stage_{k}": margin + k for k in range(1, 12)}
+        return {"step": 5, "evaluation/fid": 3.0}, {"step": 6, "stages/score_correlation": margin / 2, **stages}
+
+    runs = {seed: replace(outcome(30.0 + seed), curve=curve(margin)) for seed, margin in enumerate((0.25, 0.75))}
+    text = write_report(comparison, {"independent": {0: outcome(30.0), 1: outcome(31.0)}, "cascade": runs}, tmp_path)
+    row = next(line for line in text.partition("The stages in")[2].splitlines() if line.startswith("| cascade |"))
+    assert "independent" not in text.partition("The stages in")[2].partition("Protocol")[0]
+    margins = ", ".join(f"{k + 0.5:.2f}" for k in range(1, 12))
+    assert row == f"| cascade | 0.25 |  |  | {margins} |  |"
 
 
 def test_noise_is_called_noise(comparison: Comparison, tmp_path: Path) -> None:

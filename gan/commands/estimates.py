@@ -22,11 +22,12 @@ from gan.build import (
 )
 from gan.config import Config, EvaluationConfig
 from gan.device import resolve_precision
+from gan.models.discriminator import Discriminator
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Parameters are counts, memory bytes, time seconds a generator step."""
+    """Parameters are counts, memory bytes on each device, time seconds a generator step."""
 
     generator_parameters: int
     discriminator_parameters: int
@@ -41,8 +42,10 @@ def describe(config: Config, device: torch.device) -> str:
     Raises:
         UserError: the run would refuse a name or an option of the config; that files can be had is not looked at.
     """
-    _check_names(config)
-    costs = estimate(config, image_facts(config), device)
+    facts = image_facts(config)
+    players = build_generator(config, facts), build_discriminator(config, facts)
+    _check_names(config, players[1])
+    costs = estimate(config, facts, *players, device)
     days, seconds = divmod(costs.seconds_per_step * config.training.steps, 86400)
     hours, minutes = divmod(seconds / 60, 60)
     return (
@@ -56,12 +59,10 @@ def describe(config: Config, device: torch.device) -> str:
     )
 
 
-def _check_names(config: Config) -> None:
-    """Build what `estimate` does not, and look up the extractor, whose registry takes seconds to import."""
-    with torch.device("meta"):
-        discriminator = build_discriminator(config, image_facts(config))
-        build_regularizers(config, discriminator)
-        build_stage_weights(config, discriminator.stages)
+def _check_names(config: Config, discriminator: Discriminator) -> None:
+    """Build all else that a run builds, and look up the extractor, whose registry takes seconds to import."""
+    build_regularizers(config, discriminator)
+    build_stage_weights(config, discriminator.stages)
     for build in (build_loss, build_top_k, build_augmentation, build_division):
         build(config)
     if config.evaluation.extractor != EvaluationConfig().extractor:
@@ -70,13 +71,13 @@ def _check_names(config: Config) -> None:
         require_known(config.evaluation.extractor, "evaluation.extractor")
 
 
-def estimate(config: Config, facts: ImageFacts, device: torch.device) -> Estimate:
-    """Count one step's operations and saved activations on shapes alone, and time one convolution on `device`."""
-    generator = build_generator(config, facts).to("meta")
-    discriminator = build_discriminator(config, facts).to("meta")
-    labels = None if facts.num_classes is None else torch.zeros(2, dtype=torch.int64, device="meta")
-    latents = torch.empty(2, config.generator.latent_dim, device="meta")
-    images = torch.empty(2, facts.channels, facts.resolution, facts.resolution, device="meta")
+def estimate(
+    config: Config, facts: ImageFacts, generator: nn.Module, discriminator: nn.Module, device: torch.device
+) -> Estimate:
+    """Count one step's operations and saved activations on two samples, and time one convolution on `device`."""
+    labels = None if facts.num_classes is None else torch.zeros(2, dtype=torch.int64)
+    latents = torch.zeros(2, config.generator.latent_dim)
+    images = torch.zeros(2, facts.channels, facts.resolution, facts.resolution)
     generator_flops, generator_saved = _forward_costs(generator, latents, labels)
     discriminator_flops, discriminator_saved = _forward_costs(discriminator, images, labels)
     batch, ratio = config.training.batch_size, config.training.discriminator_steps
@@ -85,10 +86,12 @@ def estimate(config: Config, facts: ImageFacts, device: torch.device) -> Estimat
     flops += batch * (3 * generator_flops + 2 * discriminator_flops)
     precision = resolve_precision(config.training.precision, device)
     width = 0.5 if precision == "bfloat16" else 1.0
-    saved = max(2 * discriminator_saved, generator_saved + discriminator_saved) * batch * width
+    division = build_division(config)
+    saved = max(2 * discriminator_saved, generator_saved + discriminator_saved) * width * batch / division.count
     sizes = (_parameters(generator), _parameters(discriminator))
     state = 4 * (sizes[0] * 5 + sizes[1] * 4)  # weight, gradient, two Adam moments; the average generator
-    return Estimate(*sizes, flops, state + saved, flops / _convolution_rate(device, precision))
+    seconds = flops / _convolution_rate(device, precision) / division.world_size
+    return Estimate(*sizes, flops, state + saved, seconds)
 
 
 def _parameters(network: nn.Module) -> int:
@@ -96,7 +99,7 @@ def _parameters(network: nn.Module) -> int:
 
 
 def _forward_costs(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> tuple[float, float]:
-    """Operations and bytes kept for the backward pass, per sample, of a forward pass on meta tensors."""
+    """Operations and bytes kept for the backward pass, per sample, of a forward pass."""
     kept: dict[int, int] = {}
     weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
 

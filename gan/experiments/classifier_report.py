@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gan.experiments.statistics import Estimate, estimate, paired_difference
+from gan.experiments.markdown import mean, table
+from gan.experiments.statistics import paired_difference
 from gan.files import write_text
 
 COLUMNS = {"test_accuracy": "test accuracy %", "accuracy_gap": "train − test %", "test_loss": "test loss"}
@@ -27,40 +28,27 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _means(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     seeds = len(next(iter(results.values())))
-    lines = [f"Mean ± half a 95 % t interval, {seeds} seeds:", "", *_head("arm", [*COLUMNS.values()])]
-    for arm, runs in results.items():
-        lines.append(_row(arm, [_show(estimate([run[name] for run in runs])) for name in COLUMNS]))
-    return lines
+    rows = [[arm, *(mean([run[name] for run in runs]) for name in COLUMNS)] for arm, runs in results.items()]
+    return [f"Mean ± half a 95 % t interval, {seeds} seeds:", "", *table(["arm", *COLUMNS.values()], rows)]
 
 
 def _differences(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     base, *others = results
-    lines = [f"Paired difference from {base}, seed by seed, 95 % t interval:", "", *_head("arm", [*COLUMNS.values()])]
+    rows = []
     for arm in others:
         cells = []
         for name in COLUMNS:
             pair = ([run[name] for run in results[base]], [run[name] for run in results[arm]])
             difference = paired_difference(*pair)
             cells.append(f"{difference.mean:+.3g} [{difference.low:+.3g}, {difference.high:+.3g}]")
-        lines.append(_row(arm, cells))
-    return lines if others else []
+        rows.append([arm, *cells])
+    title = f"Paired difference from {base}, seed by seed, 95 % t interval:"
+    return [title, "", *table(["arm", *COLUMNS.values()], rows)] if others else []
 
 
 def _stages(results: dict[str, list[dict[str, Any]]]) -> list[str]:
-    lines = ["Test accuracy of each stage alone, %:", "", *_head("arm", ["stages, from the first"])]
+    rows = []
     for arm, runs in results.items():
         columns = zip(*(run["stage_test_accuracy"] for run in runs), strict=True)
-        lines.append(_row(arm, [", ".join(f"{sum(column) / len(column):.2f}" for column in columns)]))
-    return lines
-
-
-def _show(value: Estimate) -> str:
-    return f"{value.mean:.4g} ± {(value.high - value.low) / 2:.2g}"
-
-
-def _head(first: str, names: Sequence[str]) -> list[str]:
-    return [_row(first, names), "|---" * (1 + len(names)) + "|"]
-
-
-def _row(first: str, cells: Sequence[str]) -> str:
-    return "| " + " | ".join([first, *cells]) + " |"
+        rows.append([arm, ", ".join(f"{sum(column) / len(column):.2f}" for column in columns)])
+    return ["Test accuracy of each stage alone, %:", "", *table(["arm", "stages, from the first"], rows)]

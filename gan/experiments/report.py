@@ -8,13 +8,16 @@ from pathlib import Path
 from gan.errors import UserError
 from gan.experiments.comparison_config import Comparison, ComparisonConfig
 from gan.experiments.figures import draw_curves, draw_samples
+from gan.experiments.markdown import mean, table
 from gan.experiments.outcomes import Outcome
-from gan.experiments.statistics import Estimate, Paired, compare_pairs, estimate
+from gan.experiments.stages import stage_table
+from gan.experiments.statistics import Paired, compare_pairs, holm
 from gan.files import write_text
 from gan.metrics.protocol import Protocol, differences
 from gan.metrics.results import RESULT_KEYS, label
 
 Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
+DIFFERENCE = ("arms", "difference", "t interval", "bootstrap interval")
 
 
 def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
@@ -32,6 +35,7 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
         _arm_table(outcomes, arms, names),
         _pair_table(config, pairs, names),
         *[_measure_table(config, outcomes, wanted, name, names) for name in names if name != config.primary],
+        stage_table(outcomes, arms),
         _protocol_line(outcomes),
     ]
     if picture := draw_curves(comparison, outcomes, out):
@@ -115,27 +119,36 @@ def _warnings(config: ComparisonConfig, outcomes: Outcomes, missing: Sequence[st
 
 
 def _arm_table(outcomes: Outcomes, arms: Sequence[str], names: Mapping[str, str]) -> list[str]:
-    lines = ["Mean ± half a 95 % t interval over seeds:", ""]
-    lines += _head("arm", [*names.values(), "seeds", "diverged", "minutes a run"])
+    rows = []
     for arm in arms:
         runs = list(outcomes[arm].values())
         whole = [run for run in runs if not run.diverged]
-        cells = [show([run.measures[name] for run in whole if name in run.measures]) for name in names]
+        cells = [mean([run.measures[name] for run in whole if name in run.measures]) for name in names]
         minutes = f"{sum(run.seconds for run in runs) / len(runs) / 60:.1f}"
-        lines.append(_row([arm, *cells, str(len(runs)), str(len(runs) - len(whole)), minutes]))
-    return lines
+        rows.append([arm, *cells, str(len(runs)), str(len(runs) - len(whole)), minutes])
+    columns = ["arm", *names.values(), "seeds", "diverged", "minutes a run"]
+    return ["Mean ± half a 95 % t interval over seeds:", "", *table(columns, rows)]
 
 
 def _pair_table(
     config: ComparisonConfig, pairs: Mapping[tuple[str, str], Paired | None], names: Mapping[str, str]
 ) -> list[str]:
-    columns = ["difference", "t interval", "bootstrap interval", "effect d_z", "sign test p", "seeds to resolve"]
-    rows = [_row([_minus(*arms), *_cells(pair)]) for arms, pair in pairs.items() if pair is not None]
-    if not rows:
+    found = {arms: pair for arms, pair in pairs.items() if pair is not None}
+    if not found:
         return []
-    lines = [f"{names.get(config.primary, config.primary)}, paired difference seed by seed:", ""]
-    lines += [*_head("arms", columns), *rows, ""]
-    return [*lines, f"Seeds to resolve: how many would find a difference of {config.resolve:.0%} with power 0.8."]
+    adjusted = holm([pair.t_p for pair in found.values()])
+    rows = [
+        [_minus(*arms), *_cells(pair), f"{pair.t_p:.2g}", f"{p:.2g}", f"{pair.sign_p:.2g}", _needed(pair)]
+        for (arms, pair), p in zip(found.items(), adjusted, strict=True)
+    ]
+    columns = [*DIFFERENCE, "effect d_z", "t test p", "p, Holm", "sign test p", "seeds to resolve"]
+    lines = [f"{names.get(config.primary, config.primary)}, paired difference seed by seed:", "", *table(columns, rows)]
+    return [
+        *lines,
+        "",
+        "p, Holm: adjusted for all comparisons of this table. "
+        f"Seeds to resolve: how many would find a difference of {config.resolve:.0%} with power 0.8.",
+    ]
 
 
 def _measure_table(
@@ -145,10 +158,9 @@ def _measure_table(
     measure: str,
     names: Mapping[str, str],
 ) -> list[str]:
-    rows = [(arms, _pair(config, outcomes, *arms, measure)) for arms in pairs]
-    kept = [_row([_minus(*arms), *_cells(pair)[:3]]) for arms, pair in rows if pair is not None]
-    head = _head("arms", ["difference", "t interval", "bootstrap interval"])
-    return [f"{names[measure]}, paired difference:", "", *head, *kept] if kept else []
+    found = [(arms, _pair(config, outcomes, *arms, measure)) for arms in pairs]
+    rows = [[_minus(*arms), *_cells(pair)[:-1]] for arms, pair in found if pair is not None]
+    return [f"{names[measure]}, paired difference:", "", *table(DIFFERENCE, rows)] if rows else []
 
 
 def _cells(pair: Paired) -> list[str]:
@@ -157,9 +169,11 @@ def _cells(pair: Paired) -> list[str]:
         f"[{pair.t.low:+.3g}, {pair.t.high:+.3g}]",
         f"[{pair.bootstrap[0]:+.3g}, {pair.bootstrap[1]:+.3g}]",
         f"{pair.effect:.2f}",
-        f"{pair.sign_p:.2g}",
-        "unknown" if pair.pairs_needed is None else str(pair.pairs_needed),
     ]
+
+
+def _needed(pair: Paired) -> str:
+    return "unknown" if pair.pairs_needed is None else str(pair.pairs_needed)
 
 
 def _protocol(outcomes: Outcomes) -> Protocol | None:
@@ -190,19 +204,3 @@ def _protocol_line(outcomes: Outcomes) -> list[str]:
         f"seed {protocol.seed}, against {reference.count:,} of {reference.name} {reference.split} "
         f"({reference.content_hash[:12]}). Machines: {'; '.join(machines)}."
     ]
-
-
-def show(values: Sequence[float]) -> str:
-    """`mean ± half width`."""
-    if not values:
-        return "none"
-    found: Estimate = estimate(values)
-    return f"{found.mean:.4g} ± {(found.high - found.low) / 2:.2g}"
-
-
-def _head(first: str, names: Sequence[str]) -> list[str]:
-    return [_row([first, *names]), "|---" * (1 + len(names)) + "|"]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

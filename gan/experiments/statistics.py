@@ -35,6 +35,7 @@ class Paired:
         t: their mean with Student's interval.
         bootstrap: the percentile interval of the mean over resampled pairs; too narrow with few pairs.
         effect: mean over standard deviation of the differences (Cohen's d_z).
+        t_p: two-sided p-value of the paired t-test; 1 where there is nothing to test.
         sign_p: two-sided p-value of the sign test; ties are left out.
         pairs_needed: pairs with which a difference of a given size would be found with power 0.8; see `pairs_needed`.
     """
@@ -42,6 +43,7 @@ class Paired:
     t: Estimate
     bootstrap: tuple[float, float]
     effect: float
+    t_p: float
     sign_p: float
     pairs_needed: int | None
 
@@ -91,8 +93,19 @@ def compare_pairs(
     low, high = np.quantile(means, [0.025, 0.975])
     moved = differences[differences != 0]
     sign_p = float(stats.binomtest(int((moved > 0).sum()), len(moved)).pvalue) if len(moved) else 1.0
-    effect = found.mean / found.deviation if found.count > 1 and found.deviation > 0 else math.nan
-    return Paired(found, (float(low), float(high)), effect, sign_p, pairs_needed(found.deviation, smallest))
+    spread = found.count > 1 and found.deviation > 0
+    effect = found.mean / found.deviation if spread else math.nan
+    t_p = float(2 * stats.t.sf(abs(effect) * math.sqrt(found.count), found.count - 1)) if spread else 1.0
+    return Paired(found, (float(low), float(high)), effect, t_p, sign_p, pairs_needed(found.deviation, smallest))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for being several (Holm 1979): the k-th smallest of n times n − k + 1, made to ascend."""
+    adjusted, largest = [1.0] * len(p_values), 0.0
+    for rank, place in enumerate(np.argsort(p_values, kind="stable").tolist()):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
 
 
 def pairs_needed(deviation: float, difference: float, power: float = 0.8, confidence: float = 0.95) -> int | None:
