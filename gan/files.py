@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from gan.errors import StorageError
 
 
@@ -51,6 +53,21 @@ def _replacing(path: Path, remove: Callable[[Path], object]) -> Iterator[Path]:
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
+    """The array of a .npy file, or with `mapped` a read-only memory map of it; nothing in it is executed.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is damaged.
+    """
+    try:
+        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy parses headers as Python: tokens, syntax and values share no type of error
+        raise ValueError(f"{path} is not a whole array ({error})") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

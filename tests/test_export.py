@@ -243,6 +243,10 @@ def test_damage_is_noticed(exported: Path, tmp_path: Path) -> None:
         (folder / "config.json").write_text(text)
         with pytest.raises(UserError, match=r"config.json: .*accepted: what gan.export wrote"):
             gan.load(folder)
+    (folder / "config.json").write_text(description)
+    (folder / "config.yaml").write_bytes((folder / "config.yaml").read_bytes() + b"\x86")
+    with pytest.raises(UserError, match="not a UTF-8 text file"):
+        gan.load(folder)
 
 
 def test_an_export_is_whole_or_not_there(run: Path, exported: Path, tmp_path: Path, monkeypatch) -> None:

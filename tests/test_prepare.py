@@ -181,6 +181,17 @@ def test_training_reads_a_prepared_directory_in_place(tmp_path: Path, folder: Pa
         prepare_source("prepared", path=folder, resolution=16)
 
 
+def test_a_header_that_numpy_cannot_parse_is_damage(tmp_path: Path, folder: Path) -> None:
+    """Its parser is Python's: of a bracket that is not closed it raises neither a ValueError nor an OSError."""
+    prepare(folder, tmp_path / "out", resolution=16, processes=1)
+    images = tmp_path / "out" / "images.npy"
+    content = images.read_bytes()
+    assert content.count(b")") >= 1
+    images.write_bytes(content.replace(b")", b"(", 1))
+    with pytest.raises(UserError, match="not a whole directory of prepared images"):
+        prepare_source("prepared", path=tmp_path / "out", resolution=16)
+
+
 # archives
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from gan.errors import StorageError, UserError, nearest
 from gan.extractors.catalogue import EXTRACTORS, build_extractor
 from gan.extractors.interface import ExtractorIdentity, extract, identify
-from gan.files import atomic_path
+from gan.files import atomic_path, read_array
 from gan.metrics.images import array_sampler, to_uint8
 
 Features = NDArray[np.float32]  # (N, F)
@@ -130,8 +130,8 @@ def real_features(
 def _open(path: Path, count: int) -> Features | None:
     """The array in `path`; None when there is none or it is damaged."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        array = read_array(path, mapped=True)
+    except (OSError, ValueError):
         return None
     fits = array.ndim == 2 and len(array) == count and array.dtype == np.float32
     return array if fits else None

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from gan.config import Config, parse_yaml, validate
+from gan.config import Config, load_tree, validate
 from gan.errors import UserError
 from gan.training.best import BEST
 from gan.training.checkpoint import checkpoint_paths
@@ -21,8 +21,8 @@ def read_config(run: RunDirectory, settings: Mapping[str, Any]) -> Config:
     """
     if not run.config.is_file():
         raise UserError(f"{run.path}: no run here, config.yaml is missing")
-    tree = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
-    if not isinstance(tree, dict) or not isinstance(tree.get("evaluation"), dict):
+    tree = load_tree(run.config)
+    if not isinstance(tree.get("evaluation"), dict):
         raise UserError(f"{run.config}: not the config of a run")
     try:
         validate(tree)

@@ -19,7 +19,7 @@ import numpy as np
 from gan.data.recipe import Content, Labels, Pixels, Recipe
 from gan.data.sources import SOURCES, source_info
 from gan.errors import StorageError, UserError
-from gan.files import write_text
+from gan.files import read_array, write_text
 
 FORMAT = 1  # of a prepared directory; a new number prepares everything anew
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
@@ -168,15 +168,15 @@ def open_directory(directory: Path) -> ImageStore | None:
         meta = json.loads((directory / META).read_text(encoding="utf-8"))
         if any((directory / name).stat().st_size != size for name, size in meta["bytes"].items()):
             return None
-        images = np.load(directory / IMAGES, mmap_mode="r", allow_pickle=False)
-        labels = np.load(directory / LABELS, allow_pickle=False) if LABELS in meta["bytes"] else None
+        images = read_array(directory / IMAGES, mapped=True)
+        labels = read_array(directory / LABELS) if LABELS in meta["bytes"] else None
         if meta["format"] != FORMAT or list(images.shape) != meta["shape"] or images.dtype != np.uint8:
             return None
         if labels is not None and (labels.shape != images.shape[:1] or labels.dtype != np.int64):
             return None
         names = tuple(meta["class_names"])
         return ImageStore(images, labels, names, meta["content_hash"], meta["source"], meta["split"])
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -71,7 +71,7 @@ def _labelled_sets(config: ClassifierConfig) -> Sets:
 def _is_done(path: Path, settings: dict[str, Any]) -> bool:
     """Whether a result of these settings is there."""
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))["settings"]
+        saved = dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
     except FileNotFoundError:
         return False
     except (ValueError, KeyError, TypeError) as error:
