@@ -1,7 +1,8 @@
 """Damaged and hostile input for every reader: each case must be read or refused in one line, nothing else.
 
-`python benchmarks/fuzz.py --cases 1000000` divides the cases among the readers by their shares; `--reader config` fuzzes
-one. Cases follow from `--seed` alone. Exits with 1 at the first case that ends in anything but a result or a UserError.
+`python benchmarks/fuzz.py --cases 1000000` divides the cases among the readers by their shares; `--reader config`
+fuzzes one. Cases follow from `--seed` alone. Exits with 1 at the first case that ends in anything but a result or a
+UserError.
 """
 
 import random

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -20,7 +21,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     with _replacing(Path(path), lambda temporary: temporary.unlink(missing_ok=True)) as temporary:
         yield temporary
-        _sync(temporary)
+        with temporary.open("rb+") as file:
+            sync(file)
 
 
 @contextmanager
@@ -33,8 +35,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     with _replacing(Path(path).resolve(), lambda temporary: shutil.rmtree(temporary, ignore_errors=True)) as temporary:
         temporary.mkdir()
         yield temporary
-        for file in temporary.iterdir():
-            _sync(file)
+        for entry in temporary.iterdir():
+            with entry.open("rb+") as file:
+                sync(file)
 
 
 @contextmanager
@@ -48,11 +51,6 @@ def _replacing(path: Path, remove: Callable[[Path], object]) -> Iterator[Path]:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         remove(temporary)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
@@ -74,3 +72,18 @@ def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` atomically, as UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def sync(file: BinaryIO) -> None:
+    """Bring what was written to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Bring a directory's names to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -19,6 +19,7 @@ from gan.data import (
     ImageStore,
     Loader,
     Sampler,
+    installing,
     prepare,
     real_batch,
     source_info,
@@ -735,7 +736,7 @@ def test_many_at_once_without_locks_are_safe(tmp_path: Path, archive: Path, monk
     def unsupported(*_: object) -> None:
         raise OSError("function not implemented")
 
-    monkeypatch.setattr(store.fcntl, "flock", unsupported)
+    monkeypatch.setattr(installing.fcntl, "flock", unsupported)
     with ThreadPoolExecutor(6) as threads:
         jobs = [threads.submit(prepare, "npz", path=archive, root=tmp_path / "root", resolution=8) for _ in range(6)]
     assert len({job.result().content_hash for job in jobs}) == 1

@@ -1,25 +1,19 @@
 """Every source prepared once, into one memory-mapped uint8 array and its labels, keyed by content."""
 
-import errno
-import fcntl
 import hashlib
 import json
-import os
 import re
-import shutil
-import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
+from gan.data.installing import install, locked, sweep
 from gan.data.recipe import Content, Labels, Pixels, Recipe
 from gan.data.sources import SOURCES, source_info
 from gan.errors import StorageError, UserError
-from gan.files import read_array, write_text
+from gan.files import read_array, sync, write_text
 
 FORMAT = 1  # of a prepared directory; a new number prepares everything anew
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
@@ -105,11 +99,14 @@ def prepare(
 
 
 def _prepare_once(directory: Path, recipe: Recipe, source: str, split: str) -> ImageStore:
-    with _locked(directory.with_name(f".{source}.lock")) as alone:  # per source: its splits share their downloads
-        if open_directory(directory) is None:  # nobody prepared it while this process waited
+    def is_whole() -> bool:
+        return open_directory(directory) is not None
+
+    with locked(directory.with_name(f".{source}.lock")) as alone:  # per source: its splits share their downloads
+        if not is_whole():  # nobody prepared it while this process waited
             if alone:
-                _sweep(directory)
-            _install(directory, lambda unfinished: _write(unfinished, recipe.read(), source, split))
+                sweep(directory)
+            install(directory, lambda unfinished: _write(unfinished, recipe.read(), source, split), is_whole)
     store = open_directory(directory)
     if store is None:
         raise StorageError(f"cannot read back {directory}, which was just written")
@@ -224,81 +221,3 @@ def write_meta(
         "bytes": {file.name: file.stat().st_size for file in sorted(directory.glob("*.npy"))},
     }
     write_text(directory / META, json.dumps(meta, indent=1))
-
-
-def _install(directory: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write a directory beside `directory`, then rename it into place, over whatever was damaged there."""
-    unfinished = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with _naming_the_root(directory.parent):
-            unfinished.mkdir()
-            fill(unfinished)
-            while not _put(unfinished, directory):
-                pass  # another process took the place between a look and a rename: look again
-            sync_directory(directory.parent)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _put(unfinished: Path, directory: Path) -> bool:
-    """Rename `unfinished` to `directory` unless a whole one is there; returns whether there is one now."""
-    if open_directory(directory) is not None:  # another host may have been first where locks are not supported
-        return True
-    replaced = unfinished.with_name(f".{directory.name}.{uuid.uuid4().hex}.old.tmp")
-    try:
-        if directory.exists():
-            directory.rename(replaced)
-        unfinished.rename(directory)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT) or not unfinished.exists():
-            raise
-        return False
-    finally:
-        shutil.rmtree(replaced, ignore_errors=True)
-    return True
-
-
-def _sweep(directory: Path) -> None:
-    """Remove what a killed preparation of the same images left; only for the holder of the lock."""
-    for leftover in directory.parent.glob(f".{directory.name}.*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Wait for the lock and hold it; yields False where the file system has no locks and nothing is held."""
-    with _naming_the_root(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            alone = True
-        except OSError:
-            alone = False
-        yield alone
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _naming_the_root(root: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"cannot prepare images in {root}: {error.strerror or error}") from error
-
-
-def sync(file: BinaryIO) -> None:
-    """Bring what was written to the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def sync_directory(path: Path) -> None:
-    """Bring a directory's names to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,9 +18,9 @@ from gan.data.preparation.inputs import FolderInput, open_input
 from gan.data.preparation.layout import SPLITS, arrange
 from gan.data.preparation.selection import Selection, select
 from gan.data.preparation.writing import CHUNK_BYTES, FILES, SKIPPED, write_split
-from gan.data.store import FORMAT, ImageStore, open_directory, sync_directory
+from gan.data.store import FORMAT, ImageStore, open_directory
 from gan.errors import StorageError, UserError
-from gan.files import write_text
+from gan.files import sync_directory, write_text
 
 PLAN = "preparation.json"  # what a directory was prepared from and how
 PATIENCE = 3.0  # seconds: so long the workers of a killed process may hold its lock

@@ -18,9 +18,9 @@ from gan.data.preparation.decoding import CORRUPT, Block, Task, decoded
 from gan.data.preparation.inputs import Input
 from gan.data.preparation.listing import Listing
 from gan.data.preparation.selection import Chosen
-from gan.data.store import IMAGES, LABELS, META, sync, write_meta
+from gan.data.store import IMAGES, LABELS, META, write_meta
 from gan.errors import StorageError, UserError
-from gan.files import atomic_path
+from gan.files import atomic_path, sync
 
 FILES, SKIPPED = "files.jsonl", "corrupt.jsonl"  # the rows' files in order, and those that could not be read
 JOURNAL = "journal"  # of an unfinished split: 8 bytes for each row that was read, in the order of reading
