@@ -264,8 +264,8 @@ def test_the_log_has_no_gaps_and_no_repeats_after_a_resume(tmp_path: Path) -> No
     for step in (10, 20, 30):
         tracker.scalars(step, {"loss": step / 10})
     tracker.close()
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 40, "lo')  # cut short by a kill
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'\xff\x00\n{"step": 40, "lo')  # blocks that never reached the disk, and a line cut short by a kill
     tracker = Tracker(tmp_path, 20)
     tracker.scalars(30, {"loss": 3.0})
     tracker.close()

@@ -108,7 +108,7 @@ class Tracker:
         """Drop lines that steps after `step` have written, and a last line that was cut short."""
         if not self._metrics.exists():
             return
-        text = self._metrics.read_text(encoding="utf-8")
+        text = self._metrics.read_text(encoding="utf-8", errors="replace")
         kept = [line for line in text.splitlines(keepends=True) if _is_until(line, step)]
         if "".join(kept) != text:
             write_text(self._metrics, "".join(kept))
