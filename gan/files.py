@@ -53,6 +53,12 @@ def _replacing(path: Path, remove: Callable[[Path], object]) -> Iterator[Path]:
         remove(temporary)
 
 
+def sweep(directory: Path) -> None:
+    """Remove what a process that was killed while writing left in a directory; only for one that alone writes there."""
+    for leftover in directory.glob(".*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+
+
 def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
     """The array of a .npy file, or with `mapped` a read-only memory map of it; nothing in it is executed.
 

@@ -117,6 +117,16 @@ def test_another_config_is_refused_with_the_keys_that_differ(tmp_path: Path, dat
     assert lines(tmp_path)[-1]["step"] == 8
 
 
+def test_what_a_killed_process_left_half_written_is_removed_by_the_next(tmp_path: Path, data: Path) -> None:
+    run(tmp_path, data)
+    litter = [tmp_path / place for place in (".config.yaml.7.tmp", "samples/.s.png.7.tmp", "checkpoints/.c.pt.7.tmp")]
+    for path in litter:
+        path.write_bytes(b"half")
+    run(tmp_path, data, "training.steps=8")
+    assert not any(path.exists() for path in litter)
+    assert sorted(path.name for path in tmp_path.rglob(".*")) == [".lock"]
+
+
 def test_a_run_outlives_a_key_that_the_schema_gains(tmp_path: Path, data: Path) -> None:
     run(tmp_path, data)
     config = tmp_path / "config.yaml"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gan.errors import StorageError, UserError
+from gan.files import sweep
 from gan.training.checkpoint import checkpoint_paths
 
 # What may differ when a run goes on: nothing that a step already taken depended on, save the length of a decay and, as
@@ -32,6 +33,7 @@ class RunDirectory:
         self.config = self.path / "config.yaml"
         self.checkpoints = self.path / "checkpoints"
         self.evaluations = self.path / "evaluations"
+        self.samples = self.path / "samples"
 
     def newest_checkpoint(self) -> Path | None:
         """The checkpoint to go on from, if any."""
@@ -40,7 +42,7 @@ class RunDirectory:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Hold the directory, made if need be, for this process alone.
+        """Hold the directory, made if need be, for this process alone, and remove what a killed one left half-written.
 
         Raises:
             UserError: another process is training in it.
@@ -56,6 +58,8 @@ class RunDirectory:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UserError(f"--out {self.path}: another process is training in it; choose another") from error
+            for directory in (self.path, self.samples, self.checkpoints):
+                sweep(directory)
             yield
         finally:
             os.close(descriptor)
