@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gan.experiments.compare import compare
-from gan.experiments.markdown import mean, table
+from gan.experiments.markdown import table, with_interval
 
 PAGES = ROOT / "docs" / "study.md", ROOT / "README.md"
 BLOCK = re.compile(r"(<!-- (report|summary): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -49,13 +49,19 @@ def summary(numbers: dict[str, Any]) -> str:
         modes = sum(one["modes"] for one in measures) / len(measures)
         differences = [_difference(numbers["pairs"].get(f"{arm} − {base}")) for base in ("linear", "cascade_4")]
         rows.append(
-            [title, str(len(measures)), mean([one["kl_modes"] for one in measures]), f"{modes:.0f}", *differences]
+            [
+                title,
+                str(len(measures)),
+                with_interval([one["kl_modes"] for one in measures]),
+                f"{modes:.0f}",
+                *differences,
+            ]
         )
     return "\n".join(table(columns, rows))
 
 
 def _difference(pair: dict[str, Any] | None) -> str:
-    return "" if pair is None else "{mean:+.2f} [{low:+.2f}, {high:+.2f}]".format(**pair["t"])
+    return "" if pair is None else "{mean:+.3g} [{low:+.3g}, {high:+.3g}]".format(**pair["t"])
 
 
 def written(text: str) -> str:

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,10 +53,14 @@ def _replacing(path: Path, remove: Callable[[Path], object]) -> Iterator[Path]:
         remove(temporary)
 
 
-def sweep(directory: Path) -> None:
-    """Remove what a process that was killed while writing left in a directory; only for one that alone writes there."""
-    for leftover in directory.glob(".*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+def sweep(directory: Path, name: str = "*") -> None:
+    """Remove what a process that was killed while it wrote `name` left in a directory; for who alone writes it."""
+    for leftover in directory.glob(f".{name}.*.tmp"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                leftover.unlink()
 
 
 def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:

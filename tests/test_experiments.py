@@ -150,6 +150,8 @@ def test_divergence_is_counted_and_never_dropped_silently(comparison: Comparison
     assert "Runs that diverged: cascade 1." in text and "3 seeds" in text
     row = next(line for line in text.splitlines() if line.startswith("| cascade |"))
     assert row.split("|")[3:5] == [" 4 ", " 1 "]
+    text = report_of(comparison, tmp_path, {"independent": [], "cascade": [29.0, 30.0]})
+    assert "**cascade** against independent: too few pairs" in text  # no other arm becomes the control
     text = report_of(comparison, tmp_path, {"independent": [30.0], "cascade": []})
     assert "too few pairs" in text or "nothing to compare" in text
     assert "runs are missing" in text

@@ -66,9 +66,9 @@ def describe(config: Config, device: torch.device) -> str:
         UserError: the run would refuse a name or an option of the config; that files can be had is not looked at.
     """
     facts = image_facts(config)
-    players = build_generator(config, facts), build_discriminator(config, facts)
-    _check_names(config, players[1])
-    costs = estimate(config, facts, *players, device)
+    generator, discriminator = build_generator(config, facts), build_discriminator(config, facts)
+    _check_names(config, discriminator)
+    costs = estimate(config, facts, generator, discriminator, device)
     days, seconds = divmod(costs.seconds_per_step * config.training.steps, 86400)
     hours, minutes = divmod(seconds / 60, 60)
     return (

@@ -95,7 +95,8 @@ def _saved_state(run: RunDirectory, config: Config, identity: str) -> dict[str, 
     newest = run.newest_checkpoint()
     if newest is None:
         return None
-    run.require_same(config.model_dump(), read_config(run, {}).model_dump())
+    if run.config.exists():  # without it the checkpoint still knows whose it is
+        run.require_same(config.model_dump(), read_config(run, {}).model_dump())
     try:
         return read_checkpoint(newest, identity)
     except UserError as error:

@@ -54,12 +54,6 @@ def _put(unfinished: Path, directory: Path, is_whole: Callable[[], bool]) -> boo
     return True
 
 
-def sweep(directory: Path) -> None:
-    """Remove what a killed preparation of the same images left; only for the holder of the lock."""
-    for leftover in directory.parent.glob(f".{directory.name}.*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
     """Wait for the lock and hold it; yields False where the file system has no locks and nothing is held."""

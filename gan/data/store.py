@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gan.data.installing import install, locked, sweep
+from gan.data.installing import install, locked
 from gan.data.recipe import Content, Labels, Pixels, Recipe
 from gan.data.sources import SOURCES, source_info
 from gan.errors import StorageError, UserError
-from gan.files import read_array, sync, write_text
+from gan.files import read_array, sweep, sync, write_text
 
 FORMAT = 1  # of a prepared directory; a new number prepares everything anew
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
@@ -105,7 +105,7 @@ def _prepare_once(directory: Path, recipe: Recipe, source: str, split: str) -> I
     with locked(directory.with_name(f".{source}.lock")) as alone:  # per source: its splits share their downloads
         if not is_whole():  # nobody prepared it while this process waited
             if alone:
-                sweep(directory)
+                sweep(directory.parent, directory.name)
             install(directory, lambda unfinished: _write(unfinished, recipe.read(), source, split), is_whole)
     store = open_directory(directory)
     if store is None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gan.experiments.markdown import mean, table
+from gan.experiments.markdown import table, with_interval
 from gan.experiments.statistics import paired_difference
 from gan.files import write_text
 
@@ -28,7 +28,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _means(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     seeds = len(next(iter(results.values())))
-    rows = [[arm, *(mean([run[name] for run in runs]) for name in COLUMNS)] for arm, runs in results.items()]
+    rows = [[arm, *(with_interval([run[name] for run in runs]) for name in COLUMNS)] for arm, runs in results.items()]
     return [f"Mean ± half a 95 % t interval, {seeds} seeds:", "", *table(["arm", *COLUMNS.values()], rows)]
 
 

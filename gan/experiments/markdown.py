@@ -10,8 +10,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [_row(columns), "|---" * len(columns) + "|", *map(_row, rows)]
 
 
-def mean(values: Sequence[float]) -> str:
-    """`mean ± half width` of the 95 % t interval."""
+def with_interval(values: Sequence[float]) -> str:
+    """The mean of `values` as `mean ± half width` of its 95 % t interval."""
     if not values:
         return "none"
     found = estimate(values)

@@ -8,7 +8,7 @@ from pathlib import Path
 from gan.errors import UserError
 from gan.experiments.comparison_config import Comparison, ComparisonConfig
 from gan.experiments.figures import draw_curves, draw_samples
-from gan.experiments.markdown import mean, table
+from gan.experiments.markdown import table, with_interval
 from gan.experiments.outcomes import Outcome
 from gan.experiments.stages import stage_table
 from gan.experiments.statistics import Paired, compare_pairs, holm
@@ -25,12 +25,13 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
     config = comparison.config
     missing = [f"{run.arm} {run.seed}" for run in comparison.runs if run.seed not in outcomes.get(run.arm, {})]
     arms = [arm for arm in config.arms if outcomes.get(arm)]
-    wanted = [(arms[0], arm) for arm in arms[1:]] + [(first, second) for first, second in config.also_compare]
-    pairs = {pair: _pair(config, outcomes, *pair) for pair in wanted}
+    base, *others = config.arms
+    wanted = [(base, arm) for arm in others if arm in arms] + [(first, second) for first, second in config.also_compare]
+    pairs = {both: _pair(config, outcomes, *both) for both in wanted}
     names = _names(outcomes, config.primary)
     parts = [
         [f"# {config.question}"],
-        [_sentence(comparison, *arms, pair, names) for arms, pair in pairs.items()] or ["One arm: nothing to compare."],
+        [_sentence(comparison, *both, pair, names) for both, pair in pairs.items()] or ["One arm: nothing to compare."],
         _warnings(config, outcomes, missing, len(pairs)),
         _arm_table(outcomes, arms, names),
         _pair_table(config, pairs, names),
@@ -48,7 +49,7 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
         "question": config.question,
         "primary": config.primary,
         "arms": {arm: [asdict(outcome) for outcome in outcomes[arm].values()] for arm in arms},
-        "pairs": {_minus(*arms): None if pair is None else asdict(pair) for arms, pair in pairs.items()},
+        "pairs": {_minus(*both): None if pair is None else asdict(pair) for both, pair in pairs.items()},
     }
     write_text(out / "report.json", json.dumps(numbers, indent=1) + "\n")
     return text
@@ -123,7 +124,7 @@ def _arm_table(outcomes: Outcomes, arms: Sequence[str], names: Mapping[str, str]
     for arm in arms:
         runs = list(outcomes[arm].values())
         whole = [run for run in runs if not run.diverged]
-        cells = [mean([run.measures[name] for run in whole if name in run.measures]) for name in names]
+        cells = [with_interval([run.measures[name] for run in whole if name in run.measures]) for name in names]
         minutes = f"{sum(run.seconds for run in runs) / len(runs) / 60:.1f}"
         rows.append([arm, *cells, str(len(runs)), str(len(runs) - len(whole)), minutes])
     columns = ["arm", *names.values(), "seeds", "diverged", "minutes a run"]

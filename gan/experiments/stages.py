@@ -15,12 +15,12 @@ COLUMNS = {
 
 
 def stage_table(outcomes: Mapping[str, Mapping[int, Outcome]], arms: Sequence[str]) -> list[str]:
-    """A row for each arm with stages; a run without diagnostics is left out."""
+    """A row for each arm of several stages; a run without diagnostics is left out."""
     rows = []
     for arm in arms:
         ends = [end for outcome in outcomes[arm].values() if (end := _last(outcome.curve))]
         cells = [_cell(ends, name) for name in COLUMNS]
-        if any("," in cell for cell in cells):
+        if any(key.endswith("/stage_2") for end in ends for key in end):  # more than one
             rows.append([arm, *cells])
     if not rows:
         return []
