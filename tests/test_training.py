@@ -127,6 +127,15 @@ def test_what_a_killed_process_left_half_written_is_removed_by_the_next(tmp_path
     assert sorted(path.name for path in tmp_path.rglob(".*")) == [".lock"]
 
 
+def test_a_run_whose_config_was_removed_goes_on_by_its_checkpoints_identity(tmp_path: Path, data: Path) -> None:
+    run(tmp_path, data)
+    (tmp_path / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"saved by a run of another config; choose another directory$"):
+        run(tmp_path, data, "generator.width=6", "training.steps=8")
+    run(tmp_path, data, "training.steps=8")
+    assert lines(tmp_path)[-1]["step"] == 8
+
+
 def test_a_run_outlives_a_key_that_the_schema_gains(tmp_path: Path, data: Path) -> None:
     run(tmp_path, data)
     config = tmp_path / "config.yaml"

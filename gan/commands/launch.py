@@ -98,11 +98,14 @@ def _saved_state(run: RunDirectory, config: Config, identity: str) -> dict[str, 
     if run.config.exists():  # without it the checkpoint still knows whose it is
         run.require_same(config.model_dump(), read_config(run, {}).model_dump())
     try:
-        return read_checkpoint(newest, identity)
+        state = read_checkpoint(newest)
     except UserError as error:
         others = checkpoint_paths(run.checkpoints)[:-1]
         remedy = f"without it the run goes on from {others[-1].name}" if others else "there is no earlier one"
         raise UserError(f"{error}; {remedy}") from error
+    if state.get("run") != identity:
+        raise UserError(f"checkpoint {newest}: saved by a run of another config; choose another directory")
+    return state
 
 
 def _begin(trainer: Trainer, config: Config, store: ImageStore, state: Mapping[str, Any] | None, where: str) -> None:

@@ -102,15 +102,11 @@ def checkpoint_paths(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob("step_*.pt") if _NAME.fullmatch(path.name))
 
 
-def read_checkpoint(path: Path, run: str | None = None) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read one checkpoint, onto the CPU.
 
-    Args:
-        path: the file.
-        run: the identity of the run it must belong to; None accepts any.
-
     Raises:
-        UserError: it is missing, damaged, of another format or run, or holds more than tensors and plain values.
+        UserError: it is missing, damaged, of another format, or holds more than tensors and plain values.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -125,6 +121,4 @@ def read_checkpoint(path: Path, run: str | None = None) -> dict[str, Any]:
     stamp = state.pop("digest", None)
     if stamp != digest({name: value for name, value in state.items() if name != "format"}):
         raise UserError(f"checkpoint {path}: damaged, its contents are not those it was saved with; remove it")
-    if run is not None and state.get("run") != run:
-        raise UserError(f"checkpoint {path}: saved by a run of another config; remove it or choose another directory")
     return state
