@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -448,7 +449,8 @@ def test_inception_refuses_unknown_weights(random_inception, tmp_path):
         InceptionExtractor(tmp_path / "other.pth", allow_unknown_weights=True)
 
 
-def test_the_progress_bar_stays_off_standard_output(capsys):
+def test_the_progress_bar_stays_off_standard_output(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     Evaluator(Projection()).reference(pixels(8, 0), name="noise", split="train")
     output, errors = capsys.readouterr()
     assert output == "" and "reference" in errors

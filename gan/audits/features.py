@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from tqdm import tqdm
 
 from gan.errors import StorageError, UserError, nearest
 from gan.extractors.catalogue import EXTRACTORS, build_extractor
 from gan.extractors.interface import ExtractorIdentity, extract, identify
 from gan.files import atomic_path, read_array
 from gan.metrics.images import array_sampler, to_uint8
+from gan.progress import passing_bar
 
 Features = NDArray[np.float32]  # (N, F)
 
@@ -78,7 +78,7 @@ def feature_batches(
     `sample(n)` gives the next n images, uint8 or float in [−1, 1]. The features are the extractor's for distances.
     """
     layer = extractor.get_default_feature_layer_for_metric("fid")
-    with tqdm(total=count, desc=description, unit="image", leave=False) as bar:
+    with passing_bar(count, description, "images") as bar:
         for start in range(0, count, batch_size):
             images = to_uint8(sample(min(batch_size, count - start)))
             features = extract(extractor, images.to(device))[layer]

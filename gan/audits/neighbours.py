@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from gan.errors import UserError
+from gan.progress import passing
 
 QUERIES, GALLERY = 2048, 8192  # rows of a block: 64 MiB of similarities
 
@@ -40,7 +40,7 @@ def nearest_neighbours(
         raise UserError(f"{k} neighbours asked for among {candidates} images; accepted: 1 to {candidates}")
     distances, indices = torch.empty(len(queries), k), torch.empty(len(queries), k, dtype=torch.int64)
     starts = range(0, len(queries), QUERIES)
-    for start in tqdm(starts, desc="neighbours", unit="block", leave=False, disable=len(starts) < 4):
+    for start in passing(starts, "neighbours", "blocks", shown=len(starts) >= 4):
         block = F.normalize(queries[start : start + QUERIES].to(device), dim=1)
         similarity, index = _most_similar(block, gallery, k, start if exclude_self else None)
         distances[start : start + QUERIES] = (1 - similarity).clamp(0, 2).cpu()

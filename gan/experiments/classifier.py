@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from gan.allocator import keep_freed_memory
 from gan.build import build_backbone, prepare_images
@@ -22,6 +21,7 @@ from gan.experiments.classifier_report import write_report
 from gan.files import write_text
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.classifier import CascadingClassifier
+from gan.progress import passing
 from gan.seeds import derive_seed, seeded
 
 TRAIN_SAMPLE = 10_000  # training images, at even distances, on which training accuracy is measured
@@ -108,7 +108,7 @@ def train_classifier(
     steps = training.epochs * (sets.train.num_images // training.batch_size)
     optimizer = torch.optim.AdamW(network.parameters(), training.lr, weight_decay=training.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in tqdm(range(steps), desc=f"{name}, seed {seed}", unit="step", dynamic_ncols=True, mininterval=1):
+    for step in passing(range(steps), f"{name}, seed {seed}", "steps"):
         images, labels = loader.next_batch()
         assert labels is not None
         update_spectral_norms(network)

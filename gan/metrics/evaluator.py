@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from tqdm import tqdm
 
 from gan import distributed
 from gan.errors import UserError, nearest
@@ -23,6 +22,7 @@ from gan.metrics.results import RESULT_KEYS, Result
 from gan.metrics.scores import GENERATED_FEATURES, REFERENCE_FEATURES, Scorer, Tally
 from gan.metrics.spread import everywhere, merge, own_share, own_tally, share, unmeasured
 from gan.metrics.uncertainty import INFINITY_POINTS
+from gan.progress import passing_bar
 
 METRIC_SEED = 2020  # torch-fidelity's: of the inception score's shuffle and the kernel distance's subsets
 INCEPTION_SPLITS = 10
@@ -222,7 +222,7 @@ class Evaluator:
         kept: Tensor | None = None,
     ) -> None:
         """Stream `count` images through the extractor into `tally`; only rows in `kept` `(count,)` enter the bank."""
-        with tqdm(total=count, desc=description, unit="img", leave=False, disable=not self.progress) as bar:
+        with passing_bar(count, description, "images", self.progress) as bar:
             for start in range(0, count, self.batch_size):
                 size = min(self.batch_size, count - start)
                 with torch.no_grad():

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from gan.progress import passing_bar
 
 COLUMNS = 10_000  # torch-fidelity's blocks: a matrix product's rounding depends on its shape
 ROWS = 1_000  # 40 MB of distances at a time
@@ -84,7 +85,7 @@ def _blocks(first: Tensor, second: Tensor, name: str, progress: bool) -> Iterato
     """Euclidean distances in blocks, row by row: which rows, which columns, `(rows, columns)`."""
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"features of {first.shape[1]} and {second.shape[1]} dimensions")
-    with tqdm(total=len(first), desc=name, unit="img", leave=False, disable=not progress) as bar:
+    with passing_bar(len(first), name, "images", progress) as bar:
         for row in range(0, len(first), ROWS):
             rows = slice(row, row + ROWS)
             for column in range(0, len(second), COLUMNS):

@@ -9,10 +9,10 @@ plain percentile interval misses (docs/evaluation.md has the simulations).
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gan.metrics.accumulators import GaussianStatistics, SplitProbabilities, conditional_probabilities
 from gan.metrics.formulas import FrechetTarget
+from gan.progress import passing
 
 LEVEL = 0.95
 ROWS = 4096  # of a block
@@ -99,8 +99,7 @@ def frechet_infinity(
     coefficients = torch.from_numpy(np.linalg.pinv(design))  # (2, points): the line is linear in the distances
     line = torch.zeros(2, dtype=torch.float64)
     influence = torch.zeros(2, count, dtype=torch.float64)
-    bar = tqdm(sizes, desc="extrapolation", unit="count", leave=False, disable=not progress)
-    for point, size in enumerate(bar):
+    for point, size in enumerate(passing(sizes, "extrapolation", "counts", progress)):
         drawn = torch.from_numpy(np.sort(random.choice(count, size, replace=False)))
         subset = features[drawn.to(features.device)]
         line += coefficients[:, point] * target.distance(*_gaussian(subset, target.mean.device)).cpu()

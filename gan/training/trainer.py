@@ -13,6 +13,7 @@ from tqdm import tqdm
 from gan import distributed
 from gan.errors import NonFiniteError
 from gan.models.sampling import generate
+from gan.progress import lasting_bar
 from gan.seeds import derive_seed
 from gan.training import diagnostics
 from gan.training.best import BestCheckpoint
@@ -107,10 +108,7 @@ class Trainer:
             NonFiniteError: a loss was not finite; the state is saved beside the checkpoints.
         """
         schedule = self.schedule
-        silent = not distributed.is_main()
-        progress = tqdm(
-            total=schedule.steps, initial=self.step, unit="step", dynamic_ncols=True, smoothing=0.1, disable=silent
-        )
+        progress = lasting_bar(schedule.steps, None, "steps", initial=self.step, shown=distributed.is_main())
         if self.step == 0:
             self.sample()
             self._unscored = schedule.evaluate_every > 0

@@ -13,11 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from tqdm import tqdm
-
 from gan.data.preparation.listing import Listing, Place, read_at, split_member
 from gan.data.preparation.zips import MEMBER_LIMIT
 from gan.errors import UserError
+from gan.progress import passing
 
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
 LABEL_LIMIT = 2**20  # bytes of a .cls or .json member
@@ -95,7 +94,7 @@ class TarInput:
         """Add the images of an archive that starts at byte `start`; `prefix` is the folder that it stands for."""
         listing, path = self.listing, self.listing.containers[container]
         keys = _Keys(path)
-        for member in tqdm(members(archive), desc=f"listing {path}", unit=" members", leave=False, delay=2):
+        for member in passing(members(archive), f"listing {path}", "members", delay=2):
             if not member.isreg() or member.issparse():
                 continue
             found = split_member(path, prefix + member.name)

@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from gan.data.preparation.decoding import CORRUPT, Block, Task, decoded
 from gan.data.preparation.inputs import Input
@@ -21,6 +20,7 @@ from gan.data.preparation.selection import Chosen
 from gan.data.store import IMAGES, LABELS, META, write_meta
 from gan.errors import StorageError, UserError
 from gan.files import atomic_path, sync
+from gan.progress import lasting_bar, passing_bar
 
 FILES, SKIPPED = "files.jsonl", "corrupt.jsonl"  # the rows' files in order, and those that could not be read
 JOURNAL = "journal"  # of an unfinished split: 8 bytes for each row that was read, in the order of reading
@@ -59,7 +59,7 @@ def _fill(task: Task, path: Path, name: str, skip_corrupt: bool, processes: int)
     with path.open("a+b") as journal:
         done = _resume(task, journal, checks)
         again = np.flatnonzero(checks[task.order[:done]] == CORRUPT)  # the journal has no reasons
-        bar = tqdm(total=len(task.files), initial=done, desc=f"preparing {name}", unit=" images")
+        bar = lasting_bar(len(task.files), f"preparing {name}", "images", initial=done)
         with bar:
             for block, outcome in decoded(task, _blocks(task, again, done), processes):
                 if outcome.reasons and not skip_corrupt:
@@ -167,7 +167,7 @@ def _seal(directory: Path, name: str, task: Task, chosen: Chosen, checks: Checks
 def _read_back(task: Task, checks: Checks, name: str) -> Iterator[NDArray[np.uint8]]:
     """The rows that are whole, uint8 (n, bytes of a row), compared with their checks."""
     count = max(1, CHUNK_BYTES // task.row_bytes)
-    bar = tqdm(total=len(checks), desc=f"verifying {name}", unit=" images", leave=False, delay=2)
+    bar = passing_bar(len(checks), f"verifying {name}", "images", delay=2)
     with bar, task.target.open("rb") as file:
         file.seek(task.start)
         for first in range(0, len(checks), count):
