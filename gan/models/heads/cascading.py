@@ -132,17 +132,21 @@ class EnergyCascade(Head):
 
     Args:
         in_features: F, more than `stages`.
-        stages: N, at least 2: N − 1 stages of a sequential cascade, then the energy.
+        stages: N, at least 2: N − 1 stages of a cascade, then the energy.
+        rejection: of the cascade, as of `CascadingRejection`; with `none` the last stage scores s ‖v‖ + √F b, the
+            control that has the norm without the rejection.
         spectral_norm: of the cascade, as of `CascadingRejection`; the last stage has |s| ≤ 1, so that it is 1-Lipschitz
             in v whatever is chosen.
     """
 
-    def __init__(self, in_features: int, stages: int = 3, *, spectral_norm: bool = True) -> None:
+    def __init__(
+        self, in_features: int, stages: int = 3, rejection: Rejection = "sequential", *, spectral_norm: bool = True
+    ) -> None:
         super().__init__()
         if not 2 <= stages <= in_features:
             raise ValueError(f"stages: {stages} found, 2 to {in_features} (the number of features) accepted")
         self.stages = stages
-        self.cascade = CascadingRejection(in_features, stages - 1, spectral_norm=spectral_norm)
+        self.cascade = CascadingRejection(in_features, stages - 1, rejection=rejection, spectral_norm=spectral_norm)
         self.scale = nn.Parameter(torch.tensor(0.5))
         self.bias = nn.Parameter(torch.zeros(()))  # in units of √F, the order of ‖v‖: the rate of learning fits both
 
