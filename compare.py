@@ -4,8 +4,12 @@ from pathlib import Path
 
 import click
 
+from gan.commands.command_line import OneLineCommand
+from gan.commands.reporting import one_line_errors
+from gan.processes import importing
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.command(cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("experiment", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of it; repeatable.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once.")
@@ -19,11 +23,9 @@ def main(
 
     Finished runs are kept, interrupted ones go on. The report lands in the experiment's directory.
     """
-    from gan.commands.reporting import one_line_errors
-
     with one_line_errors("compare.py"):
-        from gan.experiments.compare import compare
-
+        with importing():
+            from gan.experiments.compare import compare
         out = out or Path("outputs") / experiment.stem
         click.echo(compare(experiment, overrides, jobs, devices.split(","), out, report_only))
 

@@ -6,11 +6,16 @@ from typing import Any
 
 import click
 
+from gan.commands.command_line import OneLineGroup
+from gan.commands.reporting import one_line_errors
+from gan.errors import UserError
+from gan.processes import importing
+
 EXTRACTORS = "inception, efficientnet_lite0, vgg16, clip-vit-b-32, dinov2-vit-s-14, ..."
 METRICS = "Of fid, is, kid, prc, dc, fid_infinity, intra_fid; separated by commas."
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Measure generators; every number carries the protocol it was measured by."""
 
@@ -51,15 +56,15 @@ def checkpoint(
 
     The result is printed and saved with its protocol in RUN/evaluations.
     """
-    from gan.commands.reporting import one_line_errors
-    from gan.commands.score_run import score_run
+    with importing():
+        from gan.commands.score_run import score_run
 
-    if best and step is not None:
-        raise click.UsageError("--best and --step exclude each other")
     settings["metrics"] = settings["metrics"].split(",") if settings["metrics"] else None
     settings["compile"] = compiled or None
     chosen = {name: value for name, value in settings.items() if value is not None}
     with one_line_errors("evaluate.py"):
+        if best and step is not None:
+            raise UserError("--best and --step exclude each other")
         click.echo(score_run(run, "best" if best else step, "raw" if raw else "ema", device, chosen, as_json))
 
 
@@ -84,8 +89,8 @@ def images(
     Each is a folder, an .npz file, the name of a data set with or without a split (cifar10:test), a run or one of its
     checkpoints, whose images are generated.
     """
-    from gan.commands.reporting import one_line_errors
-    from gan.commands.score_images import score_images
+    with importing():
+        from gan.commands.score_images import score_images
 
     settings |= {"metrics": metrics.split(","), "dtype": dtype or "float32", "bootstrap": bootstrap or 0}
     with one_line_errors("evaluate.py"):
@@ -100,8 +105,8 @@ def compare(results: tuple[Path, ...], as_json: bool) -> None:
 
     Results of different protocols are refused, and the fields that differ are named.
     """
-    from gan.commands.compare_results import compare_results
-    from gan.commands.reporting import one_line_errors
+    with importing():
+        from gan.commands.compare_results import compare_results
 
     with one_line_errors("evaluate.py"):
         click.echo(compare_results(results, as_json))
@@ -135,7 +140,8 @@ def open_audit(
     run: Path, step: int | None, raw: bool, device: str, held_out_path: str | None, neighbours: int, **values: Any
 ) -> tuple[Any, Any]:
     """The run that an audit looks at, and what it is asked for."""
-    from gan.commands.audited_run import AuditOptions, open_run
+    with importing():
+        from gan.commands.audited_run import AuditOptions, open_run
 
     names = ("gallery", "held_out", "components", "variance")
     options = AuditOptions(neighbours=neighbours, **{name: values.pop(name) for name in names})
@@ -156,8 +162,8 @@ def neighbours(quantile: float, as_json: bool, **arguments: Any) -> None:
 
     The result, its protocol and a grid of the closest pairs are saved in RUN/audits.
     """
-    from gan.commands.audit_neighbours import audit_neighbours
-    from gan.commands.reporting import one_line_errors
+    with importing():
+        from gan.commands.audit_neighbours import audit_neighbours
 
     with one_line_errors("evaluate.py"):
         click.echo(audit_neighbours(*open_audit(**arguments), quantile, as_json))
@@ -176,8 +182,8 @@ def modes(by: str, minimum_size: int, as_json: bool, **arguments: Any) -> None:
 
     The result, its protocol and grids of examples are saved in RUN/audits.
     """
-    from gan.commands.audit_modes import audit_modes
-    from gan.commands.reporting import one_line_errors
+    with importing():
+        from gan.commands.audit_modes import audit_modes
 
     with one_line_errors("evaluate.py"):
         click.echo(audit_modes(*open_audit(**arguments), by, minimum_size, as_json))

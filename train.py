@@ -3,28 +3,20 @@
 On several devices: `torchrun --nproc_per_node=2 train.py CONFIG`, nothing else changes.
 """
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
+from gan.commands.command_line import OneLineCommand
+from gan.commands.reporting import one_line_errors
+from gan.errors import UserError
+from gan.processes import importing, launcher, one_voice, started_with_others
+
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "digits" / "dcgan_cr.yaml"
 
 
-class Command(click.Command):
-    """A wrong command line is explained by one process of a host."""
-
-    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(context, args)
-        except click.UsageError:
-            if os.environ.get("LOCAL_RANK", "0") != "0":
-                sys.exit(click.UsageError.exit_code)
-            raise
-
-
-@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", type=click.Path(path_type=Path), default=DEFAULT_CONFIG)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key; repeatable.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Short for --set seed=N.")
@@ -38,44 +30,38 @@ def main(
 
     Everything lands in the run directory; running the same command again resumes, or does nothing when all is done.
     """
-    # Imports wait until they are needed: they take seconds, and a typo in the config should not.
-    from gan.commands.reporting import one_line_errors
-    from gan.processes import launcher, one_voice, started_with_others
-
     with one_line_errors("train.py"), one_voice():
-        from gan.config import load_tree, validate
-        from gan.device import resolve_device
-        from gan.errors import UserError
-
+        with importing():  # when they are needed: they take seconds, and a typo in the config should not
+            from gan.config import check, load_tree, validate
         tree = load_tree(config, overrides)
         name = f"{config.resolve().parent.name}-{config.stem}"
         if tree.get("task") == "classification":
             if seed is not None or dry_run:
-                raise click.UsageError(
-                    "--seed and --dry-run are for runs; an experiment lists its seeds: --set seeds=[0]"
-                )
+                raise UserError("--seed and --dry-run are for runs; an experiment lists its seeds: --set seeds=[0]")
             if started_with_others():
                 raise UserError("task: classification found under torchrun; accepted: python train.py, one process")
-            from gan.config import check
-            from gan.experiments.classifier import run_classifier
-            from gan.experiments.classifier_config import ClassifierConfig
-
+            with importing():
+                from gan.device import resolve_device
+                from gan.experiments.classifier import run_classifier
+                from gan.experiments.classifier_config import ClassifierConfig
             experiment = check(ClassifierConfig, tree)
             click.echo(run_classifier(experiment, resolve_device(device), out or Path("outputs") / name))
             return
         resolved = validate(tree if seed is None else {**tree, "seed": seed})
         out = out or Path("outputs") / f"{name}-seed{resolved.seed}"
-        from gan import distributed
+        with importing():
+            from gan import distributed
+            from gan.device import resolve_device
 
+            if dry_run:
+                from gan.commands.estimates import describe
+            else:
+                from gan.commands.launch import launch
         chosen = resolve_device(distributed.local_device(device))
         with distributed.joined(chosen):
             if not dry_run:
-                from gan.commands.launch import launch
-
                 launch(resolved, chosen, out, resume_command=" ".join([launcher(), *sys.argv]))
             elif distributed.is_main():
-                from gan.commands.estimates import describe
-
                 click.echo(describe(resolved, chosen))
 
 

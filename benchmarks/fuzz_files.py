@@ -20,7 +20,7 @@ import gan
 from benchmarks.fuzz_bytes import Case, flipped
 from benchmarks.fuzz_configs import EXPERIMENTS, SMALL, VALID
 from gan.build import build_generator, image_facts
-from gan.commands.compare_results import read_result
+from gan.commands.saved_results import read_result
 from gan.config import validate
 from gan.data import preparation
 from gan.data.npz import npz

@@ -74,7 +74,8 @@ def sources() -> list[str]:
     ]
     for name, source in SOURCES.items():
         info = source.info
-        keys = ", ".join(f"`{key}`" + (" (required)" if key in info.required else "") for key in info.options)
+        own = [key for key in info.options if key in schema.DataConfig.model_fields]
+        keys = ", ".join(f"`{key}`" + (" (required)" if key in info.required else "") for key in own)
         found.append(f"| `{name}` | {', '.join(info.splits)} | {keys} | {'by torchvision' if info.downloads else ''} |")
     return found
 

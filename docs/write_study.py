@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gan.experiments.compare import compare
-from gan.experiments.markdown import table, with_interval
+from gan.experiments.markdown import difference, table, with_interval
 
 PAGES = ROOT / "docs" / "study.md", ROOT / "README.md"
 BLOCK = re.compile(r"(<!-- (report|summary): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -61,7 +61,10 @@ def summary(numbers: dict[str, Any]) -> str:
 
 
 def _difference(pair: dict[str, Any] | None) -> str:
-    return "" if pair is None else "{mean:+.3g} [{low:+.3g}, {high:+.3g}]".format(**pair["t"])
+    if pair is None:
+        return ""
+    bounds = (pair["t"][name] for name in ("mean", "low", "high"))
+    return f"{' '.join(difference(*bounds))}, p {pair['holm_p']:.2g}"
 
 
 def written(text: str) -> str:

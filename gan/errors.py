@@ -1,6 +1,6 @@
 """The errors a user can cause: each prints as one line and carries its exit status."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -23,9 +23,14 @@ class StorageError(UserError):
 
 
 def nearest(name: str, accepted: Iterable[str]) -> str:
-    """A hint for a misspelt `name`: "; did you mean 'width'?" or "; accepted: a, b" when nothing is close."""
+    """A hint for a misspelt `name`: "; did you mean 'width'? accepted: depth, width"; no question where none is."""
     accepted = sorted(accepted)
     close = get_close_matches(name, accepted, n=1)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; accepted: {', '.join(accepted) or 'nothing'}"
+    question = f"; did you mean '{close[0]}'?" if close else ";"
+    return f"{question} accepted: {listed(accepted)}"
+
+
+def listed(names: Sequence[str], limit: int = 20, separator: str = ", ") -> str:
+    """`a, b, c`, and how many more there are than `limit`."""
+    more = f"{separator}{len(names) - limit} more" if len(names) > limit else ""
+    return f"{separator.join(names[:limit]) or 'nothing'}{more}"

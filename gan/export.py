@@ -4,8 +4,13 @@ from pathlib import Path
 
 import click
 
+from gan.commands.command_line import OneLineCommand
+from gan.commands.reporting import one_line_errors
+from gan.errors import UserError
+from gan.processes import importing
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.command(cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--format", "fmt", required=True, type=click.Choice(["safetensors", "onnx", "torchscript", "huggingface"]),
@@ -21,12 +26,11 @@ def main(run: Path, fmt: str, out: Path, licence: str | None, step: int | None, 
 
     The folder holds the weights, the config, a model card with the measured scores, and a grid of samples.
     """
-    from gan.commands.reporting import one_line_errors
-    from gan.sharing.export import export
-
-    if best and step is not None:
-        raise click.UsageError("--best and --step exclude each other")
+    with importing():
+        from gan.sharing.export import export
     with one_line_errors("gan.export"):
+        if best and step is not None:
+            raise UserError("--best and --step exclude each other")
         click.echo(
             export(run, fmt, out, licence=licence, step="best" if best else step, weights="raw" if raw else None)
         )

@@ -1,7 +1,9 @@
 """What a process knows of the job it was started in, from torchrun's environment alone: so it is quick to ask."""
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,6 +22,19 @@ def launcher() -> str:
     hosts = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
     nodes = f" --nnodes={hosts} (and the rendezvous as before)" if hosts > 1 else ""
     return f"torchrun{nodes} --nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', '1')}"
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Within the block, which is of imports, Ctrl-C ends the process at once: half imported libraries swallow it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

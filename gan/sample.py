@@ -5,8 +5,13 @@ from typing import Any
 
 import click
 
+from gan.commands.command_line import OneLineCommand
+from gan.commands.reporting import one_line_errors
+from gan.errors import UserError
+from gan.processes import importing
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.command(cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder, or a file where one is written.")
 @click.option(
@@ -35,13 +40,12 @@ def main(run: Path, step: int | None, best: bool, raw: bool, device: str, **argu
 
     A PNG folder that was begun is gone on with; nothing else is written over.
     """
-    from gan.commands.reporting import one_line_errors
-    from gan.sharing.load import load
-    from gan.sharing.sampling import write_samples
-
-    if best and step is not None:
-        raise click.UsageError("--best and --step exclude each other")
+    with importing():
+        from gan.sharing.load import load
+        from gan.sharing.sampling import write_samples
     with one_line_errors("gan.sample"):
+        if best and step is not None:
+            raise UserError("--best and --step exclude each other")
         generator = load(run, step="best" if best else step, weights="raw" if raw else None, device=device)
         click.echo(write_samples(generator, **arguments))
 

@@ -3,10 +3,13 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,7 @@ import compare
 import evaluate
 import train
 from gan.commands import launch
+from gan.data import __main__ as prepare
 from gan.training.checkpoint import read_checkpoint
 from tests import DEFAULT, ROOT
 from tests.test_training import TINY, lines, same
@@ -50,6 +54,42 @@ def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 def saved_result(run: Path) -> dict:
     (path,) = (run / "evaluations").glob("step_00000006_ema_*.json")
     return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "told"),
+    [
+        (train.main, ["--seed", "abc"], "'abc' is not a valid integer range; accepted: a number from 0 to 2147483647"),
+        (train.main, ["--seed", -1], "-1 is not in the range 0<=x<=2147483647."),
+        (train.main, ["--stes", 3], "No such option '--stes'."),
+        (evaluate.main, ["chekpoint"], "No such command 'chekpoint'. Did you mean 'checkpoint'? accepted: checkpoint,"),
+        (evaluate.main, ["checkpoint"], "Missing argument 'RUN'."),
+        (evaluate.main, ["checkpoint", "x", "--best", "--step", 3], "--best and --step exclude each other"),
+        (compare.main, ["x", "--jobs", 0], "0 is not in the range x>=1."),
+        (compare.main, [], "Missing argument 'EXPERIMENT'."),
+        (prepare.main, ["prepare", "--out", "x"], "SOURCE and --resolution are needed, unless there is --verify"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(command: click.Command, arguments: list[object], told: str) -> None:
+    result = call(command, *arguments)
+    assert result.exit_code == 2 and result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert told in line
+
+
+@pytest.mark.parametrize("delay", [0.4, 0.8, 1.6])
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_ctrl_c_is_heard_at_any_moment_of_the_start(script: str, delay: float, tmp_path: Path, data: Path) -> None:
+    arguments = ["checkpoint", tmp_path] if script == "evaluate.py" else [DEFAULT, *settings(data), "--out", tmp_path]
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors and "Aborted" not in errors
+    saved = process.returncode == 0 and "stopped and saved at step" in errors
+    finished = process.returncode == 2 and script == "evaluate.py"  # there was no run, before the signal came
+    assert saved or finished or process.returncode in (-signal.SIGINT, 130), (process.returncode, errors)
 
 
 def test_a_run_leaves_everything_in_its_directory(run: Path) -> None:

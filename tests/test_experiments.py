@@ -106,7 +106,7 @@ def report_of(comparison: Comparison, tmp_path: Path, arms: dict[str, list[float
 
 def test_a_clear_difference_is_said_with_its_direction(comparison: Comparison, tmp_path: Path) -> None:
     text = report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [28.0, 38.1, 48.2, 57.9]})
-    assert "**cascade** is better than independent in fid (-1.95, 95 % interval" in text
+    assert "**cascade** is better than independent in fid (-1.950, 95 % interval" in text
     text = report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [32.0, 42.1, 52.2, 61.9]})
     assert "**cascade** is worse than independent" in text
     higher = replace(comparison, config=comparison.config.model_copy(update={"primary": "is"}))
@@ -119,11 +119,40 @@ def test_further_pairs_are_compared_too(tmp_path: Path) -> None:
     overrides = ("seeds=[0, 1, 2, 3]", "settings=[]", arms, "also_compare=[[independent, cascade]]")
     text = report_of(load_comparison(SMOKE, overrides, tmp_path), tmp_path, values)
     assert "**cascade** is worse than linear" in text
-    assert "**cascade** is better than independent in fid (-1.95, 95 % interval" in text
-    assert "3 comparisons, each at 95 %" in text
+    assert "**cascade** is better than independent in fid (-1.950, 95 % interval" in text
+    assert "3 comparisons; each interval is of 95 % by itself" in text
     found = compare_pairs(values["independent"], values["cascade"], 1.0)
     row = next(line for line in text.splitlines() if line.startswith("| cascade − independent |"))
-    assert f"{found.t.mean:+.3g}" in row and f"[{found.t.low:+.3g}, {found.t.high:+.3g}]" in row
+    assert f"{found.t.mean:+.3f}" in row and f"[{found.t.low:+.3f}, {found.t.high:+.3f}]" in row
+
+
+def test_a_difference_that_does_not_outlast_its_company_is_not_called_one(tmp_path: Path) -> None:
+    arms = "arms={linear: [], independent: [], cascade: []}"
+    overrides = ("seeds=[0, 1, 2, 3]", "settings=[]", arms)
+    values = {
+        "linear": [30.0, 40, 50, 60],
+        "independent": [30.5, 39.5, 50.5, 59.5],
+        "cascade": [29.0, 38.2, 49.1, 56.9],
+    }
+    text = report_of(load_comparison(SMOKE, overrides, tmp_path), tmp_path, values)
+    pair = compare_pairs(values["linear"], values["cascade"], 1.0)
+    assert 0.025 < pair.t_p < 0.05  # by itself it excludes 0; of two, it does not
+    assert f"**cascade** looks better than linear in fid ({pair.t.mean:+.2f}, 95 % interval" in text
+    assert f"(p {2 * pair.t_p:.2g})" in text
+    numbers = json.loads((tmp_path / "report.json").read_text())
+    assert numbers["pairs"]["cascade − linear"]["holm_p"] == pytest.approx(2 * pair.t_p)
+
+
+def test_runs_to_come_are_not_called_compared(tmp_path: Path) -> None:
+    text = report_of(load_comparison(SMOKE, (), tmp_path), tmp_path, {})
+    assert "Nothing to compare yet: no two arms have runs." in text
+
+
+def test_every_arm_is_built_before_one_is_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    misspelt = "arms={independent: [], cascade: [discriminator.head.name=cascading_rejectoin]}"
+    result = CliRunner().invoke(main, [str(SMOKE), "--set", misspelt, "--out", str(out)])
+    assert result.exit_code == 2 and "arms.cascade: discriminator.head.name" in result.output and not out.exists()
 
 
 def test_what_the_stages_did_is_averaged_over_seeds(comparison: Comparison, tmp_path: Path) -> None:
@@ -153,7 +182,7 @@ def test_divergence_is_counted_and_never_dropped_silently(comparison: Comparison
     text = report_of(comparison, tmp_path, {"independent": [], "cascade": [29.0, 30.0]})
     assert "**cascade** against independent: too few pairs" in text  # no other arm becomes the control
     text = report_of(comparison, tmp_path, {"independent": [30.0], "cascade": []})
-    assert "too few pairs" in text or "nothing to compare" in text
+    assert "Nothing to compare yet: no two arms have runs." in text
     assert "runs are missing" in text
 
 

@@ -163,6 +163,35 @@ def test_a_run_stands_for_the_images_it_generates(run: Path, tmp_path: Path) -> 
     assert "damaged" in refused("images", run, "digits:test")
 
 
+def test_another_question_does_not_overwrite_an_answer(run: Path) -> None:
+    folder = run / "evaluations"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    asked = [["--metrics", "prc"], ["--seed", 5], ["--bootstrap", 50]]
+    results = [call("checkpoint", run, "--json", "--device", "cpu", *more) for more in asked]
+    assert all(result.exit_code == 0 for result in results), [result.stderr for result in results]
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert before.items() <= after.items() and len(after) == len(before) + 3
+    answers = [json.loads(content) for content in after.values()]
+    assert all(json.loads(result.stdout) in answers for result in results)
+    assert call("checkpoint", run, "--device", "cpu", "--batch-size", 7).exit_code == 0  # asks for no other number
+    assert {path.name for path in folder.iterdir()} == after.keys()
+
+
+def test_a_finished_run_that_is_asked_for_another_reference_is_scored_again(tmp_path: Path) -> None:
+    def train_with(*settings: str) -> list[int]:
+        sets = [argument for setting in (*TINY, "evaluation.at_end=true", *settings) for argument in ("--set", setting)]
+        out = tmp_path / "run"
+        options = ["--set", f"data.root={tmp_path}", "--set", "evaluation.samples=6", "--device", "cpu", "--out", out]
+        result = CliRunner().invoke(train.main, [str(argument) for argument in [DEFAULT, *sets, *options]])
+        assert result.exit_code == 0, result.output
+        results = [json.loads(path.read_text()) for path in (out / "evaluations").iterdir()]
+        return sorted(result["protocol"]["reference"]["count"] for result in results)
+
+    assert train_with() == [1797]
+    assert train_with("evaluation.reference_samples=9") == [9, 1797]
+    assert train_with("evaluation.reference_samples=9") == [9, 1797]
+
+
 def test_compare_shows_results_of_one_protocol_and_refuses_others(run: Path, tmp_path: Path) -> None:
     (file,) = (run / "evaluations").glob("step_00000006_ema*")
     shown = call("compare", run, file)

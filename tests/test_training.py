@@ -136,6 +136,12 @@ def test_a_run_whose_config_was_removed_goes_on_by_its_checkpoints_identity(tmp_
     assert lines(tmp_path)[-1]["step"] == 8
 
 
+def test_fewer_steps_than_were_taken_are_refused(tmp_path: Path, data: Path) -> None:
+    run(tmp_path, data)
+    with pytest.raises(UserError, match=r"training.steps: 4 found, but .* is at step 6 already; accepted: 6"):
+        run(tmp_path, data, "training.steps=4")
+
+
 def test_a_run_outlives_a_key_that_the_schema_gains(tmp_path: Path, data: Path) -> None:
     run(tmp_path, data)
     config = tmp_path / "config.yaml"

@@ -28,6 +28,8 @@ def read_config(run: RunDirectory, settings: Mapping[str, Any]) -> Config:
         validate(tree)
     except UserError as error:
         raise UserError(f"{run.config}: {error}") from error
+    if "metrics" in settings:  # what a run keeps its best checkpoint by need not be among them
+        settings = {"best": None, **settings}
     return validate({**tree, "evaluation": {**tree["evaluation"], **settings}})
 
 

@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from gan.commands.saved_results import newest_result, read_result
 from gan.errors import UserError
 from gan.metrics.protocol import require_same, version_differences
 from gan.metrics.results import Result, format_table
-from gan.training.run_directory import RunDirectory
 
 
 def compare_results(paths: Sequence[Path], as_json: bool) -> str:
@@ -42,31 +42,3 @@ def compare_results(paths: Sequence[Path], as_json: bool) -> str:
         if names := version_differences(protocol, results[other].protocol):
             lines.append(f"{other} was measured with other versions of {', '.join(names)}")
     return "\n".join(lines)
-
-
-def newest_result(run: Path) -> Path:
-    """The result of a run's last scored step; among those of one step, the one written last.
-
-    Raises:
-        UserError: there is none.
-    """
-    files = list(RunDirectory(run).evaluations.glob("step_*.json"))
-    if not files:
-        raise UserError(f"{run}: no results in {RunDirectory(run).evaluations}; accepted: a run that was scored")
-    return max(files, key=lambda file: (file.name.split("_")[1], file.stat().st_mtime_ns))
-
-
-def read_result(file: Path) -> Result:
-    """A saved result.
-
-    Raises:
-        UserError: it cannot be read, or is not one.
-    """
-    try:
-        return Result.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror or error}") from error
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: not a saved result; accepted: JSON that evaluate.py has written") from error

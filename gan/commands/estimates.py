@@ -69,17 +69,26 @@ def describe(config: Config, device: torch.device) -> str:
     generator, discriminator = build_generator(config, facts), build_discriminator(config, facts)
     _check_names(config, discriminator)
     costs = estimate(config, facts, generator, discriminator, device)
-    days, seconds = divmod(costs.seconds_per_step * config.training.steps, 86400)
-    hours, minutes = divmod(seconds / 60, 60)
     return (
         f"{config.to_yaml()}\n"
         f"generator parameters      {costs.generator_parameters:,}\n"
         f"discriminator parameters  {costs.discriminator_parameters:,}\n"
         f"arithmetic                {costs.flops_per_step / 1e9:,.1f} GFLOP a step\n"
         f"memory                    {costs.memory / 2**20:,.0f} MiB for states and activations\n"
-        f"time                      {costs.seconds_per_step:.3g} s a step on {device}, "
-        f"{days:.0f} d {hours:.0f} h {minutes:.0f} min in all, by a convolution's rate"
+        f"time                      {costs.seconds_per_step:.2g} s a step on {device}, about "
+        f"{_duration(costs.seconds_per_step * config.training.steps)} in all, by a convolution's rate"
     )
+
+
+def _duration(seconds: float) -> str:
+    """In its two largest units: `3 d 4 h`, `2 h 5 min`, `4 min`."""
+    minutes = max(1, round(seconds / 60))
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = round(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"
 
 
 def _check_names(config: Config, discriminator: Discriminator) -> None:

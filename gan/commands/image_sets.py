@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from gan.build import build_generator, image_facts
 from gan.build.trained import find_checkpoint, load_generator, read_config
 from gan.commands.scoring import evenly, generator_sampler
 from gan.data.image_folder import count_images
 from gan.data.recipe import Labels, Pixels
-from gan.data.sources import SOURCES
+from gan.data.sources import SOURCES, source_info
 from gan.data.store import prepare
 from gan.errors import UserError
 from gan.metrics.images import to_uint8
+from gan.progress import passing_bar
 from gan.training.checkpoint import read_checkpoint
 from gan.training.run_directory import RunDirectory
 
@@ -95,7 +95,7 @@ def open_set(name: str, resolution: int, limit: int | None, device: torch.device
     elif source in SOURCES:
         store = prepare(source, split=split or "train", resolution=resolution, root=CACHE)
     else:
-        known = ", ".join(sorted(SOURCES))
+        known = ", ".join(sorted(name for name in SOURCES if "path" not in source_info(name).required))
         raise UserError(f"{name}: neither a folder, an .npz file, a run nor a data set; accepted data sets: {known}")
     images = evenly(store.images, limit)
     return ImageSet(
@@ -123,7 +123,7 @@ def _generated(path: Path, checkpoint: Path | None, limit: int | None, device: t
     shape = (count, facts.resolution, facts.resolution, facts.channels)
     with tempfile.TemporaryFile() as file:  # the map outlives its name and its handle
         images = np.memmap(file, np.uint8, mode="w+", shape=shape)
-    with tqdm(total=count, desc="generate", unit="img", leave=False) as bar:
+    with passing_bar(count, "generating", "images") as bar:
         for start in range(0, count, config.evaluation.batch_size):
             size = min(config.evaluation.batch_size, count - start)
             images[start : start + size] = to_uint8(sample(size)).permute(0, 2, 3, 1).cpu().numpy()

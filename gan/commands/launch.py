@@ -20,7 +20,8 @@ from gan.build import (
     prepare_images,
 )
 from gan.build.trained import read_config
-from gan.commands.scoring import Scorer, load_result, save_result
+from gan.commands.saved_results import load_result, save_result
+from gan.commands.scoring import Scorer
 from gan.config import Config
 from gan.data.loader import real_batch
 from gan.data.store import ImageStore
@@ -55,7 +56,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
     identity = run_identity(config.model_dump(exclude_defaults=True))
     state = distributed.from_main(_saved_state(run, config, identity) if distributed.is_main() else None)
     if state is not None and state["step"] >= config.training.steps:
-        result = load_result(run.evaluations, state["step"], config) if distributed.is_main() else None
+        result = load_result(run.evaluations, state["step"], config.evaluation) if distributed.is_main() else None
         if distributed.from_main(result is not None or not config.evaluation.at_end):
             _say(_summary(run, state["step"], state["elapsed"], state["recoveries"], result))
             return
@@ -105,6 +106,11 @@ def _saved_state(run: RunDirectory, config: Config, identity: str) -> dict[str, 
         raise UserError(f"{error}; {remedy}") from error
     if state.get("run") != identity:
         raise UserError(f"checkpoint {newest}: saved by a run of another config; choose another directory")
+    if state["step"] > config.training.steps:
+        raise UserError(
+            f"training.steps: {config.training.steps} found, but the run in {run.path} is at step {state['step']} "
+            f"already; accepted: {state['step']} or more, or another directory"
+        )
     return state
 
 
@@ -159,7 +165,7 @@ def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer 
         if result is None:
             return None
         if distributed.is_main():
-            save_result(run.evaluations, trainer.step, result)
+            save_result(run.evaluations, trainer.step, result, config.evaluation)
         trainer.record_scores(result.metrics, result.seconds)
     return _summary(run, trainer.step, trainer.elapsed, trainer.recoveries, result)
 

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 
 import click
 
+from gan.commands.command_line import INTERRUPTED
 from gan.errors import StorageError, UserError
-
-INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
 
 
 @contextmanager

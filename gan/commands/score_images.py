@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from gan.allocator import keep_freed_memory
-from gan.commands.image_sets import CACHE, ImageSet, open_set, resolution_of
+from gan.commands.image_sets import CACHE, ImageSet, open_set, resolution_of, run_of
 from gan.device import resolve_device
 from gan.errors import UserError
 from gan.extractors.catalogue import build_extractor, require_known
@@ -55,8 +55,12 @@ def score_images(
     require_known(extractor, "--extractor")
     place = resolve_device(device)
     resolution = resolution or resolution_of((images, reference))
-    first = open_set(images, resolution, limit, place, skip_corrupt)
-    second = open_set(reference, resolution, reference_limit or limit, place, skip_corrupt)
+    asked = [(images, limit), (reference, reference_limit or limit)]
+    sets = {  # what has to be generated last: a mistake in the other is known by then
+        role: open_set(name, resolution, count, place, skip_corrupt)
+        for role, (name, count) in sorted(enumerate(asked), key=lambda item: run_of(item[1][0]) is not None)
+    }
+    first, second = sets[0], sets[1]
     for name, opened in ((images, first), (reference, second)):
         if len(opened.images) < 2:
             raise UserError(f"{name}: {len(opened.images)} image found, at least 2 accepted")

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from gan.allocator import keep_freed_memory
 from gan.build import build_generator, image_facts
 from gan.build.trained import find_checkpoint, load_generator, read_config
-from gan.commands.scoring import Scorer, save_result
+from gan.commands.saved_results import save_result
+from gan.commands.scoring import Scorer
 from gan.device import resolve_device
 from gan.metrics.results import format_table
 from gan.training.checkpoint import read_checkpoint
@@ -44,7 +45,7 @@ def score_run(
     generator = build_generator(config, facts)
     load_generator(generator, state, weights, path)
     result = Scorer(config, facts.num_classes, place).score(generator.to(place), weights)
-    file = save_result(run.evaluations, state["step"], result)
+    file = save_result(run.evaluations, state["step"], result, config.evaluation)
     if as_json:
         return file.read_text(encoding="utf-8").rstrip()
     reference = result.protocol.reference

@@ -1,10 +1,8 @@
 """Scores of a generator by the protocol its config asks for."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +16,9 @@ from gan.data.store import ImageStore
 from gan.device import Autocast, make_autocast, resolve_precision
 from gan.errors import UserError
 from gan.extractors.catalogue import build_extractor, require_known
-from gan.files import write_text
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.reference import ReferenceStatistics
-from gan.metrics.results import Result, measured
+from gan.metrics.results import Result
 from gan.models.sampling import LatentStream, generate
 from gan.seeds import seeded_generator
 
@@ -194,30 +191,3 @@ def evenly(images: np.ndarray, count: int | None) -> np.ndarray:
     if count is None or count >= len(images):
         return images
     return images[np.arange(count) * len(images) // count]
-
-
-def save_result(directory: Path, step: int, result: Result) -> Path:
-    """Write a result with its protocol to `directory`, named by step and protocol; returns the file."""
-    protocol = result.protocol
-    extractor = protocol.extractor if protocol.dtype == "float32" else f"{protocol.extractor}_{protocol.dtype}"
-    path = directory / _file_name(step, protocol.weights, extractor, protocol.generated_count)
-    content: dict[str, Any] = {"step": step, **result.to_dict()}
-    write_text(path, json.dumps(content, indent=2) + "\n")
-    return path
-
-
-def load_result(directory: Path, step: int, config: Config) -> Result | None:
-    """The saved result of the average generator at a step, if it was measured as `config` asks for."""
-    section = config.evaluation
-    extractor = section.extractor if section.dtype == "float32" else f"{section.extractor}_{section.dtype}"
-    path = directory / _file_name(step, "ema", extractor, section.samples)
-    try:
-        result = Result.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, UserError):
-        return None  # missing or damaged: to be measured again
-    asked = (section.seed, set(section.metrics), section.bootstrap)
-    return result if asked == (result.protocol.seed, set(measured(result)), result.bootstrap) else None
-
-
-def _file_name(step: int, weights: str, extractor: str, count: int) -> str:
-    return f"step_{step:08d}_{weights}_{extractor}_{count}.json".replace(", ", "_").replace(" ", "_")

@@ -36,6 +36,13 @@ _Loader.add_implicit_resolver(  # YAML 1.2's floats: no dot needed before an exp
 )
 
 
+_ACCEPTED = {  # where pydantic speaks of its own classes
+    "model_type": "accepted: a mapping of keys to values",
+    "too_short": "accepted: at least {min_length}",
+    "too_long": "accepted: at most {max_length}",
+}
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML, raising a one-line UserError that starts with `where`."""
     try:
@@ -124,9 +131,14 @@ def _explain(schema: type[Section], error: ValidationError) -> str:
         return f"{key}: missing, a value is required"
     if not key:
         return details["msg"].removeprefix("Value error, ")
+    message = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "value_error":
+        return f"{key}: {message}"
     found = repr(details["input"])
     found = found if len(found) <= 60 else found[:57] + "..."
-    return f"{key}: {found} found; {details['msg'][0].lower()}{details['msg'][1:]}"
+    if details["type"] in _ACCEPTED:
+        message = _ACCEPTED[details["type"]].format(**details.get("ctx", {}))
+    return f"{key}: {found} found; {message[0].lower()}{message[1:]}"
 
 
 def _accepted_keys(section: Any, location: Sequence[str]) -> list[str]:

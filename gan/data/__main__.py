@@ -8,12 +8,15 @@ from pathlib import Path
 
 import click
 
+from gan.commands.command_line import INTERRUPTED, OneLineGroup
+from gan.commands.reporting import one_line_errors
 from gan.errors import UserError
+from gan.processes import importing
 
 NAMED = 10  # corrupt images that are named; the file lists all
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Work on images before training."""
 
@@ -48,15 +51,15 @@ def prepare(
     SOURCE is a folder <class>/<image> (or images alone, or either below train, val, test), a .tar, .tar.gz or .zip of
     one, or webdataset shards as 'train-{000..146}.tar'. The same command goes on where it was interrupted.
     """
-    from gan.commands.reporting import one_line_errors
-    from gan.data import preparation
+    with importing():
+        from gan.data import preparation
 
     with one_line_errors("gan.data"), _interruptible():
         if verify:
             done = preparation.verify(out)
         else:
             if source is None or resolution is None:
-                raise click.UsageError("SOURCE and --resolution are needed, unless there is --verify.")
+                raise UserError("SOURCE and --resolution are needed, unless there is --verify")
             selection = preparation.Selection(_classes(classes), class_pattern, images_per_class, subset, seed)
             done = preparation.prepare(
                 source,
@@ -82,7 +85,7 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         click.echo("gan.data: interrupted; the same command goes on", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def _classes(text: str | None) -> int | list[str] | None:

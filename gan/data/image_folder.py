@@ -9,10 +9,10 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from gan.data.recipe import QUIET, Content, Labels, Recipe, choose_classes, image_blocks
 from gan.errors import UserError
+from gan.progress import passing
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -39,6 +39,8 @@ def image_folder(
         raise UserError(f"data.path: {path} is not a folder; accepted: a folder of images or of class folders")
     folders = sorted(entry.name for entry in _visible(path) if entry.is_dir())
     loose = _list_images(path)
+    if "train" in folders and not _list_images(path / "train"):
+        raise UserError(f"data.path: {path} has splits, not classes, for folders; did you mean {path / 'train'}?")
     if folders and loose:
         raise UserError(
             f"data.path: {path} has both class folders and loose images ({loose[0].name}); accepted: either"
@@ -75,7 +77,10 @@ def read_rgb(path: Path) -> Image.Image:
     try:
         return decode_rgb(path)
     except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
-        raise UserError(f"data.path: cannot read the image {path} ({error or type(error).__name__})") from error
+        raise UserError(
+            f"data.path: cannot read the image {path} ({error or type(error).__name__}); --skip-corrupt of gan.data "
+            "prepare and of evaluate.py images passes over such files"
+        ) from error
 
 
 def decode_rgb(file: Path | BinaryIO) -> Image.Image:
@@ -110,8 +115,8 @@ def _read(files: list[Path], labels: Labels | None, names: list[str], resolution
 
 def _read_whole(path: Path, files: list[Path], labels: Labels | None, names: list[str], resolution: int) -> Content:
     """`_read` of those files that can be decoded: each is decoded twice, as their number has to be known first."""
-    bar = tqdm(files, desc="checking images", unit="image", disable=len(files) <= QUIET)
-    whole = np.array([_is_whole(file) for file in bar], dtype=bool)
+    checked = passing(files, "checking images", "images", shown=len(files) > QUIET)
+    whole = np.array([_is_whole(file) for file in checked], dtype=bool)
     if not whole.any():
         raise UserError(f"data.path: {path} has {len(files)} images, none of which can be read")
     kept = [file for file, readable in zip(files, whole, strict=True) if readable]

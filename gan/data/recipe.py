@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from gan.errors import UserError, nearest
+from gan.progress import lasting_bar
 
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -64,7 +64,7 @@ def image_blocks(count: int, read: Callable[[int], Image.Image], resolution: int
         pixels = np.asarray(square(read(index), resolution))
         return pixels.reshape(resolution, resolution, -1)
 
-    bar = tqdm(total=count, desc="preparing images", unit="image", disable=count <= QUIET)
+    bar = lasting_bar(count, "preparing images", "images", shown=count > QUIET)
     with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, count, BLOCK):
             block = np.stack(list(threads.map(decode, range(start, min(start + BLOCK, count)))))

@@ -9,7 +9,7 @@ from gan.device import resolve_device
 from gan.experiments.comparison_config import Planned, load_comparison
 from gan.experiments.outcomes import Outcome, load_outcome
 from gan.experiments.report import write_report
-from gan.experiments.runner import run_all
+from gan.experiments.runner import require_buildable, run_all
 from gan.files import write_text
 from gan.training.run_directory import RunDirectory
 
@@ -50,6 +50,7 @@ def compare(
             if (outcome := load_outcome(comparison.results, planned)) is not None:
                 outcomes[planned.arm][planned.seed] = outcome
     else:
+        require_buildable(comparison)
         with RunDirectory(out).claimed():
             write_text(out / "experiment.yaml", experiment.read_text(encoding="utf-8"))
             run_all(comparison, out, jobs, devices, show)

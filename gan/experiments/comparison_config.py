@@ -88,8 +88,9 @@ def load_comparison(path: Path, overrides: tuple[str, ...], out: Path) -> Compar
         UserError: a key, value or override of the file, its base or an arm is not accepted.
     """
     tree = load_tree(path, overrides)
-    if "task" not in tree:
-        raise UserError(f"{path}: task missing, comparison accepted; the config of a run is for train.py")
+    if tree.get("task") != "comparison":
+        found = repr(tree["task"]) + " found" if "task" in tree else "missing"
+        raise UserError(f"{path}: task: {found}, 'comparison' accepted; other configs are for train.py")
     config = check(ComparisonConfig, tree)
     runs = []
     for seed in config.seeds:
@@ -101,6 +102,8 @@ def load_comparison(path: Path, overrides: tuple[str, ...], out: Path) -> Compar
                 run = validate({**tree, "seed": seed})
             except UserError as error:
                 raise UserError(f"arms.{arm}: {error}") from error
+            if not run.evaluation.at_end:
+                raise UserError(f"arms.{arm}: evaluation.at_end: false found, true accepted in a comparison")
             if config.primary in RESULT_KEYS and config.primary not in run.evaluation.metrics:
                 raise UserError(f"primary: {config.primary} found, but evaluation.metrics of arm {arm} lacks it")
             if config.primary in MODES and run.data.source not in DIGIT_SOURCES:

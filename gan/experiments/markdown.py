@@ -1,5 +1,6 @@
-"""Tables of a report, and how a mean is written in them."""
+"""Tables of a report, and how means and differences are written in them."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from gan.experiments.statistics import estimate
@@ -15,7 +16,22 @@ def with_interval(values: Sequence[float]) -> str:
     if not values:
         return "none"
     found = estimate(values)
-    return f"{found.mean:.4g} ± {(found.high - found.low) / 2:.2g}"
+    half = (found.high - found.low) / 2
+    places = _places(half, 2)
+    return f"{found.mean:.{places}f} ± {half:.{places}f}"
+
+
+def difference(mean: float, low: float, high: float) -> tuple[str, str]:
+    """A difference and its interval `[low, high]`, both to the same place."""
+    places = _places((high - low) / 2, 3)
+    return f"{mean:+.{places}f}", f"[{low:+.{places}f}, {high:+.{places}f}]"
+
+
+def _places(width: float, digits: int) -> int:
+    """Decimal places at which `width` has so many significant digits, at least 0."""
+    if not math.isfinite(width) or width <= 0:
+        return 3
+    return max(0, digits - 1 - math.floor(math.log10(width)))
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gan.commands.saved_results import load_result
 from gan.config import Config, validate
 from gan.errors import UserError
 from gan.experiments.comparison_config import Planned
@@ -89,15 +90,12 @@ def read_outcome(planned: Planned, run: Path, diverged: bool, extra: Mapping[str
     seconds = sum(line.get("speed/seconds_per_step", 0.0) * interval for line, interval in _intervals(log))
     measures, protocol = dict(extra), {}
     if not diverged:
-        found = sorted((run / "evaluations").glob(f"step_{planned.config.training.steps:08d}_ema_*.json"))
-        if not found:
+        result = load_result(run / "evaluations", planned.config.training.steps, planned.config.evaluation)
+        if result is None:
             raise UserError(f"{run}: the run is over but was not scored; evaluation.at_end must be true")
-        result = json.loads(found[-1].read_text(encoding="utf-8"))
-        protocol = result["protocol"]
+        protocol = result.protocol.to_dict()
         measures |= {
-            metric: result["metrics"][names[0]]
-            for metric, names in RESULT_KEYS.items()
-            if names[0] in result["metrics"]
+            metric: result.metrics[names[0]] for metric, names in RESULT_KEYS.items() if names[0] in result.metrics
         }
     return Outcome(
         arm=planned.arm,

@@ -8,7 +8,7 @@ from pathlib import Path
 from gan.errors import UserError
 from gan.experiments.comparison_config import Comparison, ComparisonConfig
 from gan.experiments.figures import draw_curves, draw_samples
-from gan.experiments.markdown import table, with_interval
+from gan.experiments.markdown import difference, table, with_interval
 from gan.experiments.outcomes import Outcome
 from gan.experiments.stages import stage_table
 from gan.experiments.statistics import Paired, compare_pairs, holm
@@ -17,6 +17,8 @@ from gan.metrics.protocol import Protocol, differences
 from gan.metrics.results import RESULT_KEYS, label
 
 Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
+Pair = tuple[str, str]  # base, arm
+SIGNIFICANT = 0.05
 DIFFERENCE = ("arms", "difference", "t interval", "bootstrap interval")
 
 
@@ -28,13 +30,15 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
     base, *others = config.arms
     wanted = [(base, arm) for arm in others if arm in arms] + [(first, second) for first, second in config.also_compare]
     pairs = {both: _pair(config, outcomes, *both) for both in wanted}
+    adjusted = _adjusted(pairs)
     names = _names(outcomes, config.primary)
     parts = [
         [f"# {config.question}"],
-        [_sentence(comparison, *both, pair, names) for both, pair in pairs.items()] or ["One arm: nothing to compare."],
+        [_sentence(comparison, *both, pair, adjusted[both], names) for both, pair in pairs.items()]
+        or [_nothing(config)],
         _warnings(config, outcomes, missing, len(pairs)),
         _arm_table(outcomes, arms, names),
-        _pair_table(config, pairs, names),
+        _pair_table(config, pairs, adjusted, names),
         *[_measure_table(config, outcomes, wanted, name, names) for name in names if name != config.primary],
         stage_table(outcomes, arms),
         _protocol_line(outcomes),
@@ -49,7 +53,10 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
         "question": config.question,
         "primary": config.primary,
         "arms": {arm: [asdict(outcome) for outcome in outcomes[arm].values()] for arm in arms},
-        "pairs": {_minus(*both): None if pair is None else asdict(pair) for both, pair in pairs.items()},
+        "pairs": {
+            _minus(*both): None if pair is None else {**asdict(pair), "holm_p": adjusted[both]}
+            for both, pair in pairs.items()
+        },
     }
     write_text(out / "report.json", json.dumps(numbers, indent=1) + "\n")
     return text
@@ -80,6 +87,12 @@ def _pair(
     return compare_pairs(first, second, smallest, config.bootstrap)
 
 
+def _adjusted(pairs: Mapping[Pair, Paired | None]) -> dict[Pair, float]:
+    """p of every pair's t test, adjusted for all of them; 1 where there is none."""
+    found = {both: pair.t_p for both, pair in pairs.items() if pair is not None}
+    return dict.fromkeys(pairs, 1.0) | dict(zip(found, holm(list(found.values())), strict=True))
+
+
 def _measures(outcomes: Outcomes, arm: str, seed: int) -> Mapping[str, float]:
     outcome = outcomes.get(arm, {}).get(seed)
     return {} if outcome is None else outcome.measures
@@ -89,16 +102,30 @@ def _minus(base: str, arm: str) -> str:
     return f"{arm} − {base}"
 
 
-def _sentence(comparison: Comparison, base: str, arm: str, pair: Paired | None, names: Mapping[str, str]) -> str:
+def _sentence(
+    comparison: Comparison, base: str, arm: str, pair: Paired | None, adjusted: float, names: Mapping[str, str]
+) -> str:
     config = comparison.config
     name = names.get(config.primary, config.primary)
     if pair is None or pair.t.count < 2:
         return f"- **{arm}** against {base}: too few pairs of finished runs to say anything."
-    interval = f"{pair.t.mean:+.3g}, 95 % interval {pair.t.low:+.3g} to {pair.t.high:+.3g}, {pair.t.count} seeds"
+    mean, bounds = difference(pair.t.mean, pair.t.low, pair.t.high)
+    interval = f"{mean}, 95 % interval {bounds}, {pair.t.count} seeds"
     if not pair.t.excludes_zero:
         return f"- **{arm}** against {base}: these runs do not tell them apart in {name} ({interval})."
     better = (pair.t.mean < 0) == comparison.lower_is_better
-    return f"- **{arm}** is {'better' if better else 'worse'} than {base} in {name} ({interval})."
+    verdict = "better" if better else "worse"
+    if adjusted > SIGNIFICANT:
+        return (
+            f"- **{arm}** looks {verdict} than {base} in {name} ({interval}), but not beyond what so many comparisons "
+            f"find by chance (p {adjusted:.2g})."
+        )
+    return f"- **{arm}** is {verdict} than {base} in {name} ({interval})."
+
+
+def _nothing(config: ComparisonConfig) -> str:
+    only = len(config.arms) == 1
+    return "One arm: nothing to compare." if only else "Nothing to compare yet: no two arms have runs."
 
 
 def _warnings(config: ComparisonConfig, outcomes: Outcomes, missing: Sequence[str], pairs: int) -> list[str]:
@@ -115,7 +142,7 @@ def _warnings(config: ComparisonConfig, outcomes: Outcomes, missing: Sequence[st
             "parameters, and not from rejection."
         )
     if pairs > 1:
-        lines.append(f"{pairs} comparisons, each at 95 %: one in twenty misleads by chance.")
+        lines.append(f"{pairs} comparisons; each interval is of 95 % by itself, p is adjusted for all of them.")
     return lines
 
 
@@ -132,15 +159,17 @@ def _arm_table(outcomes: Outcomes, arms: Sequence[str], names: Mapping[str, str]
 
 
 def _pair_table(
-    config: ComparisonConfig, pairs: Mapping[tuple[str, str], Paired | None], names: Mapping[str, str]
+    config: ComparisonConfig,
+    pairs: Mapping[Pair, Paired | None],
+    adjusted: Mapping[Pair, float],
+    names: Mapping[str, str],
 ) -> list[str]:
     found = {arms: pair for arms, pair in pairs.items() if pair is not None}
     if not found:
         return []
-    adjusted = holm([pair.t_p for pair in found.values()])
     rows = [
-        [_minus(*arms), *_cells(pair), f"{pair.t_p:.2g}", f"{p:.2g}", f"{pair.sign_p:.2g}", _needed(pair)]
-        for (arms, pair), p in zip(found.items(), adjusted, strict=True)
+        [_minus(*arms), *_cells(pair), f"{pair.t_p:.2g}", f"{adjusted[arms]:.2g}", f"{pair.sign_p:.2g}", _needed(pair)]
+        for arms, pair in found.items()
     ]
     columns = [*DIFFERENCE, "effect d_z", "t test p", "p, Holm", "sign test p", "seeds to resolve"]
     lines = [f"{names.get(config.primary, config.primary)}, paired difference seed by seed:", "", *table(columns, rows)]
@@ -165,12 +194,8 @@ def _measure_table(
 
 
 def _cells(pair: Paired) -> list[str]:
-    return [
-        f"{pair.t.mean:+.3g}",
-        f"[{pair.t.low:+.3g}, {pair.t.high:+.3g}]",
-        f"[{pair.bootstrap[0]:+.3g}, {pair.bootstrap[1]:+.3g}]",
-        f"{pair.effect:.2f}",
-    ]
+    resampled = difference(pair.t.mean, *pair.bootstrap)[1]
+    return [*difference(pair.t.mean, pair.t.low, pair.t.high), resampled, f"{pair.effect:.2f}"]
 
 
 def _needed(pair: Paired) -> str:

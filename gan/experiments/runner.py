@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
+import torch
+
+from gan.build import build_game, image_facts
 from gan.commands.audit_modes import digit_modes
 from gan.commands.audited_run import open_run
 from gan.errors import NonFiniteError, UserError
@@ -24,6 +27,20 @@ TRAIN = Path(__file__).parents[2] / "train.py"
 def run_directory(out: Path, planned: Planned) -> Path:
     """Where a run of the experiment in `out` lies."""
     return out / "runs" / f"{planned.arm}-seed{planned.seed}"
+
+
+def require_buildable(comparison: Comparison) -> None:
+    """Build a run of every arm that has one left: a mistake in the last is not to show after hours of the first.
+
+    Raises:
+        UserError: an arm cannot be built, or the images it names cannot be had.
+    """
+    waiting = [planned for planned in comparison.runs if load_outcome(comparison.results, planned) is None]
+    for arm, planned in {planned.arm: planned for planned in waiting}.items():
+        try:
+            build_game(planned.config, image_facts(planned.config), torch.device("cpu"))
+        except UserError as error:
+            raise UserError(f"arms.{arm}: {error}") from error
 
 
 def run_all(

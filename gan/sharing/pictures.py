@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch_fidelity.noise import batch_slerp_any
-from tqdm import tqdm
 
 from gan.errors import UserError
 from gan.files import atomic_path
 from gan.metrics.images import to_uint8
+from gan.progress import passing
 from gan.sharing.generator import LoadedGenerator
 
 GAP = 1  # pixels between the images of a grid
@@ -106,7 +106,7 @@ def save_interpolation(
 
 
 def _frames(generator: LoadedGenerator, latents: Tensor, label: int | None, batch_size: int) -> Iterator[Image.Image]:
-    for batch in tqdm(latents.split(batch_size), desc="interpolate", unit="batch", leave=False):
+    for batch in passing(latents.split(batch_size), "interpolating", "batches"):
         labels = None if label is None else torch.full((len(batch),), label)
         for image in to_uint8(generator(batch, labels)).cpu():
             picture = to_picture(image)

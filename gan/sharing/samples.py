@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gan.errors import UserError
 from gan.files import atomic_path, write_text
 from gan.metrics.images import to_uint8
+from gan.progress import lasting_bar
 from gan.seeds import seeded_generator
 from gan.sharing.generator import Batch, LoadedGenerator
 from gan.sharing.pictures import to_picture
@@ -59,7 +59,7 @@ def save_folder(generator: LoadedGenerator, out: Path, n: int, draw: Draw) -> No
     batches = draw.batches(generator, n)
     _claim(out, _manifest(generator, n, draw))
     rows = ["file,label,class"]
-    with tqdm(total=n, desc="sample", unit="img") as bar:
+    with lasting_bar(n, "sampling", "images") as bar:
         for batch in batches:
             names = [f"{batch.start + place:06d}.png" for place in range(len(batch.latents))]
             if missing := [place for place, name in enumerate(names) if not (out / name).exists()]:
@@ -92,7 +92,7 @@ def save_npz(generator: LoadedGenerator, path: Path, n: int, draw: Draw) -> None
         pixels = Path(scratch) / "images.npy"
         images = np.lib.format.open_memmap(pixels, "w+", np.uint8, shape)
         labels = []
-        with tqdm(total=n, desc="sample", unit="img") as bar:
+        with lasting_bar(n, "sampling", "images") as bar:
             for batch in batches:
                 rows = _images(generator, batch).permute(0, 2, 3, 1).numpy()
                 images[batch.start : batch.start + len(rows)] = rows

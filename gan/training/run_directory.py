@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gan.errors import StorageError, UserError
+from gan.errors import StorageError, UserError, listed
 from gan.files import sweep
 from gan.training.checkpoint import checkpoint_paths
 
@@ -85,8 +85,14 @@ class RunDirectory:
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         refused = [key for key in changed if not key.startswith(CHANGEABLE)]
         if refused:
-            listed = "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in refused[:4])
-            raise UserError(f"--out {self.path} holds a run of another config ({listed}); choose another")
+            changes = [f"{key} was {_shown(before, key)}, now {_shown(now, key)}" for key in refused]
+            names = listed(changes, 4, "; ")
+            raise UserError(f"--out {self.path} holds a run of another config ({names}); choose another directory")
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    """As YAML has it."""
+    return json.dumps(values[key]) if key in values else "absent"
 
 
 def run_identity(config: Mapping[str, Any]) -> str:

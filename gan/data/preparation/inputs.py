@@ -9,12 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from tqdm import tqdm
-
 from gan.data.preparation.listing import Listing, Place, is_image
 from gan.data.preparation.tars import TarInput
 from gan.data.preparation.zips import ZipInput
 from gan.errors import UserError
+from gan.progress import passing
 
 _SHARDS = 100_000  # the most that a pattern may stand for
 ACCEPTED = "a folder, .tar, .tar.gz, .zip, or shards as 'train-{000..146}.tar' or 'train-*.tar'"
@@ -73,7 +72,7 @@ class FolderInput:
                     elif is_image(entry.name):
                         files.append(entry.name)
             self.listing.add_folder(folder)
-            for name in tqdm(sorted(files), desc=f"listing {directory}", unit=" files", leave=False, delay=2):
+            for name in passing(sorted(files), f"listing {directory}", "files", delay=2):
                 status = os.stat(f"{directory}/{name}")  # noqa: PTH116
                 self.listing.add(folder, name, Place(0, status.st_mtime_ns, status.st_size, 0))
         except OSError as error:

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from gan.data.preparation.inputs import FolderInput, open_input
 from gan.data.preparation.layout import SPLITS, arrange
@@ -21,6 +20,7 @@ from gan.data.preparation.writing import CHUNK_BYTES, FILES, SKIPPED, write_spli
 from gan.data.store import FORMAT, ImageStore, open_directory
 from gan.errors import StorageError, UserError
 from gan.files import sync_directory, write_text
+from gan.progress import lasting_bar
 
 PLAN = "preparation.json"  # what a directory was prepared from and how
 PATIENCE = 3.0  # seconds: so long the workers of a killed process may hold its lock
@@ -116,7 +116,7 @@ def verify(directory: str | Path) -> Prepared:
 def _content_hash(store: ImageStore, name: str) -> str:
     digest = hashlib.sha256(repr(store.images.shape).encode())
     count = max(1, CHUNK_BYTES // store.images[0].nbytes)
-    with tqdm(total=store.num_images, desc=f"verifying {name}", unit=" images") as bar:
+    with lasting_bar(store.num_images, f"verifying {name}", "images") as bar:
         for first in range(0, store.num_images, count):
             rows = np.ascontiguousarray(store.images[first : first + count])
             digest.update(rows.data)

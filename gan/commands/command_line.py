@@ -1,0 +1,55 @@
+"""Commands that tell of a wrong command line in one line, as of any other bad input."""
+
+import os
+from typing import Any
+
+import click
+
+INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
+
+
+class Refused(click.ClickException):
+    """A mistake on the command line: one line, told by one process of a host, and exit status 2."""
+
+    exit_code = click.UsageError.exit_code
+
+    def show(self, file: Any = None) -> None:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            click.echo(self.format_message(), err=True)
+
+
+class OneLineCommand(click.Command):
+    """A command whose mistakes on the command line are one line."""
+
+    def make_context(self, info_name: str | None, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(info_name, *arguments, **options)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            raise Refused(_line(error, info_name)) from error
+
+
+class OneLineGroup(OneLineCommand, click.Group):
+    """A group of such commands."""
+
+    command_class = OneLineCommand
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            names = ", ".join(self.list_commands(ctx))
+            line = _line(error, ctx.info_name).rstrip(".")
+            raise Refused(f"{line}{'' if line.endswith('?') else ';'} accepted: {names}") from error
+
+
+def _line(error: click.UsageError, info_name: str | None) -> str:
+    name = info_name if error.ctx is None else error.ctx.command_path
+    message = " ".join(error.format_message().split())
+    kind = error.param.type if isinstance(error, click.BadParameter) and error.param is not None else None
+    if isinstance(kind, click.IntRange | click.FloatRange) and " in the range " not in message:
+        bounds = [f"{'from' if kind.max is not None else 'at least'} {kind.min}"] if kind.min is not None else []
+        bounds += [f"to {kind.max}"] if kind.max is not None else []
+        message = f"{message.rstrip('.')}; accepted: a number {' '.join(bounds)}".rstrip()
+    return f"{name}: {message}"

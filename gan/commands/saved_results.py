@@ -1,0 +1,73 @@
+"""Results in the `evaluations/` of a run: one file for every question that was asked of a checkpoint."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from gan.config import EvaluationConfig
+from gan.errors import UserError
+from gan.files import write_text
+from gan.metrics.results import Result
+from gan.training.run_directory import RunDirectory
+
+# Of the evaluation section, what no number depends on.
+IRRELEVANT = {"every", "at_end", "best", "batch_size", "compile"}
+
+
+def result_path(directory: Path, step: int, weights: str, asked: EvaluationConfig) -> Path:
+    """Where the answer is kept; another question has another name.
+
+    Args:
+        directory: `evaluations/` of the run.
+        step: of the checkpoint.
+        weights: whose: `ema` or `raw`.
+        asked: what to measure, and how.
+    """
+    question = asked.model_dump(exclude=IRRELEVANT, exclude_defaults=True) | {"metrics": sorted(set(asked.metrics))}
+    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:8]
+    return directory / f"step_{step:08d}_{weights}_{asked.extractor}_{asked.samples}_{digest}.json"
+
+
+def save_result(directory: Path, step: int, result: Result, asked: EvaluationConfig) -> Path:
+    """Write a result with its protocol to `result_path`; returns the file."""
+    path = result_path(directory, step, result.protocol.weights, asked)
+    content: dict[str, Any] = {"step": step, **result.to_dict()}
+    write_text(path, json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def load_result(directory: Path, step: int, asked: EvaluationConfig) -> Result | None:
+    """The saved result of the average generator at a step, if it was measured as asked."""
+    try:
+        return read_result(result_path(directory, step, "ema", asked))
+    except UserError:
+        return None  # missing or damaged: to be measured again
+
+
+def newest_result(run: Path) -> Path:
+    """The result of a run's last scored step; among those of one step, the one written last.
+
+    Raises:
+        UserError: there is none.
+    """
+    files = list(RunDirectory(run).evaluations.glob("step_*.json"))
+    if not files:
+        raise UserError(f"{run}: no results in {RunDirectory(run).evaluations}; accepted: a run that was scored")
+    return max(files, key=lambda file: (file.name.split("_")[1], file.stat().st_mtime_ns))
+
+
+def read_result(file: Path) -> Result:
+    """A saved result.
+
+    Raises:
+        UserError: it cannot be read, or is not one.
+    """
+    try:
+        return Result.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}") from error
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: not a saved result; accepted: JSON that evaluate.py has written") from error
