@@ -1,17 +1,15 @@
 """What the README shows is there, and works."""
 
+import inspect
 import re
 import shlex
 from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor
 
 from gan import build
 from gan.config import load_config
-from gan.models.blocks.layers import Linear
-from gan.models.heads import Head
 from gan.training.steps import discriminator_step
 from tests import ROOT
 
@@ -33,10 +31,17 @@ def test_every_training_command_has_a_config_that_accepts_it(command: list[str])
     load_config(ROOT / config, overrides)
 
 
+def test_every_head_is_listed_with_its_options() -> None:
+    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \|(.*)\|$", TEXT, re.MULTILINE)
+    listed = {name: set(re.findall(r"`(\w+)`", options)) for name, options in reversed(rows)}
+    given = {"self", "in_features", "num_classes"}
+    assert listed == {name: set(inspect.signature(head).parameters) - given for name, head in build.HEADS.items()}
+
+
 def test_the_head_of_two_steps_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     code = "\n".join(line.removeprefix("   ") for line in block.splitlines())
-    names: dict = {"Head": Head, "Linear": Linear, "Tensor": Tensor, "torch": torch}
+    names: dict = {}
     exec(code, names)
     monkeypatch.setitem(build.HEADS, "mean_and_norm", names["MeanAndNorm"])
     (command,) = [command for command in COMMANDS if "discriminator.head.name=mean_and_norm" in command]

@@ -17,21 +17,21 @@ def with_interval(values: Sequence[float]) -> str:
         return "none"
     found = estimate(values)
     half = (found.high - found.low) / 2
-    places = _places(half, 2)
+    places = _places(half, 1)
     return f"{found.mean:.{places}f} ± {half:.{places}f}"
 
 
 def difference(mean: float, low: float, high: float) -> tuple[str, str]:
     """A difference and its interval `[low, high]`, both to the same place."""
-    places = _places((high - low) / 2, 3)
+    places = _places((high - low) / 2, 2)
     return f"{mean:+.{places}f}", f"[{low:+.{places}f}, {high:+.{places}f}]"
 
 
-def _places(width: float, digits: int) -> int:
-    """Decimal places at which `width` has so many significant digits, at least 0."""
+def _places(width: float, at_one: int) -> int:
+    """Decimal places, `at_one` where `width` is near 1 and one less for every power of ten."""
     if not math.isfinite(width) or width <= 0:
         return 3
-    return max(0, digits - 1 - math.floor(math.log10(width)))
+    return max(0, at_one - round(math.log10(width)))
 
 
 def _row(cells: Iterable[str]) -> str:
