@@ -190,6 +190,9 @@ def test_heads_without_their_control_are_warned_of(tmp_path: Path) -> None:
     arms = "arms={linear: ['discriminator.head={name: linear}'], cascade: []}"
     comparison = load_comparison(SMOKE, (arms,), tmp_path)
     assert "No `independent` arm" in report_of(comparison, tmp_path, {"linear": [3.0, 4.0], "cascade": [3.0, 5.0]})
+    arms = "arms={none: ['discriminator.head.options.rejection=none'], cascade: []}"
+    comparison = load_comparison(SMOKE, (arms,), tmp_path)
+    assert "`independent`" not in report_of(comparison, tmp_path, {"none": [3.0, 4.0], "cascade": [3.0, 5.0]})
 
 
 def test_kept_outcomes_belong_to_their_config(comparison: Comparison, tmp_path: Path) -> None:

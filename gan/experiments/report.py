@@ -36,7 +36,7 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
         [f"# {config.question}"],
         [_sentence(comparison, *both, pair, adjusted[both], names) for both, pair in pairs.items()]
         or [_nothing(config)],
-        _warnings(config, outcomes, missing, len(pairs)),
+        _warnings(comparison, outcomes, missing, len(pairs)),
         _arm_table(outcomes, arms, names),
         _pair_table(config, pairs, adjusted, names),
         *[_measure_table(config, outcomes, wanted, name, names) for name in names if name != config.primary],
@@ -128,15 +128,16 @@ def _nothing(config: ComparisonConfig) -> str:
     return "One arm: nothing to compare." if only else "Nothing to compare yet: no two arms have runs."
 
 
-def _warnings(config: ComparisonConfig, outcomes: Outcomes, missing: Sequence[str], pairs: int) -> list[str]:
+def _warnings(comparison: Comparison, outcomes: Outcomes, missing: Sequence[str], pairs: int) -> list[str]:
     lines = []
     if missing:
         listed = ", ".join([*missing[:8], *(["…"] if len(missing) > 8 else [])])
         lines.append(f"**{len(missing)} runs are missing**: {listed}.")
     diverged = [f"{arm} {seed}" for arm, seeds in outcomes.items() for seed, one in seeds.items() if one.diverged]
     lines.append(f"Runs that diverged: {', '.join(diverged) or 'none'}. Their pairs are left out of the differences.")
-    heads = " ".join(change for changes in config.arms.values() for change in changes)
-    if "head" in heads and "independent" not in heads:
+    heads = [run.config.discriminator.head for run in comparison.runs]
+    controlled = any(head.name == "independent" or head.options.get("rejection") == "none" for head in heads)
+    if any(head != heads[0] for head in heads) and not controlled:
         lines.append(
             "**No `independent` arm**: a difference between these heads may come from the number of scores, or their "
             "parameters, and not from rejection."
