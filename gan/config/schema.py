@@ -28,52 +28,51 @@ Checked = TypeVar("Checked", bound=Section)
 class DataConfig(Section):
     """Which images, and how they are prepared."""
 
-    source: str  # where images come from: docs/configuration.md lists them
-    path: str | None = None  # of a folder or file, for the sources that read one
-    split: str = "train"  # of the source: what is trained on
-    resolution: Annotated[int, Field(ge=8, le=1024)] = (
-        32  # images are brought to it: short side resized, centre cropped
-    )
-    classes: int | list[str] | None = None  # of a folder: how many, or which
-    images_per_class: Positive | None = None  # of a folder: the first so many
-    count: Positive | None = None  # of composed sets: how many images
-    flip: bool | None = None  # horizontally, at random; null: where the source allows it
+    source: str  # where images come from: a name of the table of sources
+    path: str | None = None  # the folder or file, for the sources that read one
+    split: str = "train"  # which of the source's splits is trained on
+    # side that images are brought to: the short side is resized, the centre cropped
+    resolution: Annotated[int, Field(ge=8, le=1024)] = 32
+    classes: int | list[str] | None = None  # which classes of a folder: names, or the first so many; null: all
+    images_per_class: Positive | None = None  # how many images of each class of a folder, the first ones; null: all
+    count: Positive | None = None  # how many images to compose, for stacked_digits
+    flip: bool | None = None  # mirror images left to right at random; null: where the source says that it is sensible
     root: str = "outputs/data"  # where prepared arrays and downloads live
 
 
 class AttentionConfig(Section):
     """Self-attention in a network, after the blocks that reach the resolutions."""
 
-    name: str
-    resolutions: Annotated[list[Positive], Field(min_length=1)]
-    heads: Positive = 1
-    options: Options = {}
+    name: str  # one of attention.md
+    resolutions: Annotated[list[Positive], Field(min_length=1)]  # sides of the maps that it is put behind
+    heads: Positive = 1  # that share the channels
+    options: Options = {}  # of this attention
 
 
 class GeneratorConfig(Section):
     """The generator."""
 
-    name: str
+    name: str  # one of models.md
     width: Positive  # scales all channels
-    latent_dim: Positive = 128
+    latent_dim: Positive = 128  # normal numbers that an image is made of
     attention: AttentionConfig | None = None
-    options: Options = {}
+    options: Options = {}  # of this network
 
 
 class BackboneConfig(Section):
     """The feature extractor of the discriminator."""
 
-    name: str
-    width: Positive
+    name: str  # one of models.md
+    width: Positive  # scales all channels
     attention: AttentionConfig | None = None
-    options: Options = {}
+    options: Options = {}  # of this network
 
 
 class HeadConfig(Section):
     """What turns features into scores."""
 
-    name: str
-    options: Options = {}
+    name: str  # one of the README's table of heads
+    options: Options = {}  # of this head
 
 
 class DiscriminatorConfig(Section):
@@ -86,16 +85,16 @@ class DiscriminatorConfig(Section):
 class RegularizerConfig(Section):
     """A term added to a player's loss, every `interval` steps with `interval` times its weight."""
 
-    weight: Annotated[float, Field(gt=0)]
-    interval: Positive = 1
-    options: Options = {}
+    weight: Annotated[float, Field(gt=0)]  # what the term is multiplied by
+    interval: Positive = 1  # steps from one time to the next
+    options: Options = {}  # of this regulariser
 
 
 class TopKConfig(Section):
     """Which share of its samples, the best ones, the generator is trained on: from all, times `decay` every step."""
 
-    fraction: Rate
-    decay: Rate = 0.9999
+    fraction: Rate  # at the end
+    decay: Rate = 0.9999  # of the share, every step
 
 
 class ObjectiveConfig(Section):
@@ -112,6 +111,7 @@ class ObjectiveConfig(Section):
 class AugmentationConfig(Section):
     """What happens to images, real and fake, before the discriminator sees them."""
 
+    # of color, translation and cutout
     operations: Annotated[list[Literal["color", "translation", "cutout"]], Field(min_length=1)]
     probability: Annotated[float, Field(ge=0, le=1)] | None = None  # null: 1, or 0 at the start of an adaptive one
     target: Annotated[float, Field(gt=-1, lt=1)] | None = None  # of the reals' mean sign; null: a fixed probability
@@ -121,8 +121,9 @@ class AugmentationConfig(Section):
 class OptimizerConfig(Section):
     """Adam, one for each player."""
 
-    generator_lr: Rate = 2e-4
-    discriminator_lr: Rate = 2e-4
+    generator_lr: Rate = 2e-4  # learning rate
+    discriminator_lr: Rate = 2e-4  # learning rate
+    # of the first and the second moment
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.0, 0.9]
     epsilon: Rate = 1e-8  # added to the root of the second moment
     schedule: Literal["constant", "linear", "half_linear"] = "linear"  # to 0 from the first step, or from half way
@@ -131,7 +132,7 @@ class OptimizerConfig(Section):
 class TrainingConfig(Section):
     """The loop."""
 
-    steps: Positive  # of the generator
+    steps: Positive  # of the generator; a run that goes on may have more, and its decay of learning rates follows
     batch_size: Annotated[int, Field(ge=2)] = 64  # of all processes together
     accumulation: Positive = 1  # micro-batches that each process splits its share of a batch into, to save memory
     sync_batch_norm: bool = True  # with several processes: normalise over the batch of all of them
@@ -151,7 +152,7 @@ class TrainingConfig(Section):
 class EmaConfig(Section):
     """Exponential moving average of the generator, which samples and scores are taken from."""
 
-    decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # what stays of the average in a step
     warm_up: bool = True  # decay_t = min(decay, (1 + t)/(10 + t))
 
 
@@ -174,6 +175,7 @@ class EvaluationConfig(Section):
     """Scoring of the average generator."""
 
     every: NonNegative = 0  # steps; 0: only at the end
+    # of fid, is, kid, prc, dc, fid_infinity, intra_fid
     metrics: Annotated[list[Metric], Field(min_length=1)] = ["fid"]
     extractor: str = "efficientnet_lite0"  # needs no download; inception for published numbers
     weights: str | None = None  # file of the extractor's weights, where it takes one
@@ -189,7 +191,7 @@ class EvaluationConfig(Section):
     reference_samples: Annotated[int, Field(ge=2)] | None = None  # null: all
     batch_size: Positive = 50  # images at a time
     at_end: bool = True  # score the finished run
-    best: Metric | None = None  # of the metrics: keep the checkpoint with the best, as checkpoints/best.pt
+    best: Metric | None = None  # which of the metrics decides what is kept as checkpoints/best.pt; null: nothing is
 
     @model_validator(mode="after")
     def _best_is_measured(self) -> "EvaluationConfig":
@@ -213,7 +215,7 @@ class Config(Section):
     logging: LoggingConfig = LoggingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # of all random numbers of training
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0  # all random numbers of training follow from it
 
     @model_validator(mode="after")
     def _stage_weights_are_usable(self) -> "Config":
