@@ -205,9 +205,11 @@ def test_relative_distances_are_the_plain_ratio() -> None:
 def test_repeated_images_are_counted() -> None:
     training, held_out, honest = faces(3000, 0), faces(1000, 1), faces(1000, 2)
     assert examine(honest, held_out, training).repeats.share < 0.03
+    assert not examine(honest, held_out, training).repetitive
     repeating = honest.clone()
     repeating[500:] = honest[:500] + 0.05 * faces(500, 5)
     assert examine(repeating, held_out, training).repeats.share > 0.95
+    assert examine(repeating, held_out, training).repetitive
 
 
 def test_planted_copies_of_real_images_are_detected(root: Path) -> None:

@@ -1,5 +1,6 @@
 """Averages, logs, checkpoints, resuming and stopping."""
 
+import errno
 import json
 import os
 import shutil
@@ -328,8 +329,21 @@ def test_what_is_no_checkpoint_is_refused_and_never_executed(
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path, data: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StorageError, match="cannot write to") as error:
-        run(tmp_path / "file" / "run", data)
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_file_that_is_in_the_way_is_named(name: str, tmp_path: Path, data: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(UserError, match=rf"--out {tmp_path / name}: a file is in the way; choose a directory"):
+        run(tmp_path / name, data)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_directory_that_cannot_be_written_is_named(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: object, flags: int, mode: int = 0o777) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("gan.training.run_directory.os.open", read_only)
+    with pytest.raises(StorageError, match="cannot write to .*: Read-only file system") as error:
+        run(tmp_path / "run", data)
     assert error.value.exit_status == 4

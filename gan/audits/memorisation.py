@@ -15,6 +15,7 @@ Distances = NDArray[np.float64]  # (n,), of each image to its nearest neighbour
 
 ROUNDING = 6  # decimals: a float32 cosine of an image with its own copy is 1 to about 1e-7
 SUSPICIOUS = 0.01  # p-value, of the three tests together
+REPEATS = 0.1  # share of generated images
 NEXT = 4  # further neighbours that a distance is set against
 
 
@@ -78,6 +79,11 @@ class Memorisation:
         """
         found = (self.closeness, self.duplicates, self.relative_duplicates)
         return min(test.p_value for test in found) * len(found) < SUSPICIOUS
+
+    @property
+    def repetitive(self) -> bool:
+        """Whether more than one image in ten repeats another, and ten times as many as among real ones."""
+        return self.repeats.share > REPEATS and self.repeats.share > 10 * self.repeats.expected
 
 
 def closeness(generated: Distances, held_out: Distances, confidence: float = 0.95) -> Closeness:

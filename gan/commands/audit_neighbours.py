@@ -124,6 +124,8 @@ def table(run: AuditedRun, found: Memorisation, identical: int) -> str:
     """The result in a few lines."""
     near, repeats = found.closeness, found.repeats
     verdict = "closer to training images than held-out images are" if found.suspicious else "no sign of copying"
+    if found.repetitive:
+        verdict += f", but {repeats.share:.0%} of the images repeat one another"
     between = f"{near.probability:.3f} [{near.low:.3f}, {near.high:.3f}]"
     lines = [
         ("closer than a held-out image", between, f"0.5: no closer, p = {near.p_value:.2g}"),

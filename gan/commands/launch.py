@@ -179,10 +179,15 @@ def _best_checkpoint(config: Config, checkpoints: Checkpoints) -> BestCheckpoint
 
 def _summary(run: RunDirectory, step: int, seconds: float, recoveries: int, result: Result | None) -> str:
     """Scores, and where everything is."""
-    table = "not scored: evaluation.at_end is false" if result is None else format_table({str(run.path): result})
+    if result is None:
+        scores = "not scored: evaluation.at_end is false"
+    else:
+        reference = result.protocol.reference
+        against = f"against {reference.count:,} images of {reference.name} {reference.split}"
+        scores = f"{format_table({str(run.path): result})}\n{against}"
     returns = f", {recoveries} recoveries from non-finite values" if recoveries else ""
     return (
-        f"{table}\n\n"
+        f"{scores}\n\n"
         f"run            {run.path} ({step} steps, {seconds / 60:.1f} minutes of training{returns})\n"
         f"sample grid    {run.path / 'samples' / f'samples_{step:08d}.png'}\n"
         f"TensorBoard    tensorboard --logdir {run.path / 'tensorboard'}"

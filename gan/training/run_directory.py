@@ -51,6 +51,8 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(f"--out {self.path}: a file is in the way; choose a directory") from error
         except OSError as error:
             raise StorageError(f"cannot write to {self.path}: {error.strerror or error}") from error
         try:
