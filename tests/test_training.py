@@ -344,6 +344,6 @@ def test_a_directory_that_cannot_be_written_is_named(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr("gan.training.run_directory.os.open", read_only)
-    with pytest.raises(StorageError, match="cannot write to .*: Read-only file system") as error:
+    with pytest.raises(StorageError, match=r"cannot write to .*: Read-only file system") as error:
         run(tmp_path / "run", data)
     assert error.value.exit_status == 4
