@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gan.commands.command_line import OneLineCommand
+from gan.commands.command_line import INTERRUPTED, OneLineCommand
 from gan.commands.reporting import one_line_errors
 from gan.errors import UserError
 from gan.processes import importing, launcher, one_voice, started_with_others
@@ -59,10 +59,13 @@ def main(
                 from gan.commands.launch import launch
         chosen = resolve_device(distributed.local_device(device))
         with distributed.joined(chosen):
+            done = True
             if not dry_run:
-                launch(resolved, chosen, out, resume_command=" ".join([launcher(), *sys.argv]))
+                done = launch(resolved, chosen, out, resume_command=" ".join([launcher(), *sys.argv]))
             elif distributed.is_main():
                 click.echo(describe(resolved, chosen))
+        if not done:
+            sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Put reports of the committed results into docs/study.md and a summary into README.md: `python docs/write_study.py`.
 
 Between `<!-- report: NAME -->` and `<!-- end -->` stands what `compare.py configs/experiments/NAME.yaml --report-only`
-says, without its title and pictures; tests/test_pages.py checks that both pages still say it.
+says, without its title and other pictures than that of the differences, which comes to docs/study_NAME.png.
+tests/test_pages.py checks that both pages still say it.
 """
 
 import json
@@ -19,6 +20,7 @@ from gan.experiments.compare import compare
 from gan.experiments.markdown import difference, table, with_interval
 
 PAGES = ROOT / "docs" / "study.md", ROOT / "README.md"
+PICTURE = "differences.png"
 BLOCK = re.compile(r"(<!-- (report|summary): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADS = {
     "linear": "`linear`",
@@ -30,14 +32,16 @@ HEADS = {
 
 
 @cache
-def found(name: str) -> tuple[str, dict[str, Any]]:
-    """The report of an experiment from what is in docs/results, as text and as numbers."""
+def found(name: str) -> tuple[str, dict[str, Any], bytes]:
+    """The report of an experiment from what is in docs/results, as text, numbers and the picture of differences."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
         text = compare(ROOT / "configs" / "experiments" / f"{name}.yaml", (), 1, ["cpu"], out, True)
         numbers = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    body = text.rpartition("\nreport: ")[0].split("\n", 1)[1]
-    return "\n".join(line for line in body.splitlines() if not line.startswith("![")).strip(), numbers
+        picture = (out / PICTURE).read_bytes()
+    body = text.rpartition("\nreport: ")[0].split("\n", 1)[1].replace(f"]({PICTURE})", f"](study_{name}.png)")
+    kept = [line for line in body.splitlines() if not line.startswith("![") or f"study_{name}" in line]
+    return "\n".join(kept).strip(), numbers, picture
 
 
 def summary(numbers: dict[str, Any]) -> str:
@@ -71,7 +75,7 @@ def written(text: str) -> str:
     """`text` with every block made anew."""
 
     def block(match: re.Match[str]) -> str:
-        report, numbers = found(match[3])
+        report, numbers, _ = found(match[3])
         return f"{match[1]}{report if match[2] == 'report' else summary(numbers)}\n{match[4]}"
 
     return BLOCK.sub(block, text)
@@ -79,4 +83,8 @@ def written(text: str) -> str:
 
 if __name__ == "__main__":
     for page in PAGES:
-        page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")
+        text = page.read_text(encoding="utf-8")
+        page.write_text(written(text), encoding="utf-8")
+        for _, kind, name, _ in BLOCK.findall(text):
+            if kind == "report":
+                (ROOT / "docs" / f"study_{name}.png").write_bytes(found(name)[2])

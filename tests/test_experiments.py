@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from scipy import stats
 
 from compare import main
@@ -141,6 +142,17 @@ def test_a_difference_that_does_not_outlast_its_company_is_not_called_one(tmp_pa
     assert f"(p {2 * pair.t_p:.2g})" in text
     numbers = json.loads((tmp_path / "report.json").read_text())
     assert numbers["pairs"]["cascade − linear"]["holm_p"] == pytest.approx(2 * pair.t_p)
+
+
+def test_the_differences_are_drawn_where_there_are_two_arms(comparison: Comparison, tmp_path: Path) -> None:
+    assert "differences.png" not in report_of(comparison, tmp_path, {"independent": [30.0, 40], "cascade": []})
+    assert not (tmp_path / "differences.png").exists()
+    text = report_of(
+        comparison, tmp_path, {"independent": [30.0, None], "cascade": [28.0, 38.1]}
+    )
+    assert "](differences.png)" in text
+    with Image.open(tmp_path / "differences.png") as image:
+        assert image.width > 800
 
 
 def test_runs_to_come_are_not_called_compared(tmp_path: Path) -> None:

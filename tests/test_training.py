@@ -35,8 +35,8 @@ TINY = [
 ]  # fmt: skip
 
 
-def run(out: Path, data: Path, *overrides: str) -> None:
-    launch(load_config(DEFAULT, [*TINY, f"data.root={data}", *overrides]), CPU, out, "the command")
+def run(out: Path, data: Path, *overrides: str) -> bool:
+    return launch(load_config(DEFAULT, [*TINY, f"data.root={data}", *overrides]), CPU, out, "the command")
 
 
 def lines(out: Path) -> list[dict[str, float]]:
@@ -168,7 +168,8 @@ def test_a_signal_stops_saves_and_the_same_command_goes_on(
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=stop_once_it_has_logged, daemon=True).start()
-    run(tmp_path, data, "training.steps=100000", "checkpoint.every=100000", "logging.samples_every=100000")
+    endless = ("training.steps=100000", "checkpoint.every=100000", "logging.samples_every=100000")
+    assert not run(tmp_path, data, *endless)
     (path,) = checkpoint_paths(tmp_path / "checkpoints")
     stopped = read_checkpoint(path)["step"]
     assert 0 < stopped < 100000
@@ -207,7 +208,7 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_next_start(
 
     monkeypatch.setattr(Scorer, "score", slow)
     start = time.monotonic()
-    run(tmp_path, data, *SCORED)
+    assert not run(tmp_path, data, *SCORED)
     assert time.monotonic() - start < 50
     assert f"stopped and saved at step {2 * (interrupted - 1)}; to go on: the command" in capsys.readouterr().err
     run(tmp_path, data, *SCORED)

@@ -38,8 +38,11 @@ from gan.training.tracking import SilentTracker, Tracker
 from gan.training.trainer import Trainer
 
 
-def launch(config: Config, device: torch.device, out: Path, resume_command: str) -> None:
+def launch(config: Config, device: torch.device, out: Path, resume_command: str) -> bool:
     """Train `config` in the run directory `out`, from its newest checkpoint if it has one, then score the result.
+
+    Returns:
+        Whether all is done; False where a signal came first, with the state saved.
 
     Raises:
         UserError: something the config names cannot be had; raised before anything is written to `out`.
@@ -59,7 +62,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
         result = load_result(run.evaluations, state["step"], config.evaluation) if distributed.is_main() else None
         if distributed.from_main(result is not None or not config.evaluation.at_end):
             _say(_summary(run, state["step"], state["elapsed"], state["recoveries"], result))
-            return
+            return True
     scored = config.evaluation.at_end or config.evaluation.every > 0
     scorer = Scorer(config, facts.num_classes, device) if scored else None  # before training, should weights be missing
 
@@ -89,6 +92,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
                 _say(summary)
         finally:
             trainer.tracker.close()
+    return summary is not None
 
 
 def _saved_state(run: RunDirectory, config: Config, identity: str) -> dict[str, Any] | None:

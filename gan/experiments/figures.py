@@ -1,4 +1,4 @@
-"""Pictures of a comparison: curves with bands, sample grids side by side."""
+"""Pictures of a comparison: every run and the differences, curves with bands, sample grids side by side."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +8,50 @@ from PIL import Image, ImageDraw
 
 from gan.experiments.comparison_config import Comparison
 from gan.experiments.outcomes import Outcome
+from gan.experiments.statistics import Estimate
 from gan.files import atomic_path
 from gan.metrics.results import RESULT_KEYS
+
+
+def draw_differences(
+    values: Mapping[str, Mapping[int, float]], pairs: Mapping[str, Estimate], name: str, out: Path
+) -> str | None:
+    """Every run's measure, runs of one seed joined, and the paired differences with their intervals.
+
+    Args:
+        values: by arm, then seed.
+        pairs: differences by what they are called.
+        name: of the measure.
+        out: directory of the picture.
+
+    Returns:
+        The file's name; None without two arms.
+    """
+    from matplotlib.figure import Figure
+
+    if sum(map(bool, values.values())) < 2:
+        return None
+    figure = Figure(figsize=(11, 1.2 + 0.3 * max(len(values), len(pairs))), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    arms = list(values)
+    for seed in sorted({seed for seeds in values.values() for seed in seeds}):
+        places = [(values[arm][seed], row) for row, arm in enumerate(arms) if seed in values[arm]]
+        left.plot(*zip(*places, strict=True), marker="o", markersize=4, linewidth=0.5, alpha=0.6, label=f"seed {seed}")
+    for row, arm in enumerate(arms):
+        if values[arm]:
+            left.plot([np.mean(list(values[arm].values()))], [row], marker="|", markersize=16, color="black")
+    left.set(yticks=range(len(arms)), yticklabels=arms, xlabel=name)
+    for row, found in enumerate(pairs.values()):
+        if np.isfinite(found.low):
+            right.plot([found.low, found.high], [row, row], color="black")
+        right.plot([found.mean], [row], marker="o", color="black")
+    right.axvline(0, linestyle=":", color="grey")
+    right.set(yticks=range(len(pairs)), yticklabels=list(pairs), xlabel=f"difference in {name}, 95 % t interval")
+    for axis in (left, right):
+        axis.invert_yaxis()
+    with atomic_path(out / "differences.png") as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+    return "differences.png"
 
 
 def draw_curves(comparison: Comparison, outcomes: Mapping[str, Mapping[int, Outcome]], out: Path) -> str | None:

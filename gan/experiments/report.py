@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gan.errors import UserError
 from gan.experiments.comparison_config import Comparison, ComparisonConfig
-from gan.experiments.figures import draw_curves, draw_samples
+from gan.experiments.figures import draw_curves, draw_differences, draw_samples
 from gan.experiments.markdown import difference, table, with_interval
 from gan.experiments.outcomes import Outcome
 from gan.experiments.stages import stage_table
@@ -43,6 +43,9 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
         stage_table(outcomes, arms),
         _protocol_line(outcomes),
     ]
+    differences = {_minus(*both): pair.t for both, pair in pairs.items() if pair is not None}
+    if picture := draw_differences(_primary_values(config, outcomes, arms), differences, names[config.primary], out):
+        parts.insert(3, [f"![every run, runs of one seed joined, and paired differences]({picture})"])
     if picture := draw_curves(comparison, outcomes, out):
         parts.append([f"![{names[config.primary]} over steps and over time]({picture})"])
     if grid := draw_samples(comparison, out):
@@ -85,6 +88,14 @@ def _pair(
     first, second = ([_measures(outcomes, one, seed)[name] for seed in seeds] for one in (base, arm))
     smallest = config.resolve * abs(sum(first) / len(first))
     return compare_pairs(first, second, smallest, config.bootstrap)
+
+
+def _primary_values(config: ComparisonConfig, outcomes: Outcomes, arms: Sequence[str]) -> dict[str, dict[int, float]]:
+    """The primary measure by arm and seed, of the runs that have it."""
+    name = config.primary
+    return {
+        arm: {seed: run.measures[name] for seed, run in outcomes[arm].items() if name in run.measures} for arm in arms
+    }
 
 
 def _adjusted(pairs: Mapping[Pair, Paired | None]) -> dict[Pair, float]:
