@@ -147,9 +147,7 @@ def test_a_difference_that_does_not_outlast_its_company_is_not_called_one(tmp_pa
 def test_the_differences_are_drawn_where_there_are_two_arms(comparison: Comparison, tmp_path: Path) -> None:
     assert "differences.png" not in report_of(comparison, tmp_path, {"independent": [30.0, 40], "cascade": []})
     assert not (tmp_path / "differences.png").exists()
-    text = report_of(
-        comparison, tmp_path, {"independent": [30.0, None], "cascade": [28.0, 38.1]}
-    )
+    text = report_of(comparison, tmp_path, {"independent": [30.0, None], "cascade": [28.0, 38.1]})
     assert "](differences.png)" in text
     with Image.open(tmp_path / "differences.png") as image:
         assert image.width > 800
