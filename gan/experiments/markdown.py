@@ -24,6 +24,7 @@ def with_interval(values: Sequence[float]) -> str:
 def difference(mean: float, low: float, high: float) -> tuple[str, str]:
     """A difference and its interval `[low, high]`, both to the same place."""
     places = _places((high - low) / 2, 2)
+    mean = round(mean, places) + 0.0  # no minus before a zero
     return f"{mean:+.{places}f}", f"[{low:+.{places}f}, {high:+.{places}f}]"
 
 
