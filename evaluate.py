@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from gan.commands.command_line import OneLineGroup
+from gan.commands.command_line import OneLineGroup, which_checkpoint
 from gan.commands.reporting import one_line_errors
-from gan.errors import UserError
 from gan.processes import importing
 
 EXTRACTORS = "inception, efficientnet_lite0, vgg16, clip-vit-b-32, dinov2-vit-s-14, ..."
@@ -63,9 +62,7 @@ def checkpoint(
     settings["compile"] = compiled or None
     chosen = {name: value for name, value in settings.items() if value is not None}
     with one_line_errors("evaluate.py"):
-        if best and step is not None:
-            raise UserError("--best and --step exclude each other")
-        click.echo(score_run(run, "best" if best else step, "raw" if raw else "ema", device, chosen, as_json))
+        click.echo(score_run(run, which_checkpoint(step, best), "raw" if raw else "ema", device, chosen, as_json))
 
 
 @main.command()

@@ -64,7 +64,7 @@ def main(
                 done = launch(resolved, chosen, out, resume_command=" ".join([launcher(), *sys.argv]))
             elif distributed.is_main():
                 click.echo(describe(resolved, chosen))
-        if not done:
+        if not done and not started_with_others():  # torchrun would kill or restart the others over it
             sys.exit(INTERRUPTED)
 
 

@@ -28,6 +28,7 @@ HEADS = {
     "cascade_4": "`cascading_rejection`, 4 stages",
     "sliced_cascade_4": "`sliced_cascade`, 4 stages",
     "energy_cascade_4": "`energy_cascade`, 4 stages",
+    "energy_independent_4": "`energy_cascade` without rejection",
 }
 
 
@@ -48,7 +49,7 @@ def summary(numbers: dict[str, Any]) -> str:
     """Some heads' divergence of modes, and its difference from the linear head's and the cascade's."""
     columns = ["head", "seeds", "divergence", "modes", "difference from `linear`", "difference from `cascade_4`"]
     rows = []
-    for arm, title in HEADS.items():
+    for arm, title in ((arm, title) for arm, title in HEADS.items() if arm in numbers["arms"]):
         measures = [run["measures"] for run in numbers["arms"][arm]]
         modes = sum(one["modes"] for one in measures) / len(measures)
         differences = [_difference(numbers["pairs"].get(f"{arm} − {base}")) for base in ("linear", "cascade_4")]

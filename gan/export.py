@@ -4,9 +4,8 @@ from pathlib import Path
 
 import click
 
-from gan.commands.command_line import OneLineCommand
+from gan.commands.command_line import OneLineCommand, which_checkpoint
 from gan.commands.reporting import one_line_errors
-from gan.errors import UserError
 from gan.processes import importing
 
 
@@ -29,10 +28,8 @@ def main(run: Path, fmt: str, out: Path, licence: str | None, step: int | None, 
     with importing():
         from gan.sharing.export import export
     with one_line_errors("gan.export"):
-        if best and step is not None:
-            raise UserError("--best and --step exclude each other")
         click.echo(
-            export(run, fmt, out, licence=licence, step="best" if best else step, weights="raw" if raw else None)
+            export(run, fmt, out, licence=licence, step=which_checkpoint(step, best), weights="raw" if raw else None)
         )
 
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import click
 
-from gan.commands.command_line import OneLineCommand
+from gan.commands.command_line import OneLineCommand, which_checkpoint
 from gan.commands.reporting import one_line_errors
-from gan.errors import UserError
 from gan.processes import importing
 
 
@@ -44,9 +43,7 @@ def main(run: Path, step: int | None, best: bool, raw: bool, device: str, **argu
         from gan.sharing.load import load
         from gan.sharing.sampling import write_samples
     with one_line_errors("gan.sample"):
-        if best and step is not None:
-            raise UserError("--best and --step exclude each other")
-        generator = load(run, step="best" if best else step, weights="raw" if raw else None, device=device)
+        generator = load(run, step=which_checkpoint(step, best), weights="raw" if raw else None, device=device)
         click.echo(write_samples(generator, **arguments))
 
 

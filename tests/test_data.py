@@ -589,6 +589,15 @@ def test_failed_download_names_two_ways_out(tmp_path: Path, error: Exception, mo
         refused("data.source", *ways_out, source=name, root=tmp_path)
 
 
+def test_folders_of_splits_are_not_taken_for_classes(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "both").mkdir()
+    folder.rename(tmp_path / "both" / "train")
+    path = tmp_path / "both"
+    hint = f"did you mean {path / 'train'}?"
+    refused("data.path", "splits, not classes", hint, source="image_folder", root=tmp_path, path=path)
+    assert prepare("image_folder", path=path / "train", root=tmp_path / "root", resolution=8).num_images > 0
+
+
 def test_lsun_needs_its_databases(tmp_path: Path) -> None:
     refused("data.path", source="lsun", root=tmp_path)
     refused("data.path", "_train_lmdb", source="lsun", root=tmp_path, path=tmp_path)

@@ -163,6 +163,14 @@ def test_a_run_stands_for_the_images_it_generates(run: Path, tmp_path: Path) -> 
     assert "damaged" in refused("images", run, "digits:test")
 
 
+def test_nothing_is_generated_where_the_reference_cannot_be_had(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unwanted(*arguments: object) -> None:
+        raise AssertionError("generated in vain")
+
+    monkeypatch.setattr(image_sets, "_generated", unwanted)
+    assert "'val'" in refused("images", run, "digits:val")
+
+
 def test_another_question_does_not_overwrite_an_answer(run: Path) -> None:
     folder = run / "evaluations"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

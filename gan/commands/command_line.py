@@ -1,9 +1,11 @@
 """Commands that tell of a wrong command line in one line, as of any other bad input."""
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 import click
+
+from gan.errors import UserError
 
 INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
 
@@ -42,6 +44,17 @@ class OneLineGroup(OneLineCommand, click.Group):
             names = ", ".join(self.list_commands(ctx))
             line = _line(error, ctx.info_name).rstrip(".")
             raise Refused(f"{line}{'' if line.endswith('?') else ';'} accepted: {names}") from error
+
+
+def which_checkpoint(step: int | None, best: bool) -> int | Literal["best"] | None:
+    """What `--step` and `--best` ask for; None for the newest.
+
+    Raises:
+        UserError: both were given.
+    """
+    if best and step is not None:
+        raise UserError("--best and --step exclude each other")
+    return "best" if best else step
 
 
 def _line(error: click.UsageError, info_name: str | None) -> str:

@@ -17,7 +17,7 @@ from gan.metrics.protocol import Protocol, differences
 from gan.metrics.results import RESULT_KEYS, label
 
 Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
-Pair = tuple[str, str]  # base, arm
+ArmPair = tuple[str, str]  # base, arm
 SIGNIFICANT = 0.05
 DIFFERENCE = ("arms", "difference", "t interval", "bootstrap interval")
 
@@ -98,7 +98,7 @@ def _primary_values(config: ComparisonConfig, outcomes: Outcomes, arms: Sequence
     }
 
 
-def _adjusted(pairs: Mapping[Pair, Paired | None]) -> dict[Pair, float]:
+def _adjusted(pairs: Mapping[ArmPair, Paired | None]) -> dict[ArmPair, float]:
     """p of every pair's t test, adjusted for all of them; 1 where there is none."""
     found = {both: pair.t_p for both, pair in pairs.items() if pair is not None}
     return dict.fromkeys(pairs, 1.0) | dict(zip(found, holm(list(found.values())), strict=True))
@@ -172,8 +172,8 @@ def _arm_table(outcomes: Outcomes, arms: Sequence[str], names: Mapping[str, str]
 
 def _pair_table(
     config: ComparisonConfig,
-    pairs: Mapping[Pair, Paired | None],
-    adjusted: Mapping[Pair, float],
+    pairs: Mapping[ArmPair, Paired | None],
+    adjusted: Mapping[ArmPair, float],
     names: Mapping[str, str],
 ) -> list[str]:
     found = {arms: pair for arms, pair in pairs.items() if pair is not None}
