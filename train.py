@@ -42,8 +42,8 @@ def main(
                 raise UserError("task: classification found under torchrun; accepted: python train.py, one process")
             with importing():
                 from gan.device import resolve_device
-                from gan.experiments.classifier import run_classifier
-                from gan.experiments.classifier_config import ClassifierConfig
+                from gan.experiments.classification.config import ClassifierConfig
+                from gan.experiments.classification.training import run_classifier
             experiment = check(ClassifierConfig, tree)
             click.echo(run_classifier(experiment, resolve_device(device), out or Path("outputs") / name))
             return

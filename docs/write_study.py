@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gan.experiments.compare import compare
-from gan.experiments.markdown import difference, table, with_interval
+from gan.experiments.page import difference, table, with_interval
 
 PAGES = ROOT / "docs" / "study.md", ROOT / "README.md"
 PICTURE = "differences.png"

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from gan.experiments.comparison_config import Comparison, load_comparison
 from PIL import Image
 from scipy import stats
 
 from compare import main
 from gan.errors import UserError
-from gan.experiments.comparison_config import Comparison, load_comparison
 from gan.experiments.outcomes import Outcome, load_outcome, save_outcome
 from gan.experiments.report import write_report
 from gan.experiments.statistics import compare_pairs, holm, paired_difference, pairs_needed

@@ -2,51 +2,44 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from gan.experiments.comparison_config import Comparison
+from gan.experiments.comparison import Comparison, ComparisonConfig
 from gan.experiments.outcomes import Outcome
-from gan.experiments.statistics import Estimate
+from gan.experiments.verdicts import ArmPair, Verdict
 from gan.files import atomic_path
 from gan.metrics.results import RESULT_KEYS
 
+Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
+COLOURS = {"better": "tab:green", "worse": "tab:red", "equivalent": "tab:blue", "undecided": "dimgrey"}
+
 
 def draw_differences(
-    values: Mapping[str, Mapping[int, float]], pairs: Mapping[str, Estimate], name: str, out: Path
+    config: ComparisonConfig, outcomes: Outcomes, verdicts: Mapping[ArmPair, Verdict], name: str, out: Path
 ) -> str | None:
-    """Every run's measure, runs of one seed joined, and the paired differences with their intervals.
+    """Every run's primary measure, runs of one seed joined, and the paired differences or ratios with their intervals.
 
     Args:
-        values: by arm, then seed.
-        pairs: differences by what they are called.
+        config: of the comparison.
+        outcomes: by arm, then seed.
+        verdicts: by pair of arms.
         name: of the measure.
         out: directory of the picture.
 
     Returns:
-        The file's name; None without two arms.
+        The file's name; None where nothing may be compared.
     """
     from matplotlib.figure import Figure
 
-    if sum(map(bool, values.values())) < 2:
+    if not verdicts:
         return None
-    figure = Figure(figsize=(11, 1.2 + 0.3 * max(len(values), len(pairs))), layout="constrained")
+    figure = Figure(figsize=(11, 1.2 + 0.3 * max(len(outcomes), len(verdicts))), layout="constrained")
     left, right = figure.subplots(1, 2)
-    arms = list(values)
-    for seed in sorted({seed for seeds in values.values() for seed in seeds}):
-        places = [(values[arm][seed], row) for row, arm in enumerate(arms) if seed in values[arm]]
-        left.plot(*zip(*places, strict=True), marker="o", markersize=4, linewidth=0.5, alpha=0.6, label=f"seed {seed}")
-    for row, arm in enumerate(arms):
-        if values[arm]:
-            left.plot([np.mean(list(values[arm].values()))], [row], marker="|", markersize=16, color="black")
-    left.set(yticks=range(len(arms)), yticklabels=arms, xlabel=name)
-    for row, found in enumerate(pairs.values()):
-        if np.isfinite(found.low):
-            right.plot([found.low, found.high], [row, row], color="black")
-        right.plot([found.mean], [row], marker="o", color="black")
-    right.axvline(0, linestyle=":", color="grey")
-    right.set(yticks=range(len(pairs)), yticklabels=list(pairs), xlabel=f"difference in {name}, 95 % t interval")
+    _draw_runs(left, config, outcomes, name)
+    _draw_pairs(right, config, verdicts, name)
     for axis in (left, right):
         axis.invert_yaxis()
     with atomic_path(out / "differences.png") as temporary:
@@ -54,11 +47,57 @@ def draw_differences(
     return "differences.png"
 
 
-def draw_curves(comparison: Comparison, outcomes: Mapping[str, Mapping[int, Outcome]], out: Path) -> str | None:
+def _draw_runs(axis: Any, config: ComparisonConfig, outcomes: Outcomes, name: str) -> None:
+    """A line for each seed; a run that diverged interrupts it."""
+    measure, arms = config.primary.measure, list(outcomes)
+    values = np.array(
+        [[outcomes[arm][seed].measures.get(measure, np.nan) for arm in arms] for seed in outcomes[arms[0]]]
+    )
+    for row in values:
+        axis.plot(row, range(len(arms)), marker="o", markersize=4, linewidth=0.5, alpha=0.6)
+    for place, column in enumerate(values.T):
+        column = column[np.isfinite(column)]
+        if len(column):
+            mean = np.exp(np.log(column).mean()) if config.primary.log else column.mean()
+            axis.plot([mean], [place], marker="|", markersize=16, color="black")
+    if config.primary.log:
+        _log_scale(axis)
+    axis.set(yticks=range(len(arms)), yticklabels=arms, xlabel=name)
+
+
+def _draw_pairs(axis: Any, config: ComparisonConfig, verdicts: Mapping[ArmPair, Verdict], name: str) -> None:
+    log = config.primary.log
+    names = [f"{arm} / {base}" if log else f"{arm} − {base}" for base, arm in verdicts]
+    for row, verdict in enumerate(verdicts.values()):
+        found = verdict.contrast.interval
+        if found is not None:
+            mean, low, high = ((np.exp if log else float)(one) for one in (found.mean, found.low, found.high))
+            if np.isfinite([low, high]).all():
+                axis.plot([low, high], [row, row], color=COLOURS[verdict.answer])
+            axis.plot([mean], [row], marker="o", color=COLOURS[verdict.answer])
+    margin = 1 + config.resolve
+    if log:
+        axis.axvspan(1 / margin, margin, color="lightgrey", alpha=0.5, linewidth=0)
+        _log_scale(axis)
+    axis.axvline(1 if log else 0, linestyle=":", color="grey")
+    what = "ratio" if log else "difference"
+    axis.set(yticks=range(len(verdicts)), yticklabels=names, xlabel=f"{what} of {name}, 95 % interval")
+
+
+def _log_scale(axis: Any) -> None:
+    from matplotlib.ticker import LogFormatter, LogLocator
+
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(10, 10)))
+    axis.xaxis.set_minor_formatter("")
+
+
+def draw_curves(config: ComparisonConfig, outcomes: Outcomes, out: Path) -> str | None:
     """The primary measure over steps and over training time, mean and range over seeds; None without two points."""
     from matplotlib.figure import Figure  # here, because importing it takes a second
 
-    primary = comparison.config.primary
+    primary = config.primary.measure
     if primary not in RESULT_KEYS:
         return None
     name = f"evaluation/{RESULT_KEYS[primary][0]}"
@@ -73,13 +112,18 @@ def draw_curves(comparison: Comparison, outcomes: Mapping[str, Mapping[int, Outc
         drawn = True
         length = min(map(len, curves))
         values = np.array([[point[name] for point in curve[:length]] for curve in curves])
+        mean = np.exp(np.log(values).mean(0)) if config.primary.log and values.min() > 0 else values.mean(0)
         for axis, key in zip(axes, ("step", "seconds"), strict=True):
             places = np.mean([[point[key] for point in curve[:length]] for curve in curves], axis=0)
-            (line,) = axis.plot(places, values.mean(0), label=arm)
+            (line,) = axis.plot(places, mean, label=arm)
             axis.fill_between(places, values.min(0), values.max(0), alpha=0.15, color=line.get_color(), linewidth=0)
             axis.set_xlabel({"step": "steps", "seconds": "seconds of training"}[key])
+            axis.set_yscale("log" if config.primary.log else "linear")
     if not drawn:
         return None
+    if config.primary.target is not None:
+        for axis in axes:
+            axis.axhline(config.primary.target, linestyle=":", color="grey")
     axes[0].set_ylabel(name.removeprefix("evaluation/").replace("_", " "))
     axes[0].legend()
     with atomic_path(out / "curves.png") as temporary:
@@ -91,7 +135,7 @@ def draw_samples(comparison: Comparison, out: Path) -> str | None:
     """The last sample grid of every arm with the first seed, side by side; None where the runs are not here."""
     seed, tiles = comparison.config.seeds[0], []
     for arm in comparison.config.arms:
-        grids = sorted((out / "runs" / f"{arm}-seed{seed}" / "samples").glob("samples_*.png"))
+        grids = sorted((out / "runs" / f"{arm}_seed{seed}" / "samples").glob("samples_*.png"))
         if grids:
             with Image.open(grids[-1]) as image:
                 tiles.append((arm, image.convert("RGB")))

@@ -3,8 +3,10 @@
 import json
 import math
 import platform
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ import torch
 from gan.commands.saved_results import load_result
 from gan.config import Config, validate
 from gan.errors import UserError
-from gan.experiments.comparison_config import Planned
+from gan.experiments.comparison import Planned
 from gan.files import write_text
 from gan.metrics.results import RESULT_KEYS
 from gan.training.run_directory import fixed_settings, flatten
 
+LIBRARIES = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy")
 CURVES = ("evaluation/", "stages/", "scores/margin")  # what is kept of metrics.jsonl
 
 
@@ -34,6 +37,7 @@ class Outcome:
     steps: int
     seconds: float  # of training
     machine: str
+    made_by: Mapping[str, Any] = field(default_factory=dict)  # commit, whether its tree was clean, versions, device
     protocol: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[Mapping[str, float], ...] = ()  # step, seconds and measures where the run was evaluated
 
@@ -47,7 +51,7 @@ def _settings(config: Config, mode_samples: int | None) -> dict[str, Any]:
 
 def outcome_path(results: Path, planned: Planned) -> Path:
     """Where the outcome of a run is kept."""
-    return results / f"{planned.arm}_seed{planned.seed}.json"
+    return results / ("" if planned.trial is None else "tuning") / f"{planned.name}.json"
 
 
 def load_outcome(results: Path, planned: Planned) -> Outcome | None:
@@ -80,8 +84,12 @@ def save_outcome(results: Path, planned: Planned, outcome: Outcome) -> None:
     write_text(outcome_path(results, planned), json.dumps(asdict(outcome), indent=1) + "\n")
 
 
-def read_outcome(planned: Planned, run: Path, diverged: bool, extra: Mapping[str, float]) -> Outcome:
-    """The outcome of the run in directory `run`; `extra` are measures taken of it afterwards.
+def read_outcome(
+    planned: Planned, run: Path, diverged: bool, extra: Mapping[str, float], device: str, threads: int
+) -> Outcome:
+    """The outcome of the run in directory `run`, which `device` made with so many `threads`.
+
+    `extra` are measures taken of it afterwards.
 
     Raises:
         UserError: the run was not scored.
@@ -106,7 +114,8 @@ def read_outcome(planned: Planned, run: Path, diverged: bool, extra: Mapping[str
         measures=measures,
         steps=int(log[-1]["step"]) if log else 0,
         seconds=seconds,
-        machine=_machine(),
+        machine=_machine(device, threads),
+        made_by=_provenance() | {"device": device, "threads": threads},
         protocol=protocol,
         curve=tuple(_curve(log)),
     )
@@ -145,10 +154,36 @@ def _curve(log: list[dict[str, float]]) -> list[dict[str, float]]:
     return points
 
 
-def _machine() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def _provenance() -> dict[str, Any]:
+    """Commit of this code, whether its tree was clean, and the versions it ran on; None for what cannot be told."""
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": commit,
+        "clean": None if changes is None or commit is None else not changes,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def _machine(device: str, threads: int) -> str:
+    if torch.cuda.is_available() and not device.startswith("cpu"):
+        return torch.cuda.get_device_name(None if device == "auto" else device)
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return f"{model}, {torch.get_num_threads()} threads"
+    return f"{model}, {threads} thread{'' if threads == 1 else 's'}"

@@ -1,151 +1,202 @@
-"""What a comparison found: one sentence on the primary measure first, then every number that it rests on."""
+"""What a comparison found: the picture and one sentence a pair first, then every number that they rest on."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gan.errors import UserError
-from gan.experiments.comparison_config import Comparison, ComparisonConfig
+from gan.experiments.comparison import Comparison, ComparisonConfig, default_scale
+from gan.experiments.curves import Outcomes, stage_tables, target_tables
 from gan.experiments.figures import draw_curves, draw_differences, draw_samples
-from gan.experiments.markdown import difference, table, with_interval
-from gan.experiments.outcomes import Outcome
-from gan.experiments.stages import stage_table
-from gan.experiments.statistics import Paired, compare_pairs, holm
+from gan.experiments.page import Part, Picture, Table, Text, difference, markdown, ratio, web_page, with_range
+from gan.experiments.statistics import Estimate, estimate
+from gan.experiments.tuning import tuning_tables
+from gan.experiments.verdicts import ArmPair, Values, Verdict, judge
 from gan.files import write_text
 from gan.metrics.protocol import Protocol, differences
 from gan.metrics.results import RESULT_KEYS, label
 
-Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
-ArmPair = tuple[str, str]  # base, arm
-SIGNIFICANT = 0.05
-DIFFERENCE = ("arms", "difference", "t interval", "bootstrap interval")
+
+@dataclass(frozen=True)
+class Finding:
+    """What may be read: verdicts by pair of arms and the seeds that they rest on, none before the first look.
+
+    `complete` is how many seeds, from the plan's first on, all arms have.
+    """
+
+    verdicts: Mapping[ArmPair, Verdict]
+    seeds: tuple[int, ...]
+    complete: int
+
+    @property
+    def decided(self) -> bool:
+        """Whether there are pairs of arms and none is undecided."""
+        return bool(self.verdicts) and all(one.answer != "undecided" for one in self.verdicts.values())
+
+
+def finding(comparison: Comparison, outcomes: Outcomes) -> Finding:
+    """What the outcomes that are there allow to say.
+
+    Raises:
+        UserError: a value cannot be on the scale that the experiment's file names.
+    """
+    config = comparison.config
+    complete = 0
+    while complete < len(config.seeds) and all(config.seeds[complete] in outcomes[arm] for arm in config.arms):
+        complete += 1
+    reached = max((look for look in config.rule.looks if look <= complete), default=0)
+    seeds = tuple(config.seeds[:reached])
+    values = {arm: _values(config, arm, outcomes[arm], seeds) for arm in config.arms}
+    pairs = {(base, arm): (values[base], values[arm]) for base, arm in config.pairs}
+    return Finding(judge(config.rule, pairs, seeds), seeds, complete)
+
+
+def _values(config: ComparisonConfig, arm: str, outcomes: Mapping[int, Any], seeds: Sequence[int]) -> Values:
+    name = config.primary.measure
+    values = {seed: None if outcomes[seed].diverged else outcomes[seed].measures[name] for seed in seeds}
+    for seed, value in values.items():
+        if value is not None and config.primary.log and value <= 0:
+            raise UserError(
+                f"primary.scale: log found, but {name} of arm {arm}, seed {seed} is {value:g}; accepted: scale: linear"
+                ", or more samples, if it is 0 because they are few"
+            )
+    return values
 
 
 def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
-    """Write report.md, report.json and pictures to `out` from the outcomes that are there; returns the text."""
+    """Write report.md, report.html, report.json and pictures to `out`; returns the text.
+
+    Values are in them from the first look on, of the seeds that it has.
+
+    Raises:
+        UserError: a value cannot be on its scale, or two outcomes were measured by different protocols.
+    """
     config = comparison.config
-    missing = [f"{run.arm} {run.seed}" for run in comparison.runs if run.seed not in outcomes.get(run.arm, {})]
-    arms = [arm for arm in config.arms if outcomes.get(arm)]
-    base, *others = config.arms
-    wanted = [(base, arm) for arm in others if arm in arms] + [(first, second) for first, second in config.also_compare]
-    pairs = {both: _pair(config, outcomes, *both) for both in wanted}
-    adjusted = _adjusted(pairs)
-    names = _names(outcomes, config.primary)
-    parts = [
-        [f"# {config.question}"],
-        [_sentence(comparison, *both, pair, adjusted[both], names) for both, pair in pairs.items()]
-        or [_nothing(config)],
-        _warnings(comparison, outcomes, missing, len(pairs)),
-        _arm_table(outcomes, arms, names),
-        _pair_table(config, pairs, adjusted, names),
-        *[_measure_table(config, outcomes, wanted, name, names) for name in names if name != config.primary],
-        stage_table(outcomes, arms),
-        _protocol_line(outcomes),
-    ]
-    differences = {_minus(*both): pair.t for both, pair in pairs.items() if pair is not None}
-    if picture := draw_differences(_primary_values(config, outcomes, arms), differences, names[config.primary], out):
-        parts.insert(3, [f"![every run, runs of one seed joined, and paired differences]({picture})"])
-    if picture := draw_curves(comparison, outcomes, out):
-        parts.append([f"![{names[config.primary]} over steps and over time]({picture})"])
-    if grid := draw_samples(comparison, out):
-        parts.append([f"![samples of every arm, seed {config.seeds[0]}]({grid})"])
-    text = "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+    found = finding(comparison, outcomes)
+    read = {arm: {seed: outcomes[arm][seed] for seed in found.seeds} for arm in config.arms}
+    arms = [arm for arm in config.arms if read[arm]]
+    protocol = _protocol(read)
+    names = _names(read, config.primary.measure, protocol)
+    primary = names.get(config.primary.measure, config.primary.measure)
+    parts: list[Part] = [Text(tuple(_sentences(config, found, primary)), bullets=True)]
+    if (picture := draw_differences(config, read, found.verdicts, primary, out)) is not None:
+        parts.insert(0, Picture(picture, "every run, runs of one seed joined, and paired differences"))
+    parts += _remarks(comparison, outcomes, found)
+    if arms:
+        parts.append(_arm_table(config, read, names))
+        parts += _pair_tables(config, found.verdicts, primary)
+        parts += [table for name in names for table in _measure_tables(config, read, name, names[name])]
+        parts += target_tables(config, read, arms, primary)
+        parts += stage_tables(read, arms)
+        parts += tuning_tables(comparison, primary)
+        parts += _protocol_line(read, protocol)
+        if (picture := draw_curves(config, read, out)) is not None:
+            parts.append(Picture(picture, f"{primary} over steps and over time"))
+        if (picture := draw_samples(comparison, out)) is not None:
+            parts.append(Picture(picture, f"samples of every arm, seed {config.seeds[0]}"))
+    text = markdown(config.question, parts)
     write_text(out / "report.md", text)
-    numbers = {
-        "question": config.question,
-        "primary": config.primary,
-        "arms": {arm: [asdict(outcome) for outcome in outcomes[arm].values()] for arm in arms},
-        "pairs": {
-            _minus(*both): None if pair is None else {**asdict(pair), "holm_p": adjusted[both]}
-            for both, pair in pairs.items()
-        },
-    }
-    write_text(out / "report.json", json.dumps(numbers, indent=1) + "\n")
+    write_text(out / "report.html", web_page(config.question, parts, out))
+    write_text(out / "report.json", json.dumps(_finite(_numbers(config, read, found)), indent=1) + "\n")
     return text
 
 
-def _names(outcomes: Outcomes, primary: str) -> dict[str, str]:
-    """Every measure that some run has, with what it may be called, the primary one first."""
-    some = [outcome for seeds in outcomes.values() for outcome in seeds.values() if outcome.measures]
-    measures = sorted({name for outcome in some for name in outcome.measures}, key=lambda name: (name != primary, name))
-    protocol = _protocol(outcomes)
-    special = {"modes": "modes covered", "kl_modes": "KL of modes"}
+def _numbers(config: ComparisonConfig, read: Outcomes, found: Finding) -> dict[str, Any]:
     return {
-        name: special.get(name) or (label(name, protocol) if protocol and name in RESULT_KEYS else name)
-        for name in measures
-    } or {primary: primary}
-
-
-def _pair(
-    config: ComparisonConfig, outcomes: Outcomes, base: str, arm: str, measure: str | None = None
-) -> Paired | None:
-    """`arm` against `base`, over the seeds in which neither diverged."""
-    name = measure or config.primary
-    seeds = [seed for seed in config.seeds if all(name in _measures(outcomes, one, seed) for one in (base, arm))]
-    if not seeds:
-        return None
-    first, second = ([_measures(outcomes, one, seed)[name] for seed in seeds] for one in (base, arm))
-    smallest = config.resolve * abs(sum(first) / len(first))
-    return compare_pairs(first, second, smallest, config.bootstrap)
-
-
-def _primary_values(config: ComparisonConfig, outcomes: Outcomes, arms: Sequence[str]) -> dict[str, dict[int, float]]:
-    """The primary measure by arm and seed, of the runs that have it."""
-    name = config.primary
-    return {
-        arm: {seed: run.measures[name] for seed, run in outcomes[arm].items() if name in run.measures} for arm in arms
+        "question": config.question,
+        "primary": {**config.primary.model_dump(), "scale": "log" if config.primary.log else "linear"},
+        "seeds": list(found.seeds),
+        "arms": {arm: [asdict(outcome) for outcome in seeds.values()] for arm, seeds in read.items()},
+        "pairs": {minus(*both): asdict(verdict) for both, verdict in found.verdicts.items()},
     }
 
 
-def _adjusted(pairs: Mapping[ArmPair, Paired | None]) -> dict[ArmPair, float]:
-    """p of every pair's t test, adjusted for all of them; 1 where there is none."""
-    found = {both: pair.t_p for both, pair in pairs.items() if pair is not None}
-    return dict.fromkeys(pairs, 1.0) | dict(zip(found, holm(list(found.values())), strict=True))
+def _finite(tree: Any) -> Any:
+    """The same with null for what JSON has no number for."""
+    if isinstance(tree, Mapping):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def _measures(outcomes: Outcomes, arm: str, seed: int) -> Mapping[str, float]:
-    outcome = outcomes.get(arm, {}).get(seed)
-    return {} if outcome is None else outcome.measures
-
-
-def _minus(base: str, arm: str) -> str:
+def minus(base: str, arm: str) -> str:
+    """What the difference of a pair of arms is called."""
     return f"{arm} − {base}"
 
 
-def _sentence(
-    comparison: Comparison, base: str, arm: str, pair: Paired | None, adjusted: float, names: Mapping[str, str]
-) -> str:
-    config = comparison.config
-    name = names.get(config.primary, config.primary)
-    if pair is None or pair.t.count < 2:
-        return f"- **{arm}** against {base}: too few pairs of finished runs to say anything."
-    mean, bounds = difference(pair.t.mean, pair.t.low, pair.t.high)
-    interval = f"{mean}, 95 % interval {bounds}, {pair.t.count} seeds"
-    if not pair.t.excludes_zero:
-        return f"- **{arm}** against {base}: these runs do not tell them apart in {name} ({interval})."
-    better = (pair.t.mean < 0) == comparison.lower_is_better
-    verdict = "better" if better else "worse"
-    if adjusted > SIGNIFICANT:
-        return (
-            f"- **{arm}** looks {verdict} than {base} in {name} ({interval}), but not beyond what so many comparisons "
-            f"find by chance (p {adjusted:.2g})."
-        )
-    return f"- **{arm}** is {verdict} than {base} in {name} ({interval})."
+def _names(read: Outcomes, primary: str, protocol: Protocol | None) -> dict[str, str]:
+    """Every measure that some run has, with what it may be called, the primary one first."""
+    measured = {name for seeds in read.values() for outcome in seeds.values() for name in outcome.measures}
+    special = {"modes": "modes covered", "kl_modes": "KL of modes"}
+    return {
+        name: special.get(name) or (label(name, protocol) if protocol and name in RESULT_KEYS else name)
+        for name in sorted(measured, key=lambda name: (name != primary, name))
+    }
 
 
-def _nothing(config: ComparisonConfig) -> str:
-    only = len(config.arms) == 1
-    return "One arm: nothing to compare." if only else "Nothing to compare yet: no two arms have runs."
+def _sentences(config: ComparisonConfig, found: Finding, name: str) -> list[str]:
+    if len(config.arms) == 1:
+        return ["One arm: nothing to compare."]
+    if not found.verdicts:
+        first = config.rule.looks[0]
+        return [f"**{found.complete} of {len(config.seeds)} seeds, no verdict yet**: values are read from {first} on."]
+    return [_sentence(config, *both, verdict, name) for both, verdict in found.verdicts.items()]
 
 
-def _warnings(comparison: Comparison, outcomes: Outcomes, missing: Sequence[str], pairs: int) -> list[str]:
-    lines = []
-    if missing:
+def _sentence(config: ComparisonConfig, base: str, arm: str, verdict: Verdict, name: str) -> str:
+    found = verdict.contrast
+    seeds = f"{len(found.differences)} seeds"
+    if found.interval is None:
+        size = f"no pair of finished runs, {seeds}"
+    else:
+        mean, bounds = _sized(config.primary.log, found.interval)
+        times = f"{mean} times that of {base}" if config.primary.log else mean
+        size = f"{times}, 95 % interval {bounds}, {seeds}"
+    if found.left_out:
+        listed = ", ".join(map(str, found.left_out))
+        size += f", without seed{'s' if len(found.left_out) > 1 else ''} {listed}, where a run diverged"
+    within = f"within {config.resolve:.0%}"
+    match verdict.answer:
+        case "better" | "worse":
+            said = (
+                f"is {verdict.answer} than {base} in {name}{f', by less than {config.resolve:.0%},' * verdict.within}"
+            )
+            said += f" ({size}; p {_probability(verdict.p)})"
+        case "equivalent":
+            said = f"is equivalent to {base} in {name} {within} ({size})"
+        case "undecided":
+            said = f"against {base}: undecided in {name} ({size}; {_needed(verdict)} would decide)"
+    looks = config.rule.looks
+    early = f", decided at {looks[verdict.look]} seeds" if len(looks) > 1 and verdict.answer != "undecided" else ""
+    return f"**{arm}** {said}{early}."
+
+
+def _sized(log: bool, interval: Estimate) -> tuple[str, str]:
+    return (ratio if log else difference)(interval.mean, interval.low, interval.high)
+
+
+def _probability(p: float) -> str:
+    return f"{p:.1g}" if p < 0.1 else f"{p:.2f}"
+
+
+def _needed(verdict: Verdict) -> str:
+    return "an unknown number of seeds" if verdict.needed is None else f"about {verdict.needed:,} seeds"
+
+
+def _remarks(comparison: Comparison, outcomes: Outcomes, found: Finding) -> list[Part]:
+    config, lines = comparison.config, []
+    missing = [run.name for run in comparison.runs if run.seed not in outcomes[run.arm]]
+    if missing and found.decided:
+        lines.append(f"{len(missing)} runs were not needed: every pair was decided before.")
+    elif missing:
         listed = ", ".join([*missing[:8], *(["…"] if len(missing) > 8 else [])])
         lines.append(f"**{len(missing)} runs are missing**: {listed}.")
     diverged = [f"{arm} {seed}" for arm, seeds in outcomes.items() for seed, one in seeds.items() if one.diverged]
-    lines.append(f"Runs that diverged: {', '.join(diverged) or 'none'}. Their pairs are left out of the differences.")
+    lines.append(f"Runs that diverged: {', '.join(diverged) or 'none'}. They count as the worst; intervals lack them.")
     heads = [run.config.discriminator.head for run in comparison.runs]
     controlled = any(head.name == "independent" or head.options.get("rejection") == "none" for head in heads)
     if any(head != heads[0] for head in heads) and not controlled:
@@ -153,75 +204,83 @@ def _warnings(comparison: Comparison, outcomes: Outcomes, missing: Sequence[str]
             "**No `independent` arm**: a difference between these heads may come from the number of scores, or their "
             "parameters, and not from rejection."
         )
-    if pairs > 1:
-        lines.append(f"{pairs} comparisons; each interval is of 95 % by itself, p is adjusted for all of them.")
-    return lines
+    if len(config.pairs) > 1 and found.verdicts:
+        lines.append(
+            f"{len(config.pairs)} comparisons; each interval is of 95 % by itself, p is adjusted for all (Holm)."
+        )
+    return [Text(tuple(lines))]
 
 
-def _arm_table(outcomes: Outcomes, arms: Sequence[str], names: Mapping[str, str]) -> list[str]:
+def _arm_table(config: ComparisonConfig, read: Outcomes, names: Mapping[str, str]) -> Table:
     rows = []
-    for arm in arms:
-        runs = list(outcomes[arm].values())
+    for arm, seeds in read.items():
+        runs = list(seeds.values())
         whole = [run for run in runs if not run.diverged]
-        cells = [with_interval([run.measures[name] for run in whole if name in run.measures]) for name in names]
+        values = {name: [run.measures[name] for run in whole if name in run.measures] for name in names}
+        cells = [with_range(found, geometric=_is_log(config, name, found)) for name, found in values.items()]
         minutes = f"{sum(run.seconds for run in runs) / len(runs) / 60:.1f}"
-        rows.append([arm, *cells, str(len(runs)), str(len(runs) - len(whole)), minutes])
-    columns = ["arm", *names.values(), "seeds", "diverged", "minutes a run"]
-    return ["Mean ± half a 95 % t interval over seeds:", "", *table(columns, rows)]
+        rows.append((arm, *cells, str(len(runs)), str(len(runs) - len(whole)), minutes))
+    columns = ("arm", *names.values(), "seeds", "diverged", "minutes a run")
+    title = "Mean over seeds (smallest to largest); the geometric mean where ratios are compared:"
+    return Table(title, columns, tuple(rows))
 
 
-def _pair_table(
-    config: ComparisonConfig,
-    pairs: Mapping[ArmPair, Paired | None],
-    adjusted: Mapping[ArmPair, float],
-    names: Mapping[str, str],
-) -> list[str]:
-    found = {arms: pair for arms, pair in pairs.items() if pair is not None}
-    if not found:
+def _is_log(config: ComparisonConfig, name: str, values: Sequence[float]) -> bool:
+    log = config.primary.log if name == config.primary.measure else default_scale(name) == "log"
+    return log and bool(values) and min(values) > 0
+
+
+def _pair_tables(config: ComparisonConfig, verdicts: Mapping[ArmPair, Verdict], name: str) -> list[Table]:
+    if not verdicts:
         return []
-    rows = [
-        [_minus(*arms), *_cells(pair), f"{pair.t_p:.2g}", f"{adjusted[arms]:.2g}", f"{pair.sign_p:.2g}", _needed(pair)]
-        for arms, pair in found.items()
-    ]
-    columns = [*DIFFERENCE, "effect d_z", "t test p", "p, Holm", "sign test p", "seeds to resolve"]
-    lines = [f"{names.get(config.primary, config.primary)}, paired difference seed by seed:", "", *table(columns, rows)]
-    return [
-        *lines,
-        "",
-        "p, Holm: adjusted for all comparisons of this table. "
-        f"Seeds to resolve: how many would find a difference of {config.resolve:.0%} with power 0.8.",
-    ]
+    what = "ratio" if config.primary.log else "difference"
+    rows = []
+    for (base, arm), verdict in verdicts.items():
+        found = verdict.contrast
+        sized = ("", "") if found.interval is None else _sized(config.primary.log, found.interval)
+        pairs = str(0 if found.interval is None else found.interval.count)
+        p_values = (_probability(verdict.p), _probability(verdict.equivalence_p))
+        needed = "unknown" if verdict.needed is None else f"{verdict.needed:,}"
+        called = f"{arm} / {base}" if config.primary.log else minus(base, arm)
+        rows.append((called, *sized, pairs, found.test, *p_values, verdict.answer, needed))
+    columns = (
+        "arms", what, "95 % interval", "pairs", "test", "p", f"p, equivalent within {config.resolve:.0%}", "verdict",
+        "seeds to decide",
+    )  # fmt: skip
+    levels = ", ".join(f"{level:.2g}" for level in sorted({verdict.level for verdict in verdicts.values()}))
+    notes = (
+        f"Both p are adjusted for all comparisons of this table (Holm) and held against {levels}. Seeds to decide: how "
+        f"many would find a difference of {config.resolve:.0%}, or show that there is less, with power 0.8."
+    )
+    return [Table(f"{name}, paired {what} seed by seed:", columns, tuple(rows), notes)]
 
 
-def _measure_table(
-    config: ComparisonConfig,
-    outcomes: Outcomes,
-    pairs: Sequence[tuple[str, str]],
-    measure: str,
-    names: Mapping[str, str],
-) -> list[str]:
-    found = [(arms, _pair(config, outcomes, *arms, measure)) for arms in pairs]
-    rows = [[_minus(*arms), *_cells(pair)[:-1]] for arms, pair in found if pair is not None]
-    return [f"{names[measure]}, paired difference:", "", *table(DIFFERENCE, rows)] if rows else []
+def _measure_tables(config: ComparisonConfig, read: Outcomes, measure: str, name: str) -> list[Table]:
+    """The other measures' paired differences, which decide nothing."""
+    if measure == config.primary.measure:
+        return []
+    every = [one.measures[measure] for seeds in read.values() for one in seeds.values() if measure in one.measures]
+    log = _is_log(config, measure, every)
+    rows = []
+    for base, arm in config.pairs:
+        shared = [(read[base][seed].measures, read[arm][seed].measures) for seed in read[base]]
+        both = [(first[measure], second[measure]) for first, second in shared if measure in first and measure in second]
+        if both:
+            changes = [math.log(second / first) if log else second - first for first, second in both]
+            rows.append((f"{arm} / {base}" if log else minus(base, arm), *_sized(log, estimate(changes))))
+    what = "ratio" if log else "difference"
+    title = f"{name}, paired {what}:"
+    return [Table(title, ("arms", what, "95 % interval"), tuple(rows))] if rows else []
 
 
-def _cells(pair: Paired) -> list[str]:
-    resampled = difference(pair.t.mean, *pair.bootstrap)[1]
-    return [*difference(pair.t.mean, pair.t.low, pair.t.high), resampled, f"{pair.effect:.2f}"]
-
-
-def _needed(pair: Paired) -> str:
-    return "unknown" if pair.pairs_needed is None else str(pair.pairs_needed)
-
-
-def _protocol(outcomes: Outcomes) -> Protocol | None:
+def _protocol(read: Outcomes) -> Protocol | None:
     """The one protocol that all outcomes were measured by.
 
     Raises:
         UserError: two of them differ, or are of an earlier version.
     """
     found: Protocol | None = None
-    for arm, seeds in outcomes.items():
+    for arm, seeds in read.items():
         for seed, outcome in seeds.items():
             if outcome.protocol:
                 protocol = Protocol.from_dict(outcome.protocol)
@@ -231,14 +290,20 @@ def _protocol(outcomes: Outcomes) -> Protocol | None:
     return found
 
 
-def _protocol_line(outcomes: Outcomes) -> list[str]:
-    protocol = _protocol(outcomes)
+def _protocol_line(read: Outcomes, protocol: Protocol | None) -> list[Part]:
     if protocol is None:
         return []
     reference = protocol.reference
-    machines = sorted({outcome.machine for seeds in outcomes.values() for outcome in seeds.values()})
-    return [
+    every = [outcome for seeds in read.values() for outcome in seeds.values()]
+    machines = sorted({outcome.machine for outcome in every})
+    commits = sorted({_commit(outcome.made_by) for outcome in every if outcome.made_by.get("commit")})
+    line = (
         f"Protocol: {protocol.extractor}, {protocol.generated_count:,} images of the {protocol.weights} generator, "
         f"seed {protocol.seed}, against {reference.count:,} of {reference.name} {reference.split} "
         f"({reference.content_hash[:12]}). Machines: {'; '.join(machines)}."
-    ]
+    )
+    return [Text((f"{line} Commits: {', '.join(commits)}." if commits else line,))]
+
+
+def _commit(made_by: Mapping[str, Any]) -> str:
+    return f"{made_by['commit'][:7]}{'' if made_by['clean'] else ' with changes'}"

@@ -15,27 +15,28 @@ from gan.build import build_game, image_facts
 from gan.commands.audit_modes import digit_modes
 from gan.commands.audited_run import open_run
 from gan.errors import NonFiniteError, UserError
-from gan.experiments.comparison_config import MODES, Comparison, Planned
+from gan.experiments.comparison import MODES, Planned
 from gan.experiments.outcomes import Outcome, load_outcome, read_outcome, save_outcome
 from gan.files import write_text
 from gan.training.run_directory import RunDirectory
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 TRAIN = Path(__file__).parents[2] / "train.py"
+Show = Callable[[Planned, Outcome], None]
 
 
 def run_directory(out: Path, planned: Planned) -> Path:
     """Where a run of the experiment in `out` lies."""
-    return out / "runs" / f"{planned.arm}-seed{planned.seed}"
+    return out / "runs" / planned.name
 
 
-def require_buildable(comparison: Comparison) -> None:
+def require_buildable(results: Path, runs: Sequence[Planned]) -> None:
     """Build a run of every arm that has one left: a mistake in the last is not to show after hours of the first.
 
     Raises:
         UserError: an arm cannot be built, or the images it names cannot be had.
     """
-    waiting = [planned for planned in comparison.runs if load_outcome(comparison.results, planned) is None]
+    waiting = [planned for planned in runs if load_outcome(results, planned) is None]
     for arm, planned in {planned.arm: planned for planned in waiting}.items():
         try:
             build_game(planned.config, image_facts(planned.config), torch.device("cpu"))
@@ -43,13 +44,12 @@ def require_buildable(comparison: Comparison) -> None:
             raise UserError(f"arms.{arm}: {error}") from error
 
 
-def run_all(
-    comparison: Comparison, out: Path, jobs: int, devices: Sequence[str], show: Callable[[Planned, Outcome], None]
-) -> None:
+def run_all(runs: Sequence[Planned], results: Path, out: Path, jobs: int, devices: Sequence[str], show: Show) -> None:
     """Bring every run to its outcome, `jobs` at a time, each on one of `devices` in turn.
 
     Args:
-        comparison: what is run.
+        runs: what is run, in this order.
+        results: folder of the outcomes.
         out: directory of the experiment.
         jobs: processes at once.
         devices: as on the command line of train.py.
@@ -59,8 +59,8 @@ def run_all(
         UserError: a run failed for another reason than divergence; the line it ended with is repeated.
     """
     waiting = []
-    for planned in comparison.runs:
-        outcome = load_outcome(comparison.results, planned)
+    for planned in runs:
+        outcome = load_outcome(results, planned)
         if outcome is None:
             waiting.append(planned)
         else:
@@ -73,7 +73,7 @@ def run_all(
         while waiting or running:
             while waiting and free:
                 planned, device = waiting.pop(0), free.pop(0)
-                future = pool.submit(_run_one, comparison, planned, run_directory(out, planned), device, threads)
+                future = pool.submit(run_one, planned, results, out, device, threads)
                 running[future], used[future] = planned, device
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -81,21 +81,44 @@ def run_all(
                 free.append(used.pop(future))
                 if future.exception() is not None:
                     waiting.clear()  # what runs already is let finish
-                outcome = future.result()
-                save_outcome(comparison.results, planned, outcome)
-                show(planned, outcome)
+                show(planned, future.result())
 
 
-def _run_one(comparison: Comparison, planned: Planned, directory: Path, device: str, threads: int) -> Outcome:
-    """Train and score one run, or go on with it."""
+def run_one(planned: Planned, results: Path, out: Path, device: str, threads: int) -> Outcome:
+    """Train and score one run, or go on with it, and keep its outcome.
+
+    Raises:
+        UserError: another process, on this machine or one that shares the disk, is at work on it; or it failed for
+            another reason than divergence.
+    """
+    directory = run_directory(out, planned)
+    try:
+        with RunDirectory(directory.with_suffix(".task")).claimed():
+            outcome = load_outcome(results, planned)
+            if outcome is None:
+                outcome = _train(planned, directory, device, threads)
+                save_outcome(results, planned, outcome)
+            return outcome
+    except UserError as error:
+        if "another process" in str(error):
+            raise UserError(f"arm {planned.arm}, seed {planned.seed}: another process is at work on it") from error
+        raise
+
+
+def _train(planned: Planned, directory: Path, device: str, threads: int) -> Outcome:
     config = directory.with_suffix(".yaml")
     write_text(config, planned.config.to_yaml())
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    threads = int(os.environ.get("OMP_NUM_THREADS", threads))
     command = [sys.executable, str(TRAIN), str(config), "--device", device, "--out", str(directory)]
     RunDirectory(directory).wait_until_free()  # of a run whose comparison was killed, and which is saving itself
     with directory.with_suffix(".log").open("a", encoding="utf-8") as log:
         process = subprocess.run(
-            command, stdout=log, stderr=log, env=environment, check=False, preexec_fn=_stop_with_parent
+            command,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            check=False,
+            preexec_fn=_stop_with_parent,
         )
     diverged = process.returncode == NonFiniteError.exit_status
     if process.returncode and not diverged:
@@ -105,7 +128,7 @@ def _run_one(comparison: Comparison, planned: Planned, directory: Path, device: 
     if not diverged and planned.has_modes:
         report = digit_modes(open_run(directory, None, "ema", device, {"samples": planned.mode_samples})).report
         extra = dict(zip(MODES, (float(report.covered), report.kl_generated_real), strict=True))
-    return read_outcome(planned, directory, diverged, extra)
+    return read_outcome(planned, directory, diverged, extra, device, threads)
 
 
 def _stop_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""Means with intervals, and differences between runs that share a seed."""
+"""Means with intervals, and tests of differences between runs that share a seed."""
 
 import math
 from collections.abc import Sequence
@@ -20,32 +20,6 @@ class Estimate:
     low: float
     high: float
     count: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0."""
-        return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Differences second − first of values that share a seed.
-
-    Args:
-        t: their mean with Student's interval.
-        bootstrap: the percentile interval of the mean over resampled pairs; too narrow with few pairs.
-        effect: mean over standard deviation of the differences (Cohen's d_z).
-        t_p: two-sided p-value of the paired t-test; 1 where there is nothing to test.
-        sign_p: two-sided p-value of the sign test; ties are left out.
-        pairs_needed: pairs with which a difference of a given size would be found with power 0.8; see `pairs_needed`.
-    """
-
-    t: Estimate
-    bootstrap: tuple[float, float]
-    effect: float
-    t_p: float
-    sign_p: float
-    pairs_needed: int | None
 
 
 def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
@@ -73,30 +47,46 @@ def paired_difference(first: Sequence[float], second: Sequence[float], confidenc
     return estimate([b - a for a, b in zip(first, second, strict=True)], confidence)
 
 
-def compare_pairs(
-    first: Sequence[float], second: Sequence[float], smallest: float, resamples: int = 10_000, seed: int = 0
-) -> Paired:
-    """All there is to say of second − first.
+def t_test(values: Sequence[float]) -> float:
+    """Two-sided p of Student's one-sample test that the mean of `values` is 0; 1 where nothing varies or is there."""
+    found = estimate(values) if values else None
+    if found is None or not found.deviation > 0:
+        return 1.0
+    return float(2 * stats.t.sf(abs(found.mean) / found.deviation * math.sqrt(found.count), found.count - 1))
 
-    Args:
-        first, second: values in the order of their seeds.
-        smallest: the difference that `pairs_needed` is about.
-        resamples, seed: of the bootstrap.
 
-    Raises:
-        ValueError: the lengths differ, or there are no values.
+def signed_rank_test(differences: Sequence[float]) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test by all 2ⁿ flips of sign, for differences that may be infinite.
+
+    An infinite difference ranks above every finite one, ties share a mean rank, zeros are left out. Exact: under no
+    effect every pattern of signs is as likely as any other, whatever the sizes are.
     """
-    differences = np.subtract(second, first)
-    found = paired_difference(first, second)
-    random = np.random.default_rng(seed)
-    means = differences[random.integers(len(differences), size=(resamples, len(differences)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    moved = differences[differences != 0]
-    sign_p = float(stats.binomtest(int((moved > 0).sum()), len(moved)).pvalue) if len(moved) else 1.0
-    spread = found.count > 1 and found.deviation > 0
-    effect = found.mean / found.deviation if spread else math.nan
-    t_p = float(2 * stats.t.sf(abs(effect) * math.sqrt(found.count), found.count - 1)) if spread else 1.0
-    return Paired(found, (float(low), float(high)), effect, t_p, sign_p, pairs_needed(found.deviation, smallest))
+    moved = np.array([one for one in differences if one != 0])
+    if not len(moved):
+        return 1.0
+    # Mean ranks are multiples of 1/2, so that doubled they are whole and sums of them can be counted.
+    ranks = np.rint(2 * stats.rankdata(np.abs(moved))).astype(np.int64)
+    ways = np.zeros(int(ranks.sum()) + 1)  # ways[s]: share of sign patterns whose positive ranks sum to s
+    ways[0] = 1.0
+    for rank in ranks:
+        ways = 0.5 * ways + 0.5 * np.concatenate([np.zeros(rank), ways[:-rank]])
+    positive = int(ranks[moved > 0].sum())
+    extreme = min(positive, int(ranks.sum()) - positive)
+    return min(1.0, float(2 * ways[: extreme + 1].sum()))
+
+
+def equivalence_test(values: Sequence[float], margin: float) -> float:
+    """p of two one-sided t tests (Schuirmann 1987) that the mean of `values` lies within ±`margin`: the larger of both.
+
+    1 with fewer than two values; 0 where none of them varies and all lie within.
+    """
+    if len(values) < 2:
+        return 1.0
+    found = estimate(values)
+    inside = margin - abs(found.mean)
+    if not found.deviation > 0:
+        return 0.0 if inside > 0 else 1.0
+    return float(stats.t.sf(inside / found.deviation * math.sqrt(found.count), found.count - 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -108,15 +98,39 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def pairs_needed(deviation: float, difference: float, power: float = 0.8, confidence: float = 0.95) -> int | None:
-    """How many pairs a paired t-test needs to find `difference` with `power`, if differences deviate by `deviation`.
+def spent_levels(looks: Sequence[int], level: float = 0.05) -> list[float]:
+    """What each look may spend of `level`: the increments of α(t) = 2 − 2Φ(z_{α/2}/√t) (Lan & DeMets 1983).
 
-    By the noncentral t distribution; None where the deviation is not known or more than 10,000 would be needed.
+    That is O'Brien and Fleming's boundary as a function of t, the share of all pairs that a look has. By the union
+    bound, tests that each hold their own increment are wrong at any look with a chance of at most `level`, whatever
+    tests they are and however looks depend on each other.
     """
-    if not deviation > 0 or not difference > 0:
+    z = stats.norm.isf(level / 2)
+    spent = [float(2 * stats.norm.sf(z / math.sqrt(pairs / looks[-1]))) for pairs in looks]
+    return [now - before for before, now in zip([0.0, *spent], spent, strict=False)]
+
+
+def pairs_needed(deviation: float, margin: float, level: float = 0.05, power: float = 0.8) -> int | None:
+    """How many pairs decide with `power`, whether the true difference is `margin` or none at all.
+
+    By the noncentral t distribution for a difference of `margin`, and for equivalence within it at a difference of 0,
+    if differences deviate by `deviation`; None where that is not known or more than 10,000 would be needed.
+    """
+    if not deviation > 0 or not margin > 0:
         return None
-    for pairs in range(2, 10_001):
-        freedom, shift = pairs - 1, difference / deviation * math.sqrt(pairs)
-        if stats.nct.sf(stats.t.ppf((1 + confidence) / 2, freedom), freedom, shift) >= power:
-            return pairs
-    return None
+
+    def decide(pairs: int) -> bool:
+        freedom, shift = pairs - 1, margin / deviation * math.sqrt(pairs)
+        found = float(stats.nct.sf(stats.t.isf(level / 2, freedom), freedom, shift))
+        equal = float(2 * stats.t.cdf(shift - stats.t.isf(level, freedom), freedom) - 1)
+        return min(found, equal) >= power
+
+    low, high = 1, 2  # the power grows with the pairs: double, then halve
+    while not decide(high):
+        low, high = high, 2 * high
+        if low > 10_000:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decide(middle) else (middle, high)
+    return high if high <= 10_000 else None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gan.experiments.markdown import table, with_interval
+from gan.experiments.page import table, with_interval
 from gan.experiments.statistics import paired_difference
 from gan.files import write_text
 

@@ -16,8 +16,8 @@ from gan.data.loader import Loader, to_float
 from gan.data.sources import source_info
 from gan.data.store import ImageStore
 from gan.errors import NonFiniteError, UserError
-from gan.experiments.classifier_config import Arm, ClassifierConfig
-from gan.experiments.classifier_report import write_report
+from gan.experiments.classification.config import Arm, ClassifierConfig
+from gan.experiments.classification.report import write_report
 from gan.files import write_text
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.classifier import CascadingClassifier

@@ -1,0 +1,215 @@
+"""A comparison: one base config, arms that change it, seeds, and the rules by which it decides."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from gan.config import Config, Positive, Section, apply_override, check, load_tree, validate
+from gan.errors import UserError, nearest
+from gan.experiments.verdicts import Rule
+from gan.metrics.results import HIGHER_IS_BETTER, RESULT_KEYS
+
+MODES = ("modes", "kl_modes")  # exact ones, of digits and stacked digits
+DIGIT_SOURCES = ("digits", "stacked_digits")
+# Distances and divergences are multiplicative. A kernel distance is not among them: its estimate has a sign.
+LOG_SCALE = ("fid", "fid_infinity", "intra_fid", "kl_modes")
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Scale = Literal["log", "linear"]
+
+
+def lower_is_better(measure: str) -> bool:
+    """Whether less of a measure is better."""
+    return measure not in (*HIGHER_IS_BETTER, "modes")
+
+
+class Primary(Section):
+    """The measure that decides, fixed before anything is run."""
+
+    measure: str
+    scale: Scale | None = None  # null: log for distances and divergences, linear for what has a sign or a ceiling
+    target: float | None = None  # steps and minutes until the measure reaches it are reported as well
+
+    @field_validator("measure")
+    @classmethod
+    def _is_known(cls, measure: str) -> str:
+        known = [*RESULT_KEYS, *MODES]
+        if measure not in known:
+            raise ValueError(f"no {measure!r}{nearest(measure, known)}")
+        return measure
+
+    @property
+    def log(self) -> bool:
+        """Whether differences are log ratios."""
+        return (self.scale or default_scale(self.measure)) == "log"
+
+
+def default_scale(measure: str) -> Scale:
+    """The scale of a measure where nothing else is said."""
+    return "log" if measure in LOG_SCALE else "linear"
+
+
+class Tuning(Section):
+    """A small search that every arm gets alike: all combinations of the grid, on seeds that are then discarded."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    grid: Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
+
+    @property
+    def points(self) -> list[tuple[str, ...]]:
+        """Every combination, as overrides `section.key=value`."""
+        axes = [[f"{key}={json.dumps(value)}" for value in values] for key, values in self.grid.items()]
+        return list(itertools.product(*axes))
+
+
+def _as_primary(value: Any) -> Any:
+    return {"measure": value} if isinstance(value, str) else value
+
+
+class ComparisonConfig(Section):
+    """Everything a comparison depends on; the first arm is what the others are compared with."""
+
+    task: Literal["comparison"]
+    question: str
+    base: str  # config of a run, relative to this file
+    settings: Annotated[list[str], Field(default_factory=list)]  # overrides for all arms, `section.key=value`
+    arms: Annotated[dict[str, list[str]], Field(min_length=1)]  # overrides for each
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    # `fixed`: a verdict when all seeds are in; or numbers of seeds, the last of them all, at which one may be read
+    looks: Literal["fixed"] | list[Annotated[int, Field(ge=2)]] = "fixed"
+    # further pairs [first, second], whose difference second − first is reported as well
+    also_compare: Annotated[list[Annotated[list[str], Field(min_length=2, max_length=2)]], Field(default_factory=list)]
+    primary: Annotated[Primary, BeforeValidator(_as_primary), Field(default=Primary(measure="fid"))]
+    tuning: Tuning | None = None
+    resolve: Annotated[float, Field(gt=0, lt=1)] = 0.05  # less is no difference: of a ratio, or of the base's mean
+    results: str | None = None  # folder that keeps the outcomes, relative to this file; null: in the experiment's own
+    mode_samples: Positive = 10_000  # images that modes are read of, where they can be
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "ComparisonConfig":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one appears twice; different ones accepted")
+        if self.looks != "fixed" and (sorted({*self.looks}) != self.looks or self.looks[-1] != len(self.seeds)):
+            raise ValueError(f"looks: {self.looks} found; ascending numbers, the last {len(self.seeds)}, accepted")
+        if self.tuning is not None and (shared := sorted({*self.tuning.seeds} & {*self.seeds})):
+            raise ValueError(f"tuning.seeds: {shared[0]} is among seeds; others accepted, for they are discarded")
+        for name in (name for pair in self.also_compare for name in pair):
+            if name not in self.arms:
+                raise ValueError(f"also_compare: no arm {name!r}{nearest(name, self.arms)}")
+        for name in self.arms:
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"arms.{name}: letters, digits, '_' and '-' accepted")
+        return self
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Base and arm of every difference: each arm against the first, then the further pairs."""
+        base, *others = self.arms
+        return [(base, arm) for arm in others] + [(first, second) for first, second in self.also_compare]
+
+    @property
+    def rule(self) -> Rule:
+        """How the primary measure is compared."""
+        looks = (len(self.seeds),) if self.looks == "fixed" else tuple(self.looks)
+        return Rule(self.primary.log, lower_is_better(self.primary.measure), self.resolve, looks)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a comparison; `trial` is the point of the tuning grid that it tries, None for a run that counts."""
+
+    arm: str
+    seed: int
+    config: Config
+    mode_samples: int
+    trial: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return f"{self.arm}{'' if self.trial is None else f'_trial{self.trial}'}_seed{self.seed}"
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether the data have modes that a classifier reads."""
+        return self.config.data.source in DIGIT_SOURCES
+
+    @property
+    def modes_read(self) -> int | None:
+        """Images that modes are read of, where the data have modes."""
+        return self.mode_samples if self.has_modes else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison with every run's config resolved.
+
+    `trials` are the runs of its tuning; `runs` are those that count, with every arm's tuned values once `tuned` has
+    been given them, until then with the base's.
+    """
+
+    config: ComparisonConfig
+    folder: Path  # of its file
+    results: Path
+    trials: tuple[Planned, ...]
+    runs: tuple[Planned, ...]
+
+    def tuned(self, chosen: Mapping[str, Sequence[str]]) -> "Comparison":
+        """The same with the overrides that tuning chose for each arm."""
+        return replace(self, runs=_runs(self.config, self.folder, chosen))
+
+
+def load_comparison(path: Path, overrides: tuple[str, ...], out: Path) -> Comparison:
+    """Read an experiment's file and resolve the config of every arm with every seed, seed by seed.
+
+    Raises:
+        UserError: a key, value or override of the file, its base or an arm is not accepted.
+    """
+    tree = load_tree(path, overrides)
+    if tree.get("task") != "comparison":
+        found = repr(tree["task"]) + " found" if "task" in tree else "missing"
+        raise UserError(f"{path}: task: {found}, 'comparison' accepted; other configs are for train.py")
+    config = check(ComparisonConfig, tree)
+    results = out / "results" if config.results is None else path.parent / config.results
+    trials: list[Planned] = []
+    if config.tuning is not None:
+        for seed, (trial, point) in itertools.product(config.tuning.seeds, enumerate(config.tuning.points)):
+            trials += [_plan(config, path.parent, arm, seed, point, trial) for arm in config.arms]
+    return Comparison(config, path.parent, results, tuple(trials), _runs(config, path.parent, {}))
+
+
+def _runs(config: ComparisonConfig, folder: Path, chosen: Mapping[str, Sequence[str]]) -> tuple[Planned, ...]:
+    return tuple(
+        _plan(config, folder, arm, seed, chosen.get(arm, ()), None) for seed in config.seeds for arm in config.arms
+    )
+
+
+def _plan(
+    config: ComparisonConfig, folder: Path, arm: str, seed: int, more: Sequence[str], trial: int | None
+) -> Planned:
+    """One run; `more` overrides come after the arm's own."""
+    tree = load_tree(folder / config.base, config.settings)
+    try:
+        for change in (*config.arms[arm], *more):
+            apply_override(tree, change)
+        run = validate({**tree, "seed": seed})
+    except UserError as error:
+        raise UserError(f"arms.{arm}: {error}") from error
+    primary = config.primary.measure
+    if not run.evaluation.at_end:
+        raise UserError(f"arms.{arm}: evaluation.at_end: false found, true accepted in a comparison")
+    if primary in RESULT_KEYS and primary not in run.evaluation.metrics:
+        raise UserError(f"primary: {primary} found, but evaluation.metrics of arm {arm} lacks it")
+    if primary in MODES and run.data.source not in DIGIT_SOURCES:
+        raise UserError(f"primary: {primary} found, accepted for digits and stacked_digits alone")
+    if config.primary.target is not None and (primary not in RESULT_KEYS or not run.evaluation.every):
+        raise UserError(
+            f"primary.target: {config.primary.target} found, but arm {arm} does not measure {primary} in training; "
+            "accepted with evaluation.every above 0 and one of its metrics"
+        )
+    return Planned(arm, seed, run, config.mode_samples, trial)
