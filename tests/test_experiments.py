@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +15,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from gan.experiments.comparison_config import Comparison, load_comparison
 from PIL import Image
 from scipy import stats
 
 from compare import main
 from gan.errors import UserError
+from gan.experiments.comparison import Comparison, load_comparison
 from gan.experiments.outcomes import Outcome, load_outcome, save_outcome
-from gan.experiments.report import write_report
-from gan.experiments.statistics import compare_pairs, holm, paired_difference, pairs_needed
+from gan.experiments.report import finding, write_report
+from gan.experiments.statistics import (
+    equivalence_test,
+    estimate,
+    holm,
+    paired_difference,
+    pairs_needed,
+    signed_rank_test,
+    spent_levels,
+    t_test,
+)
+from gan.experiments.summary import Task, interquartile_mean, probability_of_improvement, stratified
+from gan.experiments.tuning import tuned
+from gan.experiments.verdicts import Rule, Verdict, contrast, judge
+from gan.training.run_directory import RunDirectory
 from tests import ROOT
 
 SMOKE = ROOT / "configs" / "experiments" / "smoke.yaml"
@@ -32,17 +47,41 @@ def test_pairs_are_compared_as_scipy_does() -> None:
     random = np.random.default_rng(0)
     first = random.normal(50, 5, 12)
     second = first + random.normal(-1, 2, 12)
-    found = compare_pairs(list(first), list(second), smallest=1.0)
+    found = paired_difference(list(first), list(second))
     test = stats.ttest_rel(second, first)
     low, high = test.confidence_interval(0.95)
-    assert found.t_p == pytest.approx(test.pvalue, rel=1e-9)
-    assert (found.t.low, found.t.high) == pytest.approx((low, high), rel=1e-12)
-    percentile = stats.bootstrap(
-        (second - first,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
-    ).confidence_interval
-    assert found.bootstrap == pytest.approx((percentile.low, percentile.high), abs=0.06)
-    assert found.sign_p == stats.binomtest(int((second > first).sum()), 12).pvalue
-    assert found.effect == pytest.approx((second - first).mean() / (second - first).std(ddof=1))
+    assert t_test(list(second - first)) == pytest.approx(test.pvalue, rel=1e-9)
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_the_signed_rank_test_is_wilcoxons() -> None:
+    random = np.random.default_rng(5)
+    for count in (1, 4, 9, 12):
+        values = random.normal(0.4, 1, count)
+        expected = stats.wilcoxon(values, method="exact").pvalue
+        assert signed_rank_test(list(values)) == pytest.approx(expected, rel=1e-12)
+    assert signed_rank_test([]) == signed_rank_test([0.0, 0.0]) == 1.0
+
+
+def test_the_signed_rank_test_counts_every_pattern_of_signs() -> None:
+    for values in ([math.inf, 1.0, -2.0, 2.0, 0.0], [math.inf, math.inf, -1.0], [-math.inf, 3.0, 3.0, 3.0, -3.0, 1.0]):
+        moved = [one for one in values if one]
+        ranks = stats.rankdata(np.abs(moved))
+        sums = [
+            sum(rank for place, rank in enumerate(ranks) if pattern >> place & 1) for pattern in range(2 ** len(moved))
+        ]
+        centre = sum(ranks) / 2
+        seen = abs(sum(rank for rank, one in zip(ranks, moved, strict=True) if one > 0) - centre)
+        expected = np.mean([abs(one - centre) >= seen - 1e-9 for one in sums])
+        assert signed_rank_test(values) == pytest.approx(expected, rel=1e-12)
+
+
+def test_equivalence_is_two_one_sided_tests() -> None:
+    values = list(np.random.default_rng(6).normal(0.05, 0.2, 9))
+    above = stats.ttest_1samp(values, -0.25, alternative="greater").pvalue
+    below = stats.ttest_1samp(values, 0.25, alternative="less").pvalue
+    assert equivalence_test(values, 0.25) == pytest.approx(max(above, below), rel=1e-9)
+    assert equivalence_test([0.1], 0.25) == 1.0 and equivalence_test([0.1, 0.1], 0.25) == 0.0
 
 
 def test_the_interval_of_a_known_effect_covers_as_often_as_it_says() -> None:
@@ -56,18 +95,136 @@ def test_the_interval_of_a_known_effect_covers_as_often_as_it_says() -> None:
     assert 0.93 <= np.mean(covered) <= 0.97
 
 
-@pytest.mark.parametrize(("deviation", "difference"), [(1.0, 1.0), (3.0, 2.0), (1.0, 2.5)])
-def test_the_seeds_that_are_needed_reach_the_power(deviation: float, difference: float) -> None:
-    needed = pairs_needed(deviation, difference)
+def rule(looks: tuple[int, ...], margin: float = 0.25, log: bool = True) -> Rule:
+    return Rule(log, True, margin, looks)
+
+
+def runs(values: np.ndarray) -> dict[int, float | None]:
+    return {seed: None if math.isinf(value) else float(value) for seed, value in enumerate(values)}
+
+
+def test_the_interval_of_a_ratio_covers_it() -> None:
+    """KL and Fréchet distances are multiplicative: the ratio's interval is right whatever their level is."""
+    random = np.random.default_rng(8)
+    covered = []
+    for _ in range(2000):
+        base = np.exp(random.normal(random.uniform(-3, 5), 1, 6))
+        arm = base * 0.4 * np.exp(random.normal(0, 0.5, 6))
+        interval = contrast(rule((6,)), runs(base), runs(arm), range(6)).interval
+        assert interval is not None
+        covered.append(math.exp(interval.low) <= 0.4 <= math.exp(interval.high))
+    assert 0.935 <= np.mean(covered) <= 0.965
+
+
+def wrong_verdicts(random: np.random.Generator, looks: tuple[int, ...], arms: int, diverging: float) -> float:
+    """How often runs that nothing tells apart give some "better" or "worse" at some look."""
+    wrong = []
+    for _ in range(1000):
+        values = np.exp(random.normal(0, 0.6, (arms + 1, looks[-1])))
+        values[random.random(values.shape) < diverging] = math.inf
+        pairs = {("base", f"arm {arm}"): (runs(values[0]), runs(values[arm])) for arm in range(1, arms + 1)}
+        found: list[Verdict] = []
+        for look in looks:
+            found += judge(rule(looks), pairs, range(look)).values()
+        wrong.append(any(one.answer in ("better", "worse") for one in found))
+    return float(np.mean(wrong))
+
+
+@pytest.mark.parametrize(
+    ("looks", "arms", "diverging"),
+    [((10,), 1, 0.0), ((5, 10), 1, 0.0), ((3, 6, 9, 12), 1, 0.0), ((5, 10), 3, 0.0), ((5, 10), 1, 0.2), ((8,), 2, 0.5)],
+)
+def test_over_all_looks_nothing_is_found_where_nothing_is(looks: tuple[int, ...], arms: int, diverging: float) -> None:
+    chance = wrong_verdicts(np.random.default_rng(len(looks) + arms), looks, arms, diverging)
+    assert chance <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / 1000)  # 99.5 % of the simulation's own spread
+
+
+def test_looking_as_often_as_one_likes_would_find_something() -> None:
+    """The control of the test above: the same looks at the full level each are wrong about twice as often."""
+    random = np.random.default_rng(1)
+    draws = random.normal(size=(1500, 12))
+    wrong = [any(t_test(list(row[:look])) <= 0.05 for look in (3, 6, 9, 12)) for row in draws]
+    assert np.mean(wrong) > 0.08
+
+
+def test_what_looks_spend_is_obrien_and_flemings_and_adds_up() -> None:
+    z = stats.norm.isf(0.025)
+    for looks in ([10], [5, 10], [2, 3, 20]):
+        spent = np.cumsum(spent_levels(looks))
+        assert spent[-1] == pytest.approx(0.05, rel=1e-12)
+        expected = [2 - 2 * stats.norm.cdf(z / math.sqrt(look / looks[-1])) for look in looks]
+        assert spent == pytest.approx(expected, rel=1e-9)
+    assert spent_levels([5, 10])[0] == pytest.approx(0.0056, abs=1e-4)
+
+
+@pytest.mark.parametrize("edge", [1.25, 1 / 1.25])
+def test_what_differs_by_the_margin_is_hardly_ever_called_equivalent(edge: float) -> None:
+    random = np.random.default_rng(9)
+    answers = []
+    for _ in range(2000):
+        base = np.exp(random.normal(0, 1, 10))
+        arm = base * edge * np.exp(random.normal(0, 0.1, 10))
+        verdict = judge(rule((10,)), {("a", "b"): (runs(base), runs(arm))}, range(10))["a", "b"]
+        answers.append(verdict.within)
+    assert np.mean(answers) <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_what_is_the_same_is_called_equivalent_once_there_are_enough_seeds() -> None:
+    random = np.random.default_rng(10)
+    needed = pairs_needed(0.3, math.log1p(0.25))
+    assert needed is not None
+    answers = []
+    for _ in range(500):
+        base = np.exp(random.normal(0, 1, needed))
+        arm = base * np.exp(random.normal(0, 0.3, needed))
+        pair = {("a", "b"): (runs(base), runs(arm))}
+        answers.append(judge(rule((needed,)), pair, range(needed))["a", "b"].answer)
+    assert answers.count("equivalent") >= 0.75 * 500
+
+
+@pytest.mark.parametrize(("deviation", "margin"), [(1.0, 1.0), (3.0, 2.0), (1.0, 2.5)])
+def test_the_seeds_that_are_needed_reach_the_power_for_either_answer(deviation: float, margin: float) -> None:
+    needed = pairs_needed(deviation, margin)
     assert needed is not None
     random = np.random.default_rng(4)
 
     def power(pairs: int) -> float:
-        draws = random.normal(difference, deviation, (20_000, pairs))
-        return float((stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean())
+        found = stats.ttest_1samp(random.normal(margin, deviation, (20_000, pairs)), 0, axis=1).pvalue < 0.05
+        draws = random.normal(0, deviation, (20_000, pairs))
+        error = draws.std(axis=1, ddof=1) / math.sqrt(pairs)
+        equal = np.abs(draws.mean(axis=1)) + stats.t.isf(0.05, pairs - 1) * error < margin
+        return float(min(found.mean(), equal.mean()))
 
-    assert power(needed) > 0.785
-    assert power(needed - 1) < 0.815 or needed == 2
+    assert power(needed) > 0.78
+    assert power(needed - 1) < 0.83 or needed == 2
+
+
+def test_divergence_is_the_worst_outcome() -> None:
+    base = np.array([1.0, 1.2, 0.9, 1.1, 1.0, 1.3, 0.8, 1.0])
+    arm = base * 0.5
+    arm[[2, 5]] = math.inf
+    found = contrast(rule((8,)), runs(base), runs(arm), range(8))
+    assert found.left_out == (2, 5) and found.test == "signed rank"
+    assert (
+        found.interval is not None and math.exp(found.interval.mean) == pytest.approx(0.5) and found.interval.count == 6
+    )
+    assert [one for one in found.differences if math.isinf(one)] == [math.inf, math.inf]
+    # Every run of the arm diverges: worse, without one finite difference.
+    verdict = judge(rule((8,)), {("a", "b"): (runs(base), runs(base * math.inf))}, range(8))["a", "b"]
+    assert verdict.answer == "worse" and verdict.contrast.interval is None
+    better = judge(rule((8,)), {("a", "b"): (runs(base * math.inf), runs(base))}, range(8))["a", "b"]
+    assert better.answer == "better" and better.p == pytest.approx(2 / 2**8)
+    # Both diverge: no difference, and no claim of equivalence either.
+    both = judge(rule((8,)), {("a", "b"): (runs(base * math.inf), runs(base * math.inf))}, range(8))["a", "b"]
+    assert both.answer == "undecided" and both.p == 1.0
+
+
+def test_a_pair_stays_decided_at_the_look_that_decided_it() -> None:
+    base = np.exp(np.random.default_rng(2).normal(0, 0.3, 10))
+    arm = base * np.array([*(0.3 + 0.01 * np.arange(5)), *([20.0] * 5)])  # the late seeds say the opposite
+    verdict = judge(rule((5, 10)), {("a", "b"): (runs(base), runs(arm))}, range(10))["a", "b"]
+    assert verdict.answer == "better" and verdict.look == 0
+    assert len(verdict.contrast.differences) == 10  # what is shown is of all seeds
 
 
 def test_holm_rejects_as_its_step_down_procedure_does() -> None:
@@ -87,7 +244,7 @@ def test_holm_rejects_as_its_step_down_procedure_does() -> None:
 
 def test_no_spread_needs_no_number() -> None:
     assert pairs_needed(0.0, 1.0) is None and pairs_needed(math.nan, 1.0) is None
-    assert compare_pairs([1.0, 1.0], [1.0, 1.0], 0.1).sign_p == 1.0
+    assert pairs_needed(100.0, 0.01) is None
 
 
 @pytest.fixture
@@ -105,57 +262,178 @@ def report_of(comparison: Comparison, tmp_path: Path, arms: dict[str, list[float
     return write_report(comparison, outcomes, tmp_path)
 
 
-def test_a_clear_difference_is_said_with_its_direction(comparison: Comparison, tmp_path: Path) -> None:
+def test_a_clear_difference_is_said_as_a_ratio_with_its_direction(comparison: Comparison, tmp_path: Path) -> None:
+    text = report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [15.0, 20.2, 24.8, 30.1]})
+    sentence = (
+        "**cascade** is better than independent in fid (0.50 times that of independent, 95 % interval 0.49 to 0.51"
+    )
+    assert sentence in text
+    text = report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [60.0, 80.2, 99.8, 120.1]})
+    assert "**cascade** is worse than independent" in text and "2.00 times that of independent" in text
+
+
+def test_a_linear_scale_speaks_of_differences(tmp_path: Path) -> None:
+    comparison = load_comparison(
+        SMOKE, ("seeds=[0, 1, 2, 3]", "settings=[]", "primary={measure: fid, scale: linear}"), tmp_path
+    )
     text = report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [28.0, 38.1, 48.2, 57.9]})
-    assert "**cascade** is better than independent in fid (-1.950, 95 % interval" in text
-    text = report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [32.0, 42.1, 52.2, 61.9]})
-    assert "**cascade** is worse than independent" in text
-    higher = replace(comparison, config=comparison.config.model_copy(update={"primary": "is"}))
-    assert not higher.lower_is_better
+    # 1.95 is less than 5 % of the base's mean of 45, and its interval too.
+    assert "is better than independent in fid, though by less than 5% (-1.950, 95 % interval" in text
+    assert "| cascade − independent |" in text
+    higher = load_comparison(SMOKE, ("settings=['evaluation.metrics=[is, fid]']", "primary=is"), tmp_path).config.rule
+    assert not higher.lower_is_better and not higher.log
 
 
-def test_further_pairs_are_compared_too(tmp_path: Path) -> None:
+def test_what_a_log_scale_cannot_hold_is_refused(comparison: Comparison, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"primary.scale: log found, but fid of arm cascade, seed 2 is 0; accepted: scale: linear"
+    ):
+        report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [28.0, 38.1, 0.0, 57.9]})
+
+
+def test_before_all_seeds_are_in_there_is_no_verdict_and_no_value(comparison: Comparison, tmp_path: Path) -> None:
+    arms = {"independent": [31.25, 41.25, 51.25], "cascade": [11.25, 12.25, 13.25, 14.25]}
+    text = report_of(comparison, tmp_path, arms)
+    assert "**3 of 4 seeds, no verdict yet**" in text and "**1 runs are missing**: independent_seed3" in text
+    written = text + (tmp_path / "report.json").read_text() + (tmp_path / "report.html").read_text()
+    assert not any(str(value) in written for values in arms.values() for value in values)
+    assert "95 % interval" not in text and " p " not in text
+    assert not (tmp_path / "differences.png").exists()
+
+
+def test_a_look_reads_its_own_seeds_and_no_others(tmp_path: Path) -> None:
+    comparison = load_comparison(SMOKE, ("seeds=[0, 1, 2, 3, 4, 5, 6]", "looks=[4, 7]", "settings=[]"), tmp_path)
+    arms = {"independent": [30.0, 40, 50, 60, 1e6], "cascade": [3.0, 4.1, 5.0, 6.0, 1.0]}
+    text = report_of(comparison, tmp_path, arms)
+    assert "**cascade** is better than independent" in text and "4 seeds" in text and "decided at 4 seeds" in text
+    assert "5 runs were not needed" not in text and "runs were not needed: every pair was decided before" in text
+    numbers = json.loads((tmp_path / "report.json").read_text())
+    assert numbers["seeds"] == [0, 1, 2, 3] and len(numbers["arms"]["cascade"]) == 4
+    arms = {"independent": [30.0, 40, 50, 60], "cascade": [33.0, 36, 55, 57]}
+    text = report_of(comparison, tmp_path, arms)
+    assert "undecided in fid" in text and "seeds would decide" in text
+    assert not finding(comparison, {arm: {} for arm in arms}).verdicts
+
+
+def test_further_pairs_are_compared_too_and_p_is_of_all(tmp_path: Path) -> None:
     arms = "arms={linear: [], independent: [], cascade: []}"
     values = {"linear": [9.0, 8, 7, 9], "independent": [30.0, 40, 50, 60], "cascade": [28.0, 38.1, 48.2, 57.9]}
     overrides = ("seeds=[0, 1, 2, 3]", "settings=[]", arms, "also_compare=[[independent, cascade]]")
     text = report_of(load_comparison(SMOKE, overrides, tmp_path), tmp_path, values)
-    assert "**cascade** is worse than linear" in text
-    assert "**cascade** is better than independent in fid (-1.950, 95 % interval" in text
-    assert "3 comparisons; each interval is of 95 % by itself" in text
-    found = compare_pairs(values["independent"], values["cascade"], 1.0)
-    row = next(line for line in text.splitlines() if line.startswith("| cascade − independent |"))
-    assert f"{found.t.mean:+.3f}" in row and f"[{found.t.low:+.3f}, {found.t.high:+.3f}]" in row
+    assert "**cascade** is worse than linear" in text and "3 comparisons; each interval is of 95 % by itself" in text
+    logs = [[math.log(value) for value in values[arm]] for arm in ("linear", "independent", "cascade")]
+    expected = holm([t_test(list(np.subtract(logs[arm], logs[base]))) for base, arm in ((0, 1), (0, 2), (1, 2))])
+    numbers = json.loads((tmp_path / "report.json").read_text())
+    assert numbers["pairs"]["cascade − independent"]["p"] == pytest.approx(expected[2], rel=1e-9)
+    found = estimate(list(np.subtract(logs[2], logs[1])))
+    row = next(line for line in text.splitlines() if line.startswith("| cascade / independent |"))
+    assert f"{math.exp(found.mean):.2f}" in row and f"{math.exp(found.low):.2f} to {math.exp(found.high):.2f}" in row
 
 
-def test_a_difference_that_does_not_outlast_its_company_is_not_called_one(tmp_path: Path) -> None:
+def test_a_difference_that_does_not_outlast_its_company_is_undecided(tmp_path: Path) -> None:
     arms = "arms={linear: [], independent: [], cascade: []}"
-    overrides = ("seeds=[0, 1, 2, 3]", "settings=[]", arms)
+    overrides = ("seeds=[0, 1, 2, 3]", "settings=[]", "resolve=0.01", arms)
     values = {
         "linear": [30.0, 40, 50, 60],
         "independent": [30.5, 39.5, 50.5, 59.5],
-        "cascade": [29.0, 38.2, 49.1, 56.9],
+        "cascade": [29.0, 39.2, 49.6, 57.2],
     }
     text = report_of(load_comparison(SMOKE, overrides, tmp_path), tmp_path, values)
-    pair = compare_pairs(values["linear"], values["cascade"], 1.0)
-    assert 0.025 < pair.t_p < 0.05  # by itself it excludes 0; of two, it does not
-    assert f"**cascade** looks better than linear in fid ({pair.t.mean:+.2f}, 95 % interval" in text
-    assert f"(p {2 * pair.t_p:.2g})" in text
-    numbers = json.loads((tmp_path / "report.json").read_text())
-    assert numbers["pairs"]["cascade − linear"]["holm_p"] == pytest.approx(2 * pair.t_p)
+    alone = t_test(list(np.log(values["cascade"]) - np.log(values["linear"])))
+    assert 0.025 < alone < 0.05  # by itself it excludes a ratio of 1; of two, it does not
+    assert "**cascade** against linear: undecided" in text
 
 
-def test_the_differences_are_drawn_where_there_are_two_arms(comparison: Comparison, tmp_path: Path) -> None:
-    assert "differences.png" not in report_of(comparison, tmp_path, {"independent": [30.0, 40], "cascade": []})
-    assert not (tmp_path / "differences.png").exists()
-    text = report_of(comparison, tmp_path, {"independent": [30.0, None], "cascade": [28.0, 38.1]})
-    assert "](differences.png)" in text
+def test_the_differences_are_drawn_where_they_may_be_read(comparison: Comparison, tmp_path: Path) -> None:
+    text = report_of(comparison, tmp_path, {"independent": [30.0, None, 30, 31], "cascade": [28.0, 38.1, 29, 28]})
+    assert "](differences.png)" in text.partition("- **")[0]
     with Image.open(tmp_path / "differences.png") as image:
         assert image.width > 800
 
 
-def test_runs_to_come_are_not_called_compared(tmp_path: Path) -> None:
-    text = report_of(load_comparison(SMOKE, (), tmp_path), tmp_path, {})
-    assert "Nothing to compare yet: no two arms have runs." in text
+def test_divergence_is_counted_and_never_dropped_silently(comparison: Comparison, tmp_path: Path) -> None:
+    arms = {"independent": [30.0, 40.0, 50.0, 60.0], "cascade": [29.0, None, 49.1, 59.0]}
+    text = report_of(comparison, tmp_path, arms)
+    assert "Runs that diverged: cascade 1." in text and "without seed 1, where a run diverged" in text
+    row = next(line for line in text.splitlines() if line.startswith("| cascade |"))
+    assert row.split("|")[3:5] == [" 4 ", " 1 "]
+    assert "| 3 | signed rank |" in text
+    json.loads((tmp_path / "report.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def with_curve(points: list[tuple[int, float]], value: float) -> Outcome:
+    curve = tuple({"step": step, "seconds": step / 10, "evaluation/frechet_distance": found} for step, found in points)
+    return replace(outcome(value), curve=curve)
+
+
+def test_the_way_to_a_target_is_a_ratio_of_steps_and_censored_runs_are_said(tmp_path: Path) -> None:
+    overrides = ("seeds=[0, 1, 2]", "primary={measure: fid, target: 50}")
+    comparison = load_comparison(SMOKE, overrides, tmp_path)
+    slow = {seed: with_curve([(20, 90.0), (40, 60.0), (60 + 20 * (seed > 0), 50.0)], 50.0) for seed in range(3)}
+    fast = {seed: with_curve([(20, 90.0), (40, 45.0), (60, 55.0)], 55.0) for seed in range(2)}
+    fast[2] = with_curve([(20, 90.0), (40, 70.0)], 70.0)
+    text = write_report(comparison, {"independent": slow, "cascade": fast}, tmp_path)
+    assert "| independent | 3 of 3 | 80 | 0.1 |" in text and "| cascade | 2 of 3 | 40 | 0.1 |" in text
+    row = next(line for line in text.splitlines() if line.startswith("| cascade / independent |") and "1 of 3" in line)
+    assert f"| {math.sqrt(40 / 60 * 40 / 80):.2f} |" in row
+
+
+def test_a_target_that_nothing_measures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"primary.target: 50.0 found, but arm independent does not measure fid"):
+        load_comparison(SMOKE, ("settings=[]", "primary={measure: fid, target: 50}"), tmp_path)
+
+
+GRID = "tuning={seeds: [7, 8], grid: {optimizer.generator_lr: [1e-4, 1e-3], optimizer.discriminator_lr: [2e-4]}}"
+
+
+def keep(comparison: Comparison, values: dict[tuple[str, int], float | None]) -> None:
+    """Outcomes of tuning: the same value for all seeds of an arm's point."""
+    for planned in comparison.trials:
+        assert planned.trial is not None
+        value = values[planned.arm, planned.trial]
+        kept = replace(outcome(value), config=planned.config.model_dump(), mode_samples=planned.mode_samples)
+        save_outcome(comparison.results, planned, kept)
+
+
+def test_every_arm_is_tuned_alike_and_its_choice_is_what_runs(tmp_path: Path) -> None:
+    comparison = load_comparison(SMOKE, ("settings=[]", GRID), tmp_path)
+    assert len(comparison.trials) == 2 * 2 * 2 and {run.seed for run in comparison.trials} == {7, 8}
+    with pytest.raises(UserError, match="tuning: 8 of its 8 runs are missing"):
+        tuned(comparison)
+    keep(comparison, {("independent", 0): 30.0, ("independent", 1): 20.0, ("cascade", 0): 90.0, ("cascade", 1): None})
+    chosen = {run.arm: run.config.optimizer for run in tuned(comparison).runs}
+    assert chosen["independent"].generator_lr == 1e-3 and chosen["cascade"].generator_lr == 1e-4
+    assert chosen["cascade"].discriminator_lr == 2e-4
+    ends = {arm: {seed: outcome(30.0 + seed) for seed in (0, 1)} for arm in comparison.config.arms}
+    text = write_report(tuned(comparison), ends, tmp_path)
+    row = next(line for line in text.splitlines() if line.startswith("| cascade | optimizer.generator_lr=0.0001"))
+    assert row.endswith("| 4 | 2 | 0.8 |")  # runs, diverged, minutes
+    with pytest.raises(UserError, match=r"tuning\.seeds: 1 is among seeds"):
+        load_comparison(SMOKE, (GRID.replace("7", "1"),), tmp_path)
+
+
+def test_the_summary_is_rliables(tmp_path: Path) -> None:
+    first = Task(np.array([1.0, 2.0, 3.0]), np.array([0.5, 2.0, 9.0]), True)
+    # Of 9 pairs the arm's 0.5 is below all three, 2.0 below one and equal to one, 9.0 below none: (3 + 1.5) / 9.
+    assert probability_of_improvement([first]) == pytest.approx(4.5 / 9)
+    second = Task(np.zeros(4), np.array([-1.0, -2.0, -3.0, math.inf]), True)
+    assert probability_of_improvement([first, second]) == pytest.approx((4.5 / 9 + 3 / 4) / 2)
+    changes = sorted([-0.5, 0.0, 6.0, -1.0, -2.0, -3.0, math.inf])
+    assert interquartile_mean([first, second]) == pytest.approx(np.mean(changes[1:-1]))
+    found = stratified([second], probability_of_improvement)
+    assert found.low <= found.value <= found.high == 1.0
+    with pytest.raises(ValueError):
+        interquartile_mean([Task(np.zeros(2), np.ones(2), False)])
+
+
+def test_several_experiments_are_summarised_from_what_may_be_read(tmp_path: Path) -> None:
+    names = ("cascade_stacked_digits", "cascade_loss")
+    result = CliRunner().invoke(main, ["--summary", *(str(SMOKE.parent / f"{name}.yaml") for name in names)])
+    assert result.exit_code == 0
+    row = next(line for line in result.output.splitlines() if line.startswith("| energy_cascade_4 / linear |"))
+    assert "| cascade_stacked_digits, cascade_loss | 10 |" in row
+    unread = CliRunner().invoke(main, ["--summary", str(SMOKE), "--set", "results=null", "--out", str(tmp_path)])
+    assert unread.exit_code == 2 and "no verdict yet" in unread.output
 
 
 def test_every_arm_is_built_before_one_is_run(tmp_path: Path) -> None:
@@ -165,35 +443,18 @@ def test_every_arm_is_built_before_one_is_run(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "arms.cascade: discriminator.head.name" in result.output and not out.exists()
 
 
-def test_what_the_stages_did_is_averaged_over_seeds(comparison: Comparison, tmp_path: Path) -> None:
+def test_what_the_stages_did_is_averaged_over_seeds(tmp_path: Path) -> None:
     def curve(margin: float) -> tuple[dict[str, float], ...]:
         stages = {f"scores/margin/stage_{k}": margin + k for k in range(1, 12)}
         return {"step": 5, "evaluation/fid": 3.0}, {"step": 6, "stages/score_correlation": margin / 2, **stages}
 
-    runs = {seed: replace(outcome(30.0 + seed), curve=curve(margin)) for seed, margin in enumerate((0.25, 0.75))}
-    text = write_report(comparison, {"independent": {0: outcome(30.0), 1: outcome(31.0)}, "cascade": runs}, tmp_path)
+    ends = {seed: replace(outcome(30.0 + seed), curve=curve(margin)) for seed, margin in enumerate((0.25, 0.75))}
+    comparison = load_comparison(SMOKE, ("settings=[]",), tmp_path)
+    text = write_report(comparison, {"independent": {0: outcome(30.0), 1: outcome(31.0)}, "cascade": ends}, tmp_path)
     row = next(line for line in text.partition("The stages in")[2].splitlines() if line.startswith("| cascade |"))
     assert "independent" not in text.partition("The stages in")[2].partition("Protocol")[0]
     margins = ", ".join(f"{k + 0.5:.2f}" for k in range(1, 12))
     assert row == f"| cascade | 0.25 |  |  | {margins} |  |"
-
-
-def test_noise_is_called_noise(comparison: Comparison, tmp_path: Path) -> None:
-    text = report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [33.0, 36, 55, 57]})
-    assert "these runs do not tell them apart" in text
-
-
-def test_divergence_is_counted_and_never_dropped_silently(comparison: Comparison, tmp_path: Path) -> None:
-    arms = {"independent": [30.0, 40.0, 50.0, 60.0], "cascade": [29.0, None, 49.1, 59.0]}
-    text = report_of(comparison, tmp_path, arms)
-    assert "Runs that diverged: cascade 1." in text and "3 seeds" in text
-    row = next(line for line in text.splitlines() if line.startswith("| cascade |"))
-    assert row.split("|")[3:5] == [" 4 ", " 1 "]
-    text = report_of(comparison, tmp_path, {"independent": [], "cascade": [29.0, 30.0]})
-    assert "**cascade** against independent: too few pairs" in text  # no other arm becomes the control
-    text = report_of(comparison, tmp_path, {"independent": [30.0], "cascade": []})
-    assert "Nothing to compare yet: no two arms have runs." in text
-    assert "runs are missing" in text
 
 
 def test_heads_without_their_control_are_warned_of(tmp_path: Path) -> None:
@@ -259,7 +520,7 @@ def test_every_shipped_comparison_resolves_and_its_arms_share_their_start(path: 
     [
         ("arms.cascade=[discriminator.haed.name=linear]", "arms.cascade: discriminator.haed: unknown key"),
         ("arms.cascade=[nonsense]", "arms.cascade: --set nonsense"),
-        ("primary=fdi", "primary: no 'fdi'; did you mean 'fid'"),
+        ("primary=fdi", "primary.measure: no 'fdi'; did you mean 'fid'"),
         ("primary=kid", "primary: kid found, but evaluation.metrics of arm independent lacks it"),
         ("seeds=[1, 1]", "seeds: one appears twice"),
         ("also_compare=[[independent, cascad]]", "also_compare: no arm 'cascad'; did you mean 'cascade'"),
@@ -303,3 +564,77 @@ data.root={tmp_path}/data, checkpoint.every=2, evaluation.samples=20, evaluation
                     for point in one["curve"]
                 ]
     assert reports[0] == reports[1]
+
+
+TINY = (
+    "settings=[conditional=false, generator.width=4, discriminator.backbone.width=4, training.steps=4, "
+    "checkpoint.every=2, evaluation.samples=20, evaluation.reference=test]"
+)
+
+
+@pytest.mark.slow
+def test_four_tasks_of_a_scheduler_are_four_processes_and_one_report(tmp_path: Path) -> None:
+    """Each runs its own line of --list; whoever reports finds what all of them left in the shared folder."""
+    shared = ["--set", TINY, "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "compare.py"), str(SMOKE), *shared, "--device", "cpu", "--task"]
+    listed = CliRunner().invoke(main, [str(SMOKE), *shared, "--list"])
+    names = [line.split("\t") for line in listed.output.splitlines()]
+    assert [name[0] for name in names] == ["0", "1", "2", "3"] and {name[2] for name in names} == {"missing"}
+    tasks = [
+        subprocess.Popen(
+            [*command, str(task)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+        )
+        for task in range(4)
+    ]
+    for name, task in zip(names, tasks, strict=True):
+        output, errors = task.communicate(timeout=500)
+        assert task.returncode == 0, errors
+        assert output.startswith(name[1]) and "finished after" in output
+    assert "missing" not in CliRunner().invoke(main, [str(SMOKE), *shared, "--list"]).output
+    report = CliRunner().invoke(main, [str(SMOKE), *shared, "--report-only"])
+    assert report.exit_code == 0 and "**cascade** " in report.output and "missing" not in report.output
+    kept = json.loads((tmp_path / "out" / "results" / "cascade_seed1.json").read_text())
+    assert kept["made_by"]["threads"] == 1 and kept["made_by"]["device"] == "cpu"
+    assert kept["made_by"]["versions"]["numpy"] == np.__version__
+
+
+def test_a_run_that_another_process_is_at_work_on_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with RunDirectory(out / "runs" / "cascade_seed0.task").claimed():
+        result = CliRunner().invoke(main, [str(SMOKE), "--set", TINY, "--out", str(out), "--task", "1"])
+    assert result.exit_code == 2
+    assert result.output.strip() == "compare.py: arm cascade, seed 0: another process is at work on it"
+    beyond = CliRunner().invoke(main, [str(SMOKE), "--set", TINY, "--out", str(out), "--task", "4"])
+    assert beyond.exit_code == 2 and "--task: 4 found, 0 to 3 accepted" in beyond.output
+    both = CliRunner().invoke(main, [str(SMOKE), "--list", "--summary"])
+    assert both.exit_code == 2 and "--list and --summary exclude each other" in both.output
+
+
+def test_the_page_needs_nothing_else_and_escapes_what_it_is_told(comparison: Comparison, tmp_path: Path) -> None:
+    config = comparison.config.model_copy(update={"question": "Is <script>alert(1)</script> & so on fine?"})
+    outcomes = {"independent": [30.0, 40, 50, 60], "cascade": [15.0, 20.2, 24.8, 30.1]}
+    report_of(replace(comparison, config=config), tmp_path, outcomes)
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; so on" in page
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", page) and "@import" not in page and "url(" not in page
+    assert page.index("<img") < page.index("<li>") < page.index("<table")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here to open the page in")
+def test_a_browser_shows_the_page(comparison: Comparison, tmp_path: Path) -> None:
+    report_of(comparison, tmp_path, {"independent": [30.0, 40, 50, 60], "cascade": [15.0, 20.2, 24.8, 30.1]})
+    # The page itself has no script: what the browser made of it is read by one that is added here.
+    probe = tmp_path / "probe.html"
+    widths = "[...document.images].map(image => image.complete && image.naturalWidth).join()"
+    read = f"{widths} + ' ' + document.querySelectorAll('li').length"
+    page = (tmp_path / "report.html").read_text()
+    probe.write_text(f"{page}<script>onload = () => document.title = {read}</script>")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    options += ["--disable-sync", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    shown = subprocess.run(
+        ["chromium", *options, probe.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    title = re.search(r"<title>(.*?)</title>", shown)
+    assert title is not None and title[1] == "1100 1"

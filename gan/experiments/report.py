@@ -110,7 +110,9 @@ def _numbers(config: ComparisonConfig, read: Outcomes, found: Finding) -> dict[s
         "primary": {**config.primary.model_dump(), "scale": "log" if config.primary.log else "linear"},
         "seeds": list(found.seeds),
         "arms": {arm: [asdict(outcome) for outcome in seeds.values()] for arm, seeds in read.items()},
-        "pairs": {minus(*both): asdict(verdict) for both, verdict in found.verdicts.items()},
+        "pairs": {
+            minus(*both): {**asdict(verdict), "needed": verdict.needed} for both, verdict in found.verdicts.items()
+        },
     }
 
 
@@ -162,10 +164,8 @@ def _sentence(config: ComparisonConfig, base: str, arm: str, verdict: Verdict, n
     within = f"within {config.resolve:.0%}"
     match verdict.answer:
         case "better" | "worse":
-            said = (
-                f"is {verdict.answer} than {base} in {name}{f', by less than {config.resolve:.0%},' * verdict.within}"
-            )
-            said += f" ({size}; p {_probability(verdict.p)})"
+            less = f", though by less than {config.resolve:.0%}" if verdict.within else ""
+            said = f"is {verdict.answer} than {base} in {name}{less} ({size}; p {_probability(verdict.p)})"
         case "equivalent":
             said = f"is equivalent to {base} in {name} {within} ({size})"
         case "undecided":

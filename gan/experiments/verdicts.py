@@ -75,7 +75,12 @@ class Verdict:
     p: float
     equivalence_p: float
     contrast: Contrast
-    needed: int | None
+
+    @property
+    def needed(self) -> int | None:
+        """How many seeds would decide at this look's level, taken by itself; see `pairs_needed`."""
+        interval = self.contrast.interval
+        return None if interval is None else pairs_needed(interval.deviation, self.contrast.margin, self.level)
 
 
 def contrast(rule: Rule, base: Values, arm: Values, seeds: Sequence[int]) -> Contrast:
@@ -129,9 +134,7 @@ def judge(rule: Rule, pairs: Mapping[ArmPair, tuple[Values, Values]], seeds: Seq
                 verdicts[both] = Verdict(**{**vars(before), "contrast": one})
                 continue
             answer = _answer(rule, one, p <= level, equal <= level)
-            deviation = math.nan if one.interval is None else one.interval.deviation
-            needed = pairs_needed(deviation, one.margin, level)
-            verdicts[both] = Verdict(answer, equal <= level, number, level, p, equal, one, needed)
+            verdicts[both] = Verdict(answer, equal <= level, number, level, p, equal, one)
     return verdicts
 
 
