@@ -16,8 +16,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gan.experiments.compare import compare
-from gan.experiments.page import difference, table, with_interval
+from gan.experiments.compare import report as report_on
+from gan.experiments.page import ratio, table, with_range
 
 PAGES = ROOT / "docs" / "study.md", ROOT / "README.md"
 PICTURE = "differences.png"
@@ -37,7 +37,7 @@ def found(name: str) -> tuple[str, dict[str, Any], bytes]:
     """The report of an experiment from what is in docs/results, as text, numbers and the picture of differences."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
-        text = compare(ROOT / "configs" / "experiments" / f"{name}.yaml", (), 1, ["cpu"], out, True)
+        text = report_on(ROOT / "configs" / "experiments" / f"{name}.yaml", (), out)
         numbers = json.loads((out / "report.json").read_text(encoding="utf-8"))
         picture = (out / PICTURE).read_bytes()
     body = text.rpartition("\nreport: ")[0].split("\n", 1)[1].replace(f"]({PICTURE})", f"](study_{name}.png)")
@@ -46,30 +46,23 @@ def found(name: str) -> tuple[str, dict[str, Any], bytes]:
 
 
 def summary(numbers: dict[str, Any]) -> str:
-    """Some heads' divergence of modes, and its difference from the linear head's and the cascade's."""
-    columns = ["head", "seeds", "divergence", "modes", "difference from `linear`", "difference from `cascade_4`"]
+    """Some heads' divergence of modes, and its ratio to the linear head's and the cascade's."""
+    columns = ["head", "seeds", "divergence", "modes", "ratio to `linear`", "ratio to `cascade_4`"]
     rows = []
     for arm, title in ((arm, title) for arm, title in HEADS.items() if arm in numbers["arms"]):
         measures = [run["measures"] for run in numbers["arms"][arm]]
-        modes = sum(one["modes"] for one in measures) / len(measures)
-        differences = [_difference(numbers["pairs"].get(f"{arm} − {base}")) for base in ("linear", "cascade_4")]
-        rows.append(
-            [
-                title,
-                str(len(measures)),
-                with_interval([one["kl_modes"] for one in measures]),
-                f"{modes:.0f}",
-                *differences,
-            ]
-        )
+        modes = [one["modes"] for one in measures]
+        ratios = [_ratio(numbers["pairs"].get(f"{arm} − {base}")) for base in ("linear", "cascade_4")]
+        divergence = with_range([one["kl_modes"] for one in measures], geometric=True)
+        rows.append([title, str(len(measures)), divergence, with_range(modes), *ratios])
     return "\n".join(table(columns, rows))
 
 
-def _difference(pair: dict[str, Any] | None) -> str:
+def _ratio(pair: dict[str, Any] | None) -> str:
     if pair is None:
         return ""
-    bounds = (pair["t"][name] for name in ("mean", "low", "high"))
-    return f"{' '.join(difference(*bounds))}, p {pair['holm_p']:.2g}"
+    times, bounds = ratio(*(pair["contrast"]["interval"][name] for name in ("mean", "low", "high")))
+    return f"{times} ({bounds}): {pair['answer']}"
 
 
 def written(text: str) -> str:

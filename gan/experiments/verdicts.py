@@ -78,9 +78,9 @@ class Verdict:
 
     @property
     def needed(self) -> int | None:
-        """How many seeds would decide at this look's level, taken by itself; see `pairs_needed`."""
+        """How many seeds would decide one pair by itself, read once; see `pairs_needed`."""
         interval = self.contrast.interval
-        return None if interval is None else pairs_needed(interval.deviation, self.contrast.margin, self.level)
+        return None if interval is None else pairs_needed(interval.deviation, self.contrast.margin)
 
 
 def contrast(rule: Rule, base: Values, arm: Values, seeds: Sequence[int]) -> Contrast:
