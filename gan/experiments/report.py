@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gan.errors import UserError
-from gan.experiments.comparison import Comparison, ComparisonConfig, default_scale
+from gan.experiments.comparison import Comparison, ComparisonConfig
 from gan.experiments.curves import Outcomes, stage_tables, target_tables
 from gan.experiments.figures import draw_curves, draw_differences, draw_samples
-from gan.experiments.page import Part, Picture, Table, Text, difference, markdown, ratio, web_page, with_range
-from gan.experiments.statistics import Estimate, estimate
+from gan.experiments.page import Part, Picture, Text, markdown, web_page
+from gan.experiments.tables import arm_table, measure_tables, minus, pair_tables, probability, sized
 from gan.experiments.tuning import tuning_tables
 from gan.experiments.verdicts import ArmPair, Values, Verdict, judge
 from gan.files import write_text
@@ -86,9 +86,9 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
         parts.insert(0, Picture(picture, "every run, runs of one seed joined, and paired differences"))
     parts += _remarks(comparison, outcomes, found)
     if arms:
-        parts.append(_arm_table(config, read, names))
-        parts += _pair_tables(config, found.verdicts, primary)
-        parts += [table for name in names for table in _measure_tables(config, read, name, names[name])]
+        parts.append(arm_table(config, read, names))
+        parts += pair_tables(config, found.verdicts, primary)
+        parts += [table for name in names for table in measure_tables(config, read, name, names[name])]
         parts += target_tables(config, read, arms, primary)
         parts += stage_tables(read, arms)
         parts += tuning_tables(comparison, primary)
@@ -125,11 +125,6 @@ def _finite(tree: Any) -> Any:
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def minus(base: str, arm: str) -> str:
-    """What the difference of a pair of arms is called."""
-    return f"{arm} − {base}"
-
-
 def _names(read: Outcomes, primary: str, protocol: Protocol | None) -> dict[str, str]:
     """Every measure that some run has, with what it may be called, the primary one first."""
     measured = {name for seeds in read.values() for outcome in seeds.values() for name in outcome.measures}
@@ -155,7 +150,7 @@ def _sentence(config: ComparisonConfig, base: str, arm: str, verdict: Verdict, n
     if found.interval is None:
         size = f"no pair of finished runs, {seeds}"
     else:
-        mean, bounds = _sized(config.primary.log, found.interval)
+        mean, bounds = sized(config.primary.log, found.interval)
         times = f"{mean} times that of {base}" if config.primary.log else mean
         size = f"{times}, 95 % interval {bounds}, {seeds}"
     if found.left_out:
@@ -165,7 +160,7 @@ def _sentence(config: ComparisonConfig, base: str, arm: str, verdict: Verdict, n
     match verdict.answer:
         case "better" | "worse":
             less = f", though by less than {config.resolve:.0%}" if verdict.within else ""
-            said = f"is {verdict.answer} than {base} in {name}{less} ({size}; p {_probability(verdict.p)})"
+            said = f"is {verdict.answer} than {base} in {name}{less} ({size}; p {probability(verdict.p)})"
         case "equivalent":
             said = f"is equivalent to {base} in {name} {within} ({size})"
         case "undecided":
@@ -173,14 +168,6 @@ def _sentence(config: ComparisonConfig, base: str, arm: str, verdict: Verdict, n
     looks = config.rule.looks
     early = f", decided at {looks[verdict.look]} seeds" if len(looks) > 1 and verdict.answer != "undecided" else ""
     return f"**{arm}** {said}{early}."
-
-
-def _sized(log: bool, interval: Estimate) -> tuple[str, str]:
-    return (ratio if log else difference)(interval.mean, interval.low, interval.high)
-
-
-def _probability(p: float) -> str:
-    return f"{p:.1g}" if p < 0.1 else f"{p:.2f}"
 
 
 def _needed(verdict: Verdict) -> str:
@@ -209,68 +196,6 @@ def _remarks(comparison: Comparison, outcomes: Outcomes, found: Finding) -> list
             f"{len(config.pairs)} comparisons; each interval is of 95 % by itself, p is adjusted for all (Holm)."
         )
     return [Text(tuple(lines))]
-
-
-def _arm_table(config: ComparisonConfig, read: Outcomes, names: Mapping[str, str]) -> Table:
-    rows = []
-    for arm, seeds in read.items():
-        runs = list(seeds.values())
-        whole = [run for run in runs if not run.diverged]
-        values = {name: [run.measures[name] for run in whole if name in run.measures] for name in names}
-        cells = [with_range(found, geometric=_is_log(config, name, found)) for name, found in values.items()]
-        minutes = f"{sum(run.seconds for run in runs) / len(runs) / 60:.1f}"
-        rows.append((arm, *cells, str(len(runs)), str(len(runs) - len(whole)), minutes))
-    columns = ("arm", *names.values(), "seeds", "diverged", "minutes a run")
-    title = "Mean over seeds (smallest to largest); the geometric mean where ratios are compared:"
-    return Table(title, columns, tuple(rows))
-
-
-def _is_log(config: ComparisonConfig, name: str, values: Sequence[float]) -> bool:
-    log = config.primary.log if name == config.primary.measure else default_scale(name) == "log"
-    return log and bool(values) and min(values) > 0
-
-
-def _pair_tables(config: ComparisonConfig, verdicts: Mapping[ArmPair, Verdict], name: str) -> list[Table]:
-    if not verdicts:
-        return []
-    what = "ratio" if config.primary.log else "difference"
-    rows = []
-    for (base, arm), verdict in verdicts.items():
-        found = verdict.contrast
-        sized = ("", "") if found.interval is None else _sized(config.primary.log, found.interval)
-        pairs = str(0 if found.interval is None else found.interval.count)
-        p_values = (_probability(verdict.p), _probability(verdict.equivalence_p))
-        needed = "unknown" if verdict.needed is None else f"{verdict.needed:,}"
-        called = f"{arm} / {base}" if config.primary.log else minus(base, arm)
-        rows.append((called, *sized, pairs, found.test, *p_values, verdict.answer, needed))
-    columns = (
-        "arms", what, "95 % interval", "pairs", "test", "p", f"p, equivalent within {config.resolve:.0%}", "verdict",
-        "seeds to decide",
-    )  # fmt: skip
-    levels = ", ".join(f"{level:.2g}" for level in sorted({verdict.level for verdict in verdicts.values()}))
-    notes = (
-        f"Both p are adjusted for all comparisons of this table (Holm) and held against {levels}. Seeds to decide: how "
-        f"many would find a difference of {config.resolve:.0%}, or show that there is less, with power 0.8."
-    )
-    return [Table(f"{name}, paired {what} seed by seed:", columns, tuple(rows), notes)]
-
-
-def _measure_tables(config: ComparisonConfig, read: Outcomes, measure: str, name: str) -> list[Table]:
-    """The other measures' paired differences, which decide nothing."""
-    if measure == config.primary.measure:
-        return []
-    every = [one.measures[measure] for seeds in read.values() for one in seeds.values() if measure in one.measures]
-    log = _is_log(config, measure, every)
-    rows = []
-    for base, arm in config.pairs:
-        shared = [(read[base][seed].measures, read[arm][seed].measures) for seed in read[base]]
-        both = [(first[measure], second[measure]) for first, second in shared if measure in first and measure in second]
-        if both:
-            changes = [math.log(second / first) if log else second - first for first, second in both]
-            rows.append((f"{arm} / {base}" if log else minus(base, arm), *_sized(log, estimate(changes))))
-    what = "ratio" if log else "difference"
-    title = f"{name}, paired {what}:"
-    return [Table(title, ("arms", what, "95 % interval"), tuple(rows))] if rows else []
 
 
 def _protocol(read: Outcomes) -> Protocol | None:
