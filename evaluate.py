@@ -11,7 +11,7 @@ from gan.commands.reporting import one_line_errors
 from gan.processes import importing
 
 EXTRACTORS = "inception, efficientnet_lite0, vgg16, clip-vit-b-32, dinov2-vit-s-14, ..."
-METRICS = "Of fid, is, kid, prc, dc, fid_infinity, intra_fid; separated by commas."
+METRICS = "Names of metrics (docs/evaluation.md), separated by commas; a wrong one is answered with all of them."
 
 
 @click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})

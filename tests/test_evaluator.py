@@ -25,7 +25,8 @@ from gan.metrics import reference as reference_module
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.images import array_sampler, to_uint8
 from gan.metrics.protocol import differences
-from gan.metrics.results import RESULT_KEYS, Result, label
+from gan.metrics.results import Result, label
+from gan.metrics.table import METRICS
 from tests.test_metrics import Payload
 
 
@@ -467,7 +468,7 @@ def test_every_metric_has_an_interval_around_it_from_one_pass():
     evaluator = build(extractor, metrics=ALL, bootstrap=50)
     result = score(evaluator, pixels(60, 30, high=200), evaluator.reference(pixels(50, 31), name="n", split="s"))
     assert sum(extractor.requests) == 110
-    assert set(result.metrics) == {key for metric in ALL for key in RESULT_KEYS[metric]}
+    assert set(result.metrics) == {key for metric in ALL for key in METRICS[metric].keys}
     spreads = {"inception_score_std", "kernel_distance_std"}
     assert result.intervals.keys() == result.metrics.keys() - spreads
     for key, (low, high) in result.intervals.items():

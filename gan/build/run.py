@@ -16,6 +16,7 @@ from gan.data.sources import source_info
 from gan.data.store import ImageStore
 from gan.device import make_autocast, resolve_precision
 from gan.errors import UserError
+from gan.metrics.table import require_metrics
 from gan.models.sampling import LatentStream
 from gan.seeds import derive_seed, seeded_generator
 from gan.training.batch_norm import has_batch_norms, synchronise_batch_norms
@@ -30,6 +31,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     """Players on `device`, their optimisers and losses."""
+    require_metrics(config.evaluation.metrics)  # scored in the end: a misspelt name is not to wait until then
     precision = resolve_precision(config.training.precision, device)
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
     generator = _over_ranks(build_generator(config, facts), config, device).to(device).to(memory_format=layout)

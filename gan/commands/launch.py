@@ -28,7 +28,8 @@ from gan.data.store import ImageStore
 from gan.device import resolve_precision
 from gan.errors import NonFiniteError, UserError
 from gan.files import write_text
-from gan.metrics.results import HIGHER_IS_BETTER, RESULT_KEYS, Result, format_table
+from gan.metrics.results import Result, format_table
+from gan.metrics.table import METRICS
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints, checkpoint_paths, read_checkpoint
 from gan.training.ema import ExponentialMovingAverage
@@ -176,9 +177,10 @@ def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer 
 
 def _best_checkpoint(config: Config, checkpoints: Checkpoints) -> BestCheckpoint:
     """By the first number of the metric that the config names."""
-    metric = config.evaluation.best
-    key = None if metric is None else RESULT_KEYS[metric][0]
-    return BestCheckpoint(checkpoints, key, higher=metric in HIGHER_IS_BETTER)
+    if config.evaluation.best is None:
+        return BestCheckpoint(checkpoints, None)
+    metric = METRICS[config.evaluation.best]
+    return BestCheckpoint(checkpoints, metric.keys[0], higher=metric.higher_is_better)
 
 
 def _summary(run: RunDirectory, step: int, seconds: float, recoveries: int, result: Result | None) -> str:

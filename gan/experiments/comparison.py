@@ -12,12 +12,10 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from gan.config import Config, Positive, Section, apply_override, check, load_tree, validate
 from gan.errors import UserError, nearest
 from gan.experiments.verdicts import Rule
-from gan.metrics.results import HIGHER_IS_BETTER, RESULT_KEYS
+from gan.metrics.table import METRICS
 
 MODES = ("modes", "kl_modes")  # exact ones, of digits and stacked digits
 DIGIT_SOURCES = ("digits", "stacked_digits")
-# Distances and divergences are multiplicative. A kernel distance is not among them: its estimate has a sign.
-LOG_SCALE = ("fid", "fid_infinity", "intra_fid", "kl_modes")
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Scale = Literal["log", "linear"]
@@ -25,7 +23,7 @@ Scale = Literal["log", "linear"]
 
 def lower_is_better(measure: str) -> bool:
     """Whether less of a measure is better."""
-    return measure not in (*HIGHER_IS_BETTER, "modes")
+    return not METRICS[measure].higher_is_better if measure in METRICS else measure == "kl_modes"
 
 
 class Primary(Section):
@@ -38,7 +36,7 @@ class Primary(Section):
     @field_validator("measure")
     @classmethod
     def _is_known(cls, measure: str) -> str:
-        known = [*RESULT_KEYS, *MODES]
+        known = [*METRICS, *MODES]
         if measure not in known:
             raise ValueError(f"no {measure!r}{nearest(measure, known)}")
         return measure
@@ -51,7 +49,8 @@ class Primary(Section):
 
 def default_scale(measure: str) -> Scale:
     """The scale of a measure where nothing else is said."""
-    return "log" if measure in LOG_SCALE else "linear"
+    multiplicative = METRICS[measure].multiplicative if measure in METRICS else measure == "kl_modes"
+    return "log" if multiplicative else "linear"
 
 
 class Tuning(Section):
@@ -203,11 +202,11 @@ def _plan(
     primary = config.primary.measure
     if not run.evaluation.at_end:
         raise UserError(f"arms.{arm}: evaluation.at_end: false found, true accepted in a comparison")
-    if primary in RESULT_KEYS and primary not in run.evaluation.metrics:
+    if primary in METRICS and primary not in run.evaluation.metrics:
         raise UserError(f"primary: {primary} found, but evaluation.metrics of arm {arm} lacks it")
     if primary in MODES and run.data.source not in DIGIT_SOURCES:
         raise UserError(f"primary: {primary} found, accepted for digits and stacked_digits alone")
-    if config.primary.target is not None and (primary not in RESULT_KEYS or not run.evaluation.every):
+    if config.primary.target is not None and (primary not in METRICS or not run.evaluation.every):
         raise UserError(
             f"primary.target: {config.primary.target} found, but arm {arm} does not measure {primary} in training; "
             "accepted with evaluation.every above 0 and one of its metrics"

@@ -7,7 +7,7 @@ from gan.experiments.comparison import ComparisonConfig, lower_is_better
 from gan.experiments.outcomes import Outcome
 from gan.experiments.page import Table, ratio
 from gan.experiments.statistics import estimate
-from gan.metrics.results import RESULT_KEYS
+from gan.metrics.table import METRICS
 
 Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
 STAGES = {
@@ -54,7 +54,7 @@ def reached(config: ComparisonConfig, outcome: Outcome) -> tuple[float, float] |
     """
     measure, target = config.primary.measure, config.primary.target
     assert target is not None
-    key = f"evaluation/{RESULT_KEYS[measure][0]}"
+    key = f"evaluation/{METRICS[measure].keys[0]}"
     for point in outcome.curve:
         if key in point and (point[key] <= target if lower_is_better(measure) else point[key] >= target):
             return point["step"], point["seconds"]

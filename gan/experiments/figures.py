@@ -11,7 +11,7 @@ from gan.experiments.comparison import Comparison, ComparisonConfig
 from gan.experiments.outcomes import Outcome
 from gan.experiments.verdicts import ArmPair, Verdict
 from gan.files import atomic_path
-from gan.metrics.results import RESULT_KEYS
+from gan.metrics.table import METRICS
 
 Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
 COLOURS = {"better": "tab:green", "worse": "tab:red", "equivalent": "tab:blue", "undecided": "dimgrey"}
@@ -98,9 +98,9 @@ def draw_curves(config: ComparisonConfig, outcomes: Outcomes, out: Path) -> str 
     from matplotlib.figure import Figure  # here, because importing it takes a second
 
     primary = config.primary.measure
-    if primary not in RESULT_KEYS:
+    if primary not in METRICS:
         return None
-    name = f"evaluation/{RESULT_KEYS[primary][0]}"
+    name = f"evaluation/{METRICS[primary].keys[0]}"
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     drawn = False

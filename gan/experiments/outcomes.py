@@ -17,7 +17,7 @@ from gan.config import Config, validate
 from gan.errors import UserError
 from gan.experiments.comparison import Planned
 from gan.files import write_text
-from gan.metrics.results import RESULT_KEYS
+from gan.metrics.table import METRICS
 from gan.training.run_directory import fixed_settings, flatten
 
 LIBRARIES = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy")
@@ -103,7 +103,7 @@ def read_outcome(
             raise UserError(f"{run}: the run is over but was not scored; evaluation.at_end must be true")
         protocol = result.protocol.to_dict()
         measures |= {
-            metric: result.metrics[names[0]] for metric, names in RESULT_KEYS.items() if names[0] in result.metrics
+            name: result.metrics[metric.keys[0]] for name, metric in METRICS.items() if metric.keys[0] in result.metrics
         }
     return Outcome(
         arm=planned.arm,

@@ -17,7 +17,8 @@ from gan.experiments.tuning import tuning_tables
 from gan.experiments.verdicts import ArmPair, Values, Verdict, judge
 from gan.files import write_text
 from gan.metrics.protocol import Protocol, differences
-from gan.metrics.results import RESULT_KEYS, label
+from gan.metrics.results import label
+from gan.metrics.table import METRICS
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _names(read: Outcomes, primary: str, protocol: Protocol | None) -> dict[str,
     measured = {name for seeds in read.values() for outcome in seeds.values() for name in outcome.measures}
     special = {"modes": "modes covered", "kl_modes": "KL of modes"}
     return {
-        name: special.get(name) or (label(name, protocol) if protocol and name in RESULT_KEYS else name)
+        name: special.get(name) or (label(name, protocol) if protocol and name in METRICS else name)
         for name in sorted(measured, key=lambda name: (name != primary, name))
     }
 

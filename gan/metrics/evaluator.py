@@ -12,24 +12,19 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from gan import distributed
-from gan.errors import UserError, nearest
+from gan.errors import UserError
 from gan.extractors.interface import Extraction, metric_layers
 from gan.metrics.accumulators import FeatureBank, GaussianStatistics, SplitProbabilities
+from gan.metrics.evidence import Evidence, Tally
 from gan.metrics.images import array_sampler, check_images, of_size, to_uint8
 from gan.metrics.protocol import Protocol, ReferenceIdentity
 from gan.metrics.reference import CacheKey, ReferenceStatistics, content_hash, kept_rows, load, require_fitting, save
-from gan.metrics.results import RESULT_KEYS, Result
-from gan.metrics.scores import GENERATED_FEATURES, REFERENCE_FEATURES, Scorer, Tally
+from gan.metrics.results import Result
 from gan.metrics.spread import everywhere, merge, own_share, own_tally, share, unmeasured
-from gan.metrics.uncertainty import INFINITY_POINTS
+from gan.metrics.table import METRICS, Need, require_metrics, score
 from gan.progress import passing_bar
 
 METRIC_SEED = 2020  # torch-fidelity's: of the inception score's shuffle and the kernel distance's subsets
-INCEPTION_SPLITS = 10
-KERNEL_SUBSETS = 100
-KERNEL_SUBSET_SIZE = 1000
-PRECISION_NEIGHBOURS = 3  # torch-fidelity's, and the paper's
-COVERAGE_NEIGHBOURS = 5  # the paper's
 
 
 class Evaluator:
@@ -41,15 +36,13 @@ class Evaluator:
 
     Args:
         extractor: any torch-fidelity extractor, with the layers that the metrics read; moved to `device`.
-        metrics: of `fid` (Fréchet distance), `is` (inception score), `kid` (kernel distance), `prc` (precision and
-            recall), `dc` (density and coverage), `fid_infinity` (extrapolated), `intra_fid` (class by class).
+        metrics: names of the table of metrics.
         batch_size: images per extraction; the last batch may be smaller.
         progress: a bar on standard error, gone when done.
         reference_features: at most so many reference features are kept; a seeded draw when there are more.
         neighbour_features: at most so many of either set enter `prc` and `dc`; a seeded draw when there are more.
         bootstrap: resamplings of the intervals; 0 for no intervals.
         dtype, compiled: of the extractor, see `Extraction`.
-        code_version: of this code, for the protocol.
 
     Raises:
         UserError: an unknown metric, none, or a layer that the extractor does not give.
@@ -67,11 +60,8 @@ class Evaluator:
         bootstrap: int = 0,
         dtype: str = "float32",
         compiled: bool = False,
-        code_version: str | None = None,
     ) -> None:
-        for metric in metrics:
-            if metric not in RESULT_KEYS:
-                raise UserError(f"no metric '{metric}'{nearest(metric, RESULT_KEYS)}")
+        require_metrics(metrics)
         if not metrics or batch_size < 1 or min(reference_features, neighbour_features) < 2 or bootstrap < 0:
             raise UserError("an evaluation needs a metric, a batch size of at least 1 and 2 features or more")
         self.device = torch.device(device)
@@ -84,8 +74,7 @@ class Evaluator:
         self.reference_features = reference_features
         self.neighbour_features = neighbour_features
         self.bootstrap = bootstrap
-        self.code_version = code_version
-        self.layer, self.logits_layer = metric_layers(extractor, with_logits="is" in self.metrics)
+        self.layer, self.logits_layer = metric_layers(extractor, with_logits=self._needs("probabilities"))
         # Apple's GPUs have no float64
         self.statistics_device = self.device if self.device.type == "cuda" else torch.device("cpu")
 
@@ -119,7 +108,7 @@ class Evaluator:
         key = CacheKey(identity, self.identity, self.layer, self.reference_features, METRIC_SEED)
         cache_dir = cache_dir if distributed.is_main() else None
         kept = torch.from_numpy(kept_rows(count, self.reference_features, METRIC_SEED))
-        statistics = load(Path(cache_dir), key, self._reference_needs_features) if cache_dir is not None else None
+        statistics = load(Path(cache_dir), key, self._needs("reference features")) if cache_dir is not None else None
         if distributed.from_main(statistics is None):
             statistics = self._measure(images, identity, kept)
             if cache_dir is not None:
@@ -160,7 +149,7 @@ class Evaluator:
         """
         if count < 2:
             raise UserError(f"an evaluation needs at least 2 images, got {count}")
-        expected = min(reference.identity.count, self.reference_features) if self._reference_needs_features else None
+        expected = min(reference.identity.count, self.reference_features) if self._needs("reference features") else None
         if distributed.is_main():
             require_fitting(reference, self.identity, self.layer, expected)
         start = time.perf_counter()
@@ -171,9 +160,16 @@ class Evaluator:
         if not distributed.is_main():
             return everywhere(None)
         protocol = self._protocol(reference, count, seed, weights, label_sampling, batch_norm)
-        given = labels() if labels else None
-        scorer = Scorer(tally, reference, protocol, self.statistics_device, self.bootstrap, given, self.progress)
-        scores = scorer.score(self.metrics)
+        evidence = Evidence(
+            tally,
+            reference,
+            protocol,
+            self.statistics_device,
+            bootstrapped=self.bootstrap > 0,
+            labels=labels() if labels else None,
+            progress=self.progress,
+        )
+        scores = score(self.metrics, evidence, self.bootstrap)
         seconds = time.perf_counter() - start
         rate = count / seconds
         return everywhere(
@@ -202,7 +198,7 @@ class Evaluator:
 
     def _measure(self, images: np.ndarray, identity: ReferenceIdentity, kept: Tensor) -> ReferenceStatistics:
         """Statistics of images; all ranks take part, the main one has them."""
-        features = FeatureBank(expected=int(kept.sum())) if self._reference_needs_features else None
+        features = FeatureBank(expected=int(kept.sum())) if self._needs("reference features") else None
         first, end = share(len(images), self.batch_size)
         tally = own_tally(Tally(GaussianStatistics(self.statistics_device), features), int(kept[first:end].sum()))
         self._accumulate(array_sampler(images[first:end]), end - first, tally, "reference", kept[first:end])
@@ -252,6 +248,9 @@ class Evaluator:
     ) -> Protocol:
         """Settings of metrics that were not asked for are recorded too, so that FID alone compares with FID and KID."""
         kept = min(reference.identity.count, self.reference_features)
+        options = {name: value for metric in METRICS.values() for name, value in metric.options.items()}
+        options["inception_splits"] = min(options["inception_splits"], count)
+        options["kernel_subset_size"] = min(options["kernel_subset_size"], count, kept)
         return Protocol(
             extractor=self.identity.name,
             extractor_weights=self.identity.weights,
@@ -265,35 +264,25 @@ class Evaluator:
             weights=weights,
             batch_norm=batch_norm,
             label_sampling=label_sampling,
-            inception_splits=min(INCEPTION_SPLITS, count),
-            kernel_subsets=KERNEL_SUBSETS,
-            kernel_subset_size=min(KERNEL_SUBSET_SIZE, count, kept),
             kernel_reference_count=kept,
             metric_seed=METRIC_SEED,
-            precision_neighbours=PRECISION_NEIGHBOURS,
-            coverage_neighbours=COVERAGE_NEIGHBOURS,
             neighbour_count=min(count, self.neighbour_features),
             neighbour_reference_count=min(kept, self.neighbour_features),
-            infinity_points=INFINITY_POINTS,
-            versions=_versions(self.code_version),
+            **options,
+            versions={name: version(name) for name in ("torch", "torchvision", "torch-fidelity", "numpy")},
         )
 
     def _tally(self, count: int) -> Tally:
-        bootstrapped = ("fid",) if self.bootstrap else ()
-        features = any(metric in self.metrics for metric in (*GENERATED_FEATURES, *bootstrapped))
-        scored = "is" in self.metrics
+        scored = self._needs("probabilities")
+        splits = min(METRICS["is"].options["inception_splits"], count)
         return Tally(
             GaussianStatistics(self.statistics_device),
-            FeatureBank(expected=count) if features else None,
-            SplitProbabilities(count, min(INCEPTION_SPLITS, count), METRIC_SEED) if scored else None,
+            FeatureBank(expected=count) if self._needs("features") else None,
+            SplitProbabilities(count, splits, METRIC_SEED) if scored else None,
             FeatureBank(expected=count) if scored and self.bootstrap else None,
         )
 
-    @property
-    def _reference_needs_features(self) -> bool:
-        return any(metric in self.metrics for metric in REFERENCE_FEATURES)
-
-
-def _versions(code_version: str | None) -> dict[str, str]:
-    versions = {name: version(name) for name in ("torch", "torchvision", "torch-fidelity", "numpy")}
-    return versions if code_version is None else versions | {"gan": code_version}
+    def _needs(self, need: Need) -> bool:
+        """Whether one of the metrics needs that, for its number or for its interval."""
+        chosen = [METRICS[name] for name in self.metrics]
+        return any(need in metric.needs or (self.bootstrap and need in metric.interval_needs) for metric in chosen)

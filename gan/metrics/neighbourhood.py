@@ -14,10 +14,15 @@ ROWS = 1_000  # 40 MB of distances at a time
 
 @dataclass(frozen=True)
 class Score:
-    """A mean over images, and its influence function at each generated one, `(N,)` of mean 0 (see `uncertainty`)."""
+    """A number, and what its interval is made of.
+
+    `influence` is its influence function at each generated image, `(N,)` of mean 0 (see `uncertainty`), None where it
+    has no interval; `noise` is the standard error of what is random in the number itself.
+    """
 
     value: float
-    influence: Tensor
+    influence: Tensor | None = None
+    noise: float = 0.0
 
 
 def precision_and_recall(

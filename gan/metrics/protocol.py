@@ -1,7 +1,7 @@
 """How a number was measured. Two numbers may be compared only when they were measured alike."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from gan.errors import UserError, nearest
@@ -35,6 +35,8 @@ class Protocol:
 
     Library versions are recorded but do not take part in `==` or `differences`: an upgrade must not cut a comparison
     off from its earlier arms, and the numbers are tested against torch-fidelity. `version_differences` lists them.
+
+    A field that is added later has as its default what was in force before, so that saved results stay readable.
     """
 
     extractor: str  # "inception" only with the official weights
@@ -112,6 +114,7 @@ def _check_keys(cls: type[Protocol] | type[ReferenceIdentity], values: Mapping[s
     names = [f.name for f in fields(cls)]
     for unknown in values.keys() - set(names):
         raise UserError(f"unknown protocol field '{unknown}'{nearest(unknown, names)}")
-    for missing in set(names) - values.keys() - {"versions"}:
+    optional = {f.name for f in fields(cls) if f.default is not MISSING or f.default_factory is not MISSING}
+    for missing in set(names) - values.keys() - optional:
         raise UserError(f"protocol field '{missing}' is missing: the result is of an earlier version, measure again")
     return values

@@ -5,30 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gan.metrics.protocol import Protocol
+from gan.metrics.table import METRICS
 
-# metric → its keys among the results
-RESULT_KEYS: dict[str, tuple[str, ...]] = {
-    "fid": ("frechet_distance",),
-    "is": ("inception_score_mean", "inception_score_std"),
-    "kid": ("kernel_distance_mean", "kernel_distance_std"),
-    "prc": ("precision", "recall"),
-    "dc": ("density", "coverage"),
-    "fid_infinity": ("frechet_distance_infinity", "frechet_distance_slope"),
-    "intra_fid": ("intra_frechet_distance_mean", "intra_frechet_distance_std"),
-}
-HIGHER_IS_BETTER = ("is", "prc", "dc")
 WIDTH = 120  # of a table
-_SPREADS = ("is", "kid", "intra_fid")  # the second key is a standard deviation: over splits, subsets, classes
-_OFFICIAL = {"fid": "FID", "is": "IS", "kid": "KID", "fid_infinity": "FID∞ / slope", "intra_fid": "intra-FID"}
-_GENERAL = {
-    "fid": "FD", "is": "class score", "kid": "KD", "prc": "precision / recall", "dc": "density / coverage",
-    "fid_infinity": "FD∞ / slope", "intra_fid": "intra-FD",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Result:
-    """Scores by key (see `RESULT_KEYS`), how they were measured, and how long it took, generation included.
+    """Scores by key (see `Metric`), how they were measured, and how long it took, generation included.
 
     `intervals` has 95 % bootstrap intervals by key, over `bootstrap` resamplings; `classes` has the Fréchet distance
     of each class by its name, where it was asked for.
@@ -76,17 +60,18 @@ class Result:
         )
 
 
-def label(metric: str, protocol: Protocol) -> str:
+def label(name: str, protocol: Protocol) -> str:
     """What a metric may be called: FID, IS and KID belong to Inception with its official weights in float32 alone."""
-    if protocol.extractor == "inception" and protocol.dtype == "float32" and metric in _OFFICIAL:
-        return _OFFICIAL[metric]
+    metric = METRICS[name]
+    if protocol.extractor == "inception" and protocol.dtype == "float32" and metric.official is not None:
+        return metric.official
     dtype = "" if protocol.dtype == "float32" else f", {protocol.dtype}"
-    return f"{_GENERAL[metric]} ({protocol.extractor}{dtype})"
+    return f"{metric.general} ({protocol.extractor}{dtype})"
 
 
 def measured(result: Result) -> list[str]:
-    """The metrics, of `RESULT_KEYS`, that a result has."""
-    return [metric for metric, keys in RESULT_KEYS.items() if keys[0] in result.metrics]
+    """The metrics that a result has."""
+    return [name for name, metric in METRICS.items() if metric.keys[0] in result.metrics]
 
 
 def format_table(results: Mapping[str, Result]) -> str:
@@ -106,11 +91,10 @@ def format_table(results: Mapping[str, Result]) -> str:
     return aligned if len(aligned.splitlines()[0]) <= WIDTH else _align(list(zip(*table, strict=True)))
 
 
-def _cell(metric: str, result: Result) -> str:
-    # a kernel distance is of order 1e-3, the others of order 1 to 100
-    digits = 5 if metric == "kid" else 3
-    first, *second = (_number(key, result, digits) for key in RESULT_KEYS[metric])
-    return (" ± " if metric in _SPREADS else " / ").join([first, *second])
+def _cell(name: str, result: Result) -> str:
+    metric = METRICS[name]
+    first, *second = (_number(key, result, metric.digits) for key in metric.keys)
+    return (" ± " if metric.spread else " / ").join([first, *second])
 
 
 def _number(key: str, result: Result, digits: int) -> str:

@@ -13,10 +13,10 @@ from torch import Tensor
 from gan import distributed
 from gan.extractors.interface import ExtractorIdentity
 from gan.metrics.accumulators import FeatureBank, GaussianStatistics
+from gan.metrics.evidence import Tally
 from gan.metrics.protocol import ReferenceIdentity
 from gan.metrics.reference import ReferenceStatistics
 from gan.metrics.results import Result
-from gan.metrics.scores import Tally
 
 
 def share(count: int, batch_size: int) -> tuple[int, int]:

@@ -8,7 +8,8 @@ import yaml
 
 from gan.config import Config
 from gan.errors import UserError
-from gan.metrics.results import RESULT_KEYS, Result, label, measured
+from gan.metrics.results import Result, label, measured
+from gan.metrics.table import METRICS
 from gan.sharing.description import Description
 
 TASK = "unconditional-image-generation"
@@ -78,7 +79,7 @@ def _scores(result: Result) -> str:
     protocol = result.protocol
     lines = ["| score | value | 95 % interval |", "|---|---|---|"]
     for metric in measured(result):
-        keys = RESULT_KEYS[metric]
+        keys = METRICS[metric].keys
         values = " / ".join(f"{result.metrics[key]:.5g}" for key in keys)
         spans = [result.intervals[key] for key in keys if key in result.intervals]
         intervals = " / ".join(f"{low:.5g} to {high:.5g}" for low, high in spans) or "–"
@@ -163,7 +164,7 @@ def _front_matter(description: Description, config: Config, results: list[Result
                     "type": config.data.source,
                 },
                 "metrics": [
-                    {"type": RESULT_KEYS[m][0], "name": label(m, r.protocol), "value": r.metrics[RESULT_KEYS[m][0]]}
+                    {"type": METRICS[m].keys[0], "name": label(m, r.protocol), "value": r.metrics[METRICS[m].keys[0]]}
                     for m in measured(r)
                 ],
             }
