@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from gan.allocator import keep_freed_memory
 from gan.device import resolve_device
-from gan.extractors.catalogue import build_extractor
 from gan.metrics.evaluator import Evaluator
+from gan.metrics.extractors.catalogue import build_extractor
 from gan.metrics.formulas import frechet_distance
 
 NAMES = {

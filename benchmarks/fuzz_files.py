@@ -29,10 +29,9 @@ from gan.data.npz import npz
 from gan.data.store import prepare
 from gan.errors import UserError
 from gan.experiments.outcomes import Outcome, load_outcome, outcome_path, save_outcome
-from gan.extractors.interface import ExtractorIdentity
-from gan.extractors.weights import load_state_dict
 from gan.metrics import reference
-from gan.metrics.protocol import ReferenceIdentity
+from gan.metrics.extractors.weights import load_state_dict
+from gan.metrics.protocol import ExtractorIdentity, ReferenceIdentity
 from gan.sharing.description import Description
 from gan.sharing.formats import write_safetensors
 from gan.sharing.generator import LoadedGenerator

@@ -21,14 +21,14 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from gan.allocator import keep_freed_memory
-from gan.audits.features import audit_extractor, real_features
-from gan.audits.memorisation import NEXT, duplicates, relative_distances
-from gan.audits.neighbours import nearest_neighbours
-from gan.audits.whitening import fit_whitening
 from gan.commands.scoring import evenly
 from gan.data.store import ImageStore, prepare
 from gan.device import resolve_device
 from gan.files import write_text
+from gan.metrics.audits.features import audit_extractor, real_features
+from gan.metrics.audits.memorisation import NEXT, duplicates, relative_distances
+from gan.metrics.audits.neighbours import nearest_neighbours
+from gan.metrics.audits.whitening import fit_whitening
 from gan.metrics.reference import content_hash
 
 COMPONENTS = (8, 16, 32, 64, 128, 256, 512, 1024, 1280)

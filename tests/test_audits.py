@@ -14,16 +14,16 @@ from sklearn.neighbors import NearestNeighbors
 
 import evaluate
 import train
-from gan.audits import neighbours as neighbours_module
-from gan.audits.digit_classifier import ACCURACY, train_digit_classifier
-from gan.audits.features import Features, PixelExtractor, real_features
-from gan.audits.graph import find_communities, mutual_neighbour_graph
-from gan.audits.memorisation import closeness, duplicates, examine, relative_distances
-from gan.audits.modes import assign, compare_occupancy, divergence
-from gan.audits.neighbours import nearest_neighbours
-from gan.audits.whitening import fit_whitening
 from gan.data.store import ImageStore, prepare
 from gan.errors import UserError
+from gan.metrics.audits import neighbours as neighbours_module
+from gan.metrics.audits.digit_classifier import ACCURACY, train_digit_classifier
+from gan.metrics.audits.features import Features, PixelExtractor, real_features
+from gan.metrics.audits.graph import find_communities, mutual_neighbour_graph
+from gan.metrics.audits.memorisation import closeness, duplicates, examine, relative_distances
+from gan.metrics.audits.modes import assign, compare_occupancy, divergence
+from gan.metrics.audits.neighbours import nearest_neighbours
+from gan.metrics.audits.whitening import fit_whitening
 from tests import DEFAULT, SHARED_DATA
 from tests.test_training import TINY
 

@@ -66,7 +66,7 @@ def saved_result(run: Path) -> dict:
         (evaluate.main, ["checkpoint"], "Missing argument 'RUN'."),
         (evaluate.main, ["checkpoint", "x", "--best", "--step", 3], "--best and --step exclude each other"),
         (compare.main, ["x", "--jobs", 0], "0 is not in the range x>=1."),
-        (compare.main, [], "Missing argument 'EXPERIMENT'."),
+        (compare.main, [], "Missing argument 'EXPERIMENT...'."),
         (prepare.main, ["prepare", "--out", "x"], "SOURCE and --resolution are needed, unless there is --verify"),
     ],
 )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,19 +15,22 @@ from torch_fidelity import feature_extractor_clip as clip_module
 from torch_fidelity import feature_extractor_inceptionv3 as inception_module
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from gan.config import load_config
 from gan.errors import NonFiniteError, StorageError, UserError
-from gan.extractors import registered as registered_module
-from gan.extractors.catalogue import EXTRACTORS, build_extractor, check_available
-from gan.extractors.efficientnet import EfficientNetLite0Extractor, register
-from gan.extractors.inception import InceptionExtractor
-from gan.extractors.interface import extract, identify
 from gan.metrics import evaluator as evaluator_module
 from gan.metrics import reference as reference_module
 from gan.metrics.evaluator import Evaluator
+from gan.metrics.extractors import registered as registered_module
+from gan.metrics.extractors.catalogue import EXTRACTORS, build_extractor, check_available
+from gan.metrics.extractors.efficientnet import EfficientNetLite0Extractor, register
+from gan.metrics.extractors.inception import InceptionExtractor
+from gan.metrics.extractors.interface import extract, identify
 from gan.metrics.images import array_sampler, to_uint8
+from gan.metrics.neighbourhood import Score
 from gan.metrics.protocol import differences
-from gan.metrics.results import Result, label
-from gan.metrics.table import METRICS
+from gan.metrics.results import Result, format_table, label
+from gan.metrics.table import METRICS, Metric, require_metrics
+from tests import ROOT
 from tests.test_metrics import Payload
 
 
@@ -366,7 +370,8 @@ def test_efficientnet_folding_batch_size_and_name(efficientnet):
 
 @pytest.mark.slow
 def test_efficientnet_works_inside_torch_fidelity(monkeypatch):
-    monkeypatch.setattr(evaluator_module, "KERNEL_SUBSET_SIZE", 7)  # subsets that depend on who is drawn first
+    smaller = replace(METRICS["kid"], options={**METRICS["kid"].options, "kernel_subset_size": 7})
+    monkeypatch.setitem(METRICS, "kid", smaller)  # subsets that depend on who is drawn first
     register()
     register()
     real, fake = pixels(12, 18, size=16, high=128), pixels(16, 19, size=16)
@@ -387,7 +392,7 @@ def test_efficientnet_weights_of_another_network_are_refused(tmp_path):
 def test_missing_inception_is_an_error_before_training(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(
-        "gan.extractors.weights.URL_INCEPTION_V3", (tmp_path / "weights-inception-6726825d.pth").as_uri()
+        "gan.metrics.extractors.weights.URL_INCEPTION_V3", (tmp_path / "weights-inception-6726825d.pth").as_uri()
     )
     with pytest.raises(
         UserError, match=r"--weights FILE \(evaluation.weights\), or use --extractor efficientnet_lite0"
@@ -652,3 +657,40 @@ def dinov2_by_hand(weights, images):
         hidden = nn.functional.gelu(linear(norm(x, f"{block}.norm2"), f"{block}.mlp.fc1"))
         x = x + weights[f"{block}.ls2.gamma"] * linear(hidden, f"{block}.mlp.fc2")
     return norm(x, "norm")[:, 0]
+
+
+def test_a_new_metric_is_its_formula_and_one_record(monkeypatch):
+    """Config, evaluator, intervals, result, table and protocol take it from the table."""
+
+    def mean_gap(evidence):
+        gap = evidence.fake - evidence.real.mean(dim=0)
+        per_image = gap.norm(dim=1)
+        return [Score(per_image.mean().item(), per_image - per_image.mean())]
+
+    needs = ("features", "reference features")
+    record = Metric("gap", "mean distance to the real mean", ("mean_gap",), "gap", mean_gap, needs=needs)
+    with pytest.raises(UserError, match="evaluation.metrics: no metric 'gap'"):
+        require_metrics(["gap"])
+    monkeypatch.setitem(METRICS, "gap", record)
+    config = load_config(ROOT / "configs" / "digits" / "dcgan_cr.yaml", ["evaluation.metrics=[gap]"])
+    require_metrics(config.evaluation.metrics)
+    fake, real = pixels(40, seed=1), pixels(30, seed=2)
+    evaluator = build(metrics=("gap", "fid"), bootstrap=200)
+    result = score(evaluator, fake, evaluator.reference(real, name="noise", split="train"))
+    features = [evaluator.extractor(torch.from_numpy(one).permute(0, 3, 1, 2))[0] for one in (fake, real)]
+    expected = (features[0] - features[1].mean(0)).norm(dim=1).mean().item()
+    assert result.metrics["mean_gap"] == pytest.approx(expected, rel=1e-5)
+    low, high = result.intervals["mean_gap"]
+    assert low < expected < high
+    assert Result.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+    assert "gap (" in format_table({"run": result})
+
+
+def test_a_saved_result_outlives_a_field_that_the_protocol_gains():
+    values = json.loads((ROOT / "tests" / "result.json").read_text())
+    protocol = Result.from_dict(values).protocol
+    del values["protocol"]["versions"]  # a field with a default, as every later one has
+    assert Result.from_dict(values).protocol == protocol
+    del values["protocol"]["extractor"]
+    with pytest.raises(UserError, match="protocol field 'extractor' is missing"):
+        Result.from_dict(values)

@@ -28,9 +28,9 @@ from gan.commands.launch import launch
 from gan.commands.score_images import score_images
 from gan.config import load_config
 from gan.errors import UserError
-from gan.extractors.catalogue import build_extractor
-from gan.extractors.efficientnet import register
 from gan.metrics.evaluator import Evaluator
+from gan.metrics.extractors.catalogue import build_extractor
+from gan.metrics.extractors.efficientnet import register
 from gan.metrics.images import array_sampler, to_uint8
 from gan.sharing import export as exporting
 from gan.sharing.description import Description

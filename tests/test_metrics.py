@@ -15,9 +15,9 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from gan.errors import UserError
-from gan.extractors.weights import OfficialWeights, load_state_dict, verify, weights_hash
 from gan.metrics import neighbourhood as neighbourhood_module
 from gan.metrics.accumulators import FeatureBank, GaussianStatistics, SplitProbabilities
+from gan.metrics.extractors.weights import OfficialWeights, load_state_dict, verify, weights_hash
 from gan.metrics.formulas import (
     FrechetTarget,
     frechet_distance,

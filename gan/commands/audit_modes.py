@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from gan.audits.digit_classifier import train_digit_classifier
-from gan.audits.features import PixelExtractor
-from gan.audits.graph import find_communities, mutual_neighbour_graph
-from gan.audits.grids import Row, save_grid
-from gan.audits.modes import ModeReport, assign, compare_occupancy
 from gan.commands.audited_run import AuditedRun, AuditOptions, ImageSet
 from gan.data.recipe import Labels, Pixels
 from gan.errors import UserError
-from gan.extractors.interface import identify
+from gan.metrics.audits.digit_classifier import train_digit_classifier
+from gan.metrics.audits.features import PixelExtractor
+from gan.metrics.audits.graph import find_communities, mutual_neighbour_graph
+from gan.metrics.audits.grids import Row, save_grid
+from gan.metrics.audits.modes import ModeReport, assign, compare_occupancy
+from gan.metrics.extractors.interface import identify
 
 WHITENING = {"components": 32}  # few columns keep classes together: docs/results/whitening.md
 DIGIT_SOURCES = ("digits", "stacked_digits")

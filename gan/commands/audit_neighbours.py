@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from gan.audits.grids import Row, save_grid
-from gan.audits.memorisation import Duplicates, Memorisation, examine
-from gan.audits.neighbours import Neighbours
 from gan.commands.audited_run import AuditedRun, AuditOptions, ImageSet
 from gan.errors import UserError
-from gan.extractors.interface import identify
+from gan.metrics.audits.grids import Row, save_grid
+from gan.metrics.audits.memorisation import Duplicates, Memorisation, examine
+from gan.metrics.audits.neighbours import Neighbours
+from gan.metrics.extractors.interface import identify
 
 WHITENING = {"variance": 0.9}  # finds altered copies better than fewer columns do: docs/results/whitening.md
 SHOWN = 20  # pairs in the grid and in the JSON

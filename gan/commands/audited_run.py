@@ -15,8 +15,6 @@ from torch import nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from gan.allocator import keep_freed_memory
-from gan.audits.features import Features, audit_extractor, feature_batches, real_features
-from gan.audits.whitening import Whitening, fit_whitening
 from gan.build import build_generator, image_facts, prepare_images
 from gan.build.trained import find_checkpoint, load_generator, read_config
 from gan.commands.scoring import evenly, reference_images
@@ -24,8 +22,10 @@ from gan.config import Config
 from gan.data.recipe import Pixels
 from gan.data.store import ImageStore
 from gan.device import make_autocast, resolve_device, resolve_precision
-from gan.extractors.interface import identify
 from gan.files import write_text
+from gan.metrics.audits.features import Features, audit_extractor, feature_batches, real_features
+from gan.metrics.audits.whitening import Whitening, fit_whitening
+from gan.metrics.extractors.interface import identify
 from gan.metrics.reference import content_hash
 from gan.models.sampling import LatentStream, generate
 from gan.seeds import seeded_generator

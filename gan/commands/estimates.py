@@ -25,6 +25,7 @@ from gan.build import (
 )
 from gan.config import Config, EvaluationConfig
 from gan.device import resolve_precision
+from gan.metrics.table import require_metrics
 from gan.models.discriminator import Discriminator
 
 
@@ -93,12 +94,13 @@ def _duration(seconds: float) -> str:
 
 def _check_names(config: Config, discriminator: Discriminator) -> None:
     """Build all else that a run builds, and look up the extractor, whose registry takes seconds to import."""
+    require_metrics(config.evaluation.metrics)
     build_regularizers(config, discriminator)
     build_stage_weights(config, discriminator.stages)
     for build in (build_loss, build_top_k, build_augmentation, build_division):
         build(config)
     if config.evaluation.extractor != EvaluationConfig().extractor:
-        from gan.extractors.catalogue import require_known
+        from gan.metrics.extractors.catalogue import require_known
 
         require_known(config.evaluation.extractor, "evaluation.extractor")
 

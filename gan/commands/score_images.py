@@ -10,8 +10,8 @@ from gan.allocator import keep_freed_memory
 from gan.commands.image_sets import CACHE, ImageSet, open_set, resolution_of, run_of
 from gan.device import resolve_device
 from gan.errors import UserError
-from gan.extractors.catalogue import build_extractor, require_known
 from gan.metrics.evaluator import Evaluator
+from gan.metrics.extractors.catalogue import build_extractor, require_known
 from gan.metrics.images import array_sampler, check_images
 from gan.metrics.results import Result, format_table
 

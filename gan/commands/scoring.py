@@ -15,8 +15,8 @@ from gan.data.sources import source_info
 from gan.data.store import ImageStore
 from gan.device import Autocast, make_autocast, resolve_precision
 from gan.errors import UserError
-from gan.extractors.catalogue import build_extractor, require_known
 from gan.metrics.evaluator import Evaluator
+from gan.metrics.extractors.catalogue import build_extractor, require_known
 from gan.metrics.reference import ReferenceStatistics
 from gan.metrics.results import Result
 from gan.models.sampling import LatentStream, generate

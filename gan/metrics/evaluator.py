@@ -13,9 +13,9 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from gan import distributed
 from gan.errors import UserError
-from gan.extractors.interface import Extraction, metric_layers
 from gan.metrics.accumulators import FeatureBank, GaussianStatistics, SplitProbabilities
 from gan.metrics.evidence import Evidence, Tally
+from gan.metrics.extractors.interface import Extraction, metric_layers
 from gan.metrics.images import array_sampler, check_images, of_size, to_uint8
 from gan.metrics.protocol import Protocol, ReferenceIdentity
 from gan.metrics.reference import CacheKey, ReferenceStatistics, content_hash, kept_rows, load, require_fitting, save

@@ -30,6 +30,16 @@ class ReferenceIdentity:
 
 
 @dataclass(frozen=True)
+class ExtractorIdentity:
+    """What makes two extractors give the same features: their name, weights, resizing and arithmetic."""
+
+    name: str
+    weights: str  # SHA-256 over its tensors
+    resize: str
+    dtype: str
+
+
+@dataclass(frozen=True)
 class Protocol:
     """Everything that a score depends on, other than the generator.
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from gan.errors import StorageError, UserError
-from gan.extractors.interface import ExtractorIdentity
 from gan.files import atomic_path
-from gan.metrics.protocol import ReferenceIdentity
+from gan.metrics.protocol import ExtractorIdentity, ReferenceIdentity
 
 FORMAT = 1  # raise it whenever the file's content or the way it is computed changes
 

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from gan import distributed
-from gan.extractors.interface import ExtractorIdentity
 from gan.metrics.accumulators import FeatureBank, GaussianStatistics
 from gan.metrics.evidence import Tally
-from gan.metrics.protocol import ReferenceIdentity
+from gan.metrics.protocol import ExtractorIdentity, ReferenceIdentity
 from gan.metrics.reference import ReferenceStatistics
 from gan.metrics.results import Result
 

@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from scipy.stats import betabinom, binomtest, mannwhitneyu, norm, rankdata
 from torch import Tensor
 
-from gan.audits.neighbours import Neighbours, nearest_neighbours
+from gan.metrics.audits.neighbours import Neighbours, nearest_neighbours
 
 Distances = NDArray[np.float64]  # (n,), of each image to its nearest neighbour
 

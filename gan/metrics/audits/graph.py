@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, triu
 from torch import Tensor
 
-from gan.audits.neighbours import nearest_neighbours
 from gan.errors import UserError
+from gan.metrics.audits.neighbours import nearest_neighbours
 from gan.seeds import derive_seed
 
 Edges = NDArray[np.int64]  # (E, 2), each pair once, the smaller row first

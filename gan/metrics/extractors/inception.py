@@ -8,8 +8,14 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
 
-from gan.extractors.interface import ExtractorIdentity
-from gan.extractors.weights import load_state_dict, mismatch_is_user_error, official_inception, verify, weights_hash
+from gan.metrics.extractors.weights import (
+    load_state_dict,
+    mismatch_is_user_error,
+    official_inception,
+    verify,
+    weights_hash,
+)
+from gan.metrics.protocol import ExtractorIdentity
 
 
 class InceptionExtractor(FeatureExtractorInceptionV3):

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from gan.errors import StorageError, UserError, nearest
-from gan.extractors.catalogue import EXTRACTORS, build_extractor
-from gan.extractors.interface import ExtractorIdentity, extract, identify
 from gan.files import atomic_path, read_array
+from gan.metrics.extractors.catalogue import EXTRACTORS, build_extractor
+from gan.metrics.extractors.interface import extract, identify
 from gan.metrics.images import array_sampler, to_uint8
+from gan.metrics.protocol import ExtractorIdentity
 from gan.progress import passing_bar
 
 Features = NDArray[np.float32]  # (N, F)

@@ -13,14 +13,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
-from gan.extractors.interface import ExtractorIdentity
-from gan.extractors.weights import (
+from gan.metrics.extractors.weights import (
     load_state_dict,
     mismatch_is_user_error,
     official_efficientnet_lite0,
     verify,
     weights_hash,
 )
+from gan.metrics.protocol import ExtractorIdentity
 
 
 class EfficientNetLite0Extractor(FeatureExtractorBase):

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, hypergeom
 from torch import Tensor
 
-from gan.audits.graph import Communities
-from gan.audits.neighbours import nearest_neighbours
+from gan.metrics.audits.graph import Communities
+from gan.metrics.audits.neighbours import nearest_neighbours
 
 Counts = NDArray[np.int64]  # (modes,)
 

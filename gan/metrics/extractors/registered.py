@@ -16,8 +16,7 @@ from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 from torchvision.models import VGG16_Weights, VisionTransformer
 
 from gan.errors import UserError
-from gan.extractors.interface import ExtractorIdentity
-from gan.extractors.weights import (
+from gan.metrics.extractors.weights import (
     OfficialWeights,
     VerifiedWeights,
     file_sha256,
@@ -26,6 +25,7 @@ from gan.extractors.weights import (
     verify,
     weights_hash,
 )
+from gan.metrics.protocol import ExtractorIdentity
 
 CLIP_NAMES = tuple(MODEL_URLS)
 DINOV2_SIZES = {  # name → width, blocks, attention heads; the giant has another kind of block

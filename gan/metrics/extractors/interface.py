@@ -6,7 +6,7 @@ So torch-fidelity's registered extractors work here, and ours work there.
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,20 +14,11 @@ from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from gan.errors import NonFiniteError, UserError, nearest
-from gan.extractors.weights import weights_hash
+from gan.metrics.extractors.weights import weights_hash
+from gan.metrics.protocol import ExtractorIdentity
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 COMPILED_TOLERANCE = 1e-5  # relative, per layer
-
-
-@dataclass(frozen=True)
-class ExtractorIdentity:
-    """What makes two extractors give the same features: their name, weights, resizing and arithmetic."""
-
-    name: str
-    weights: str  # `weights_hash`
-    resize: str
-    dtype: str
 
 
 def identify(extractor: FeatureExtractorBase) -> ExtractorIdentity:

@@ -8,9 +8,9 @@ import torch
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from gan.errors import UserError, nearest
-from gan.extractors.efficientnet import EfficientNetLite0Extractor
-from gan.extractors.inception import InceptionExtractor
-from gan.extractors.registered import (
+from gan.metrics.extractors.efficientnet import EfficientNetLite0Extractor
+from gan.metrics.extractors.inception import InceptionExtractor
+from gan.metrics.extractors.registered import (
     CLIP_NAMES,
     DINOV2_SIZES,
     CLIPExtractor,
@@ -20,7 +20,7 @@ from gan.extractors.registered import (
     official_vgg16,
     verify_dinov2,
 )
-from gan.extractors.weights import OfficialWeights, official_efficientnet_lite0, official_inception, verify
+from gan.metrics.extractors.weights import OfficialWeights, official_efficientnet_lite0, official_inception, verify
 
 
 def build_extractor(
@@ -34,8 +34,7 @@ def build_extractor(
     """The extractor of that name in `EXTRACTORS`, in evaluation mode on `device`, with the layers for every metric.
 
     Raises:
-        UserError: no such extractor; weights missing, unknown (see `gan.extractors.weights.verify`) or of another
-            network.
+        UserError: no such extractor; weights missing, unknown (see `weights.verify`) or of another network.
     """
     require_known(name)
     extractor = EXTRACTORS[name](weights, expected_sha256=expected_sha256, allow_unknown_weights=allow_unknown_weights)
