@@ -669,7 +669,7 @@ def test_a_new_metric_is_its_formula_and_one_record(monkeypatch):
 
     needs = ("features", "reference features")
     record = Metric("gap", "mean distance to the real mean", ("mean_gap",), "gap", mean_gap, needs=needs)
-    with pytest.raises(UserError, match="evaluation.metrics: no metric 'gap'"):
+    with pytest.raises(UserError, match=r"evaluation\.metrics: no metric 'gap'"):
         require_metrics(["gap"])
     monkeypatch.setitem(METRICS, "gap", record)
     config = load_config(ROOT / "configs" / "digits" / "dcgan_cr.yaml", ["evaluation.metrics=[gap]"])
