@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -320,3 +321,26 @@ def test_a_relativistic_generator_reads_the_real_scores() -> None:
     real, fake = twin.discriminator(images), twin.discriminator(twin.generator(latents))
     found = generator_step(game, latents, None, images, None)
     torch.testing.assert_close(found["loss/generator"], F.softplus(real - fake).mean())
+
+
+class Darkening(nn.Module):
+    """An augmentation that draws nothing: images of one half are taken to one darker picture."""
+
+    target = None
+
+    def forward(self, images: Tensor, random: torch.Generator) -> Tensor:
+        return images / 2 - 0.5
+
+
+@pytest.mark.parametrize("loss", ["hinge", "relativistic"])
+def test_feature_matching_compares_augmented_fakes_to_augmented_reals(loss: str) -> None:
+    game = make_game(f"objective.loss={loss}", "objective.regularizers.feature_matching.weight=1")
+    game = replace(game, augmentation=Darkening())
+    images, _, latents, _ = inputs(False)
+    twin = copy.deepcopy(game)
+    fakes = twin.generator(latents)
+    means = [twin.discriminator.features(some / 2 - 0.5).mean(0) for some in (images, fakes)]
+    found = generator_step(game, latents, None, images, None)["regularizers/generator/feature_matching"]
+    torch.testing.assert_close(found, (means[0] - means[1]).square().mean())
+    same = generator_step(copy.deepcopy(twin), latents, None, fakes.detach(), None)
+    assert same["regularizers/generator/feature_matching"].item() == pytest.approx(0, abs=1e-9)

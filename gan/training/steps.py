@@ -155,12 +155,9 @@ def _generator_loss(
         fake_images = game.generator(latents, labels).to(real_images.dtype)
         with part.draws(game.random, count):
             fake_images = game.augmentation(fake_images, game.random)
+            real_images = game.augmentation(real_images, game.random)
         fake_scores = game.discriminator(fake_images, labels)
-        real_scores = None
-        if game.loss.relativistic:
-            with part.draws(game.random, count):
-                real_images = game.augmentation(real_images, game.random)
-            real_scores = game.discriminator(real_images, real_labels)
+        real_scores = game.discriminator(real_images, real_labels) if game.loss.relativistic else None
     weights = game.stage_weights().detach()
     losses = game.loss.generator_loss(fake_scores, real_scores)[:, : game.generator_stages]
     counted = weights[: game.generator_stages]
