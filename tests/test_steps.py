@@ -170,10 +170,10 @@ def test_a_normalised_generator_and_its_average_keep_unit_norms() -> None:
     game = make_game("generator.options={spectral_norm: true}", "optimizer.generator_lr=2e-3")
     ema = ExponentialMovingAverage(game.generator, decay=0.9)
     images, _, latents, _ = batch()
-    for _ in range(12):
+    for step in range(12):
         discriminator_step(game, images, None, latents, None)
         generator_step(game, latents, None, images, None)
-        ema.update()
+        ema.update(step + 1)
     for network in (game.generator, ema.average):
         norms = [
             torch.linalg.matrix_norm(module.spectral_norm(module.weight).flatten(1), 2).item()
