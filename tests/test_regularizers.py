@@ -343,3 +343,13 @@ def test_feature_matching_compares_augmented_fakes_to_augmented_reals(loss: str)
     torch.testing.assert_close(found, (means[0] - means[1]).square().mean())
     same = generator_step(copy.deepcopy(twin), latents, None, fakes.detach(), None)
     assert same["regularizers/generator/feature_matching"].item() == pytest.approx(0, abs=1e-9)
+
+
+def test_latent_consistency_compares_fakes_that_were_augmented_alike() -> None:
+    drawn = "augmentation.operations=[color, translation, cutout]"
+    game = make_game(drawn, "objective.regularizers={latent_consistency: {weight: 1, options: {sigma: 1e-7}}}")
+    game.generator.eval()  # the same statistics for both passes
+    images, _, latents, _ = inputs(False)
+    found, _ = discriminator_step(game, images, None, latents, None)
+    assert found["scores/fake"].abs().max() > 1e-4
+    assert found["regularizers/discriminator/latent_consistency"] < 1e-9

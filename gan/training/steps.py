@@ -84,8 +84,10 @@ def discriminator_gradients(
 
     Real and fake images are scored in one pass, which equals two where D normalises no batch.
     """
-    count, weights = len(real_images), game.stage_weights()
+    count = len(real_images)
     labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
+
+    # Forward
     augment = repeating(game.augmentation, random)
     with game.autocast():
         with torch.no_grad():
@@ -94,6 +96,9 @@ def discriminator_gradients(
         features = game.discriminator.features(images)
         scores = game.discriminator.head(features, labels)
     real_scores, fake_scores = scores.split(count)
+
+    # Loss, penalties, backward
+    weights = game.stage_weights()
     loss = weighted_mean(game.loss.discriminator_loss(real_scores, fake_scores), weights)
     batch = StepBatch(
         game.discriminator, game.generator, images[:count], real_labels, images[count:], fake_labels, latents,
@@ -102,11 +107,11 @@ def discriminator_gradients(
     )  # fmt: skip
     penalties = game.regularizers("discriminator", batch)
     (loss + direction_loss(game, features, labels, count) + sum(penalties.values())).backward()
+
     values = {"loss/discriminator": loss, "scores/real": real_scores.mean(0), "scores/fake": fake_scores.mean(0)}
-    values |= {f"regularizers/discriminator/{name}": value for name, value in penalties.items()}
     if game.augmentation.target is not None:
         values["augmentation/real_sign"] = (real_scores @ weights).sign().mean()
-    return detached(values), Observation(features.detach(), labels, count)
+    return detached("discriminator", values, penalties), Observation(features.detach(), labels, count)
 
 
 def direction_loss(game: Game, features: Tensor, labels: Tensor | None, real_count: int) -> Tensor | float:
@@ -143,12 +148,16 @@ def generator_gradients(
 ) -> dict[str, Tensor]:
     """Add one micro-batch's gradient to G's; returns what to report, detached."""
     game.discriminator.requires_grad_(False)
+
+    # Forward
     augment = repeating(game.augmentation, random)
     with game.autocast():
         fake_images = game.augmentation(game.generator(latents, labels).to(real_images.dtype), random)
         real_images = game.augmentation(real_images, random)
         fake_scores = game.discriminator(fake_images, labels)
         real_scores = game.discriminator(real_images, real_labels) if game.loss.relativistic else None
+
+    # Loss, penalties, backward
     weights = game.stage_weights().detach()
     counted = weights[: game.generator_stages]
     losses = game.loss.generator_loss(fake_scores, real_scores)[:, : game.generator_stages]
@@ -159,12 +168,12 @@ def generator_gradients(
     )  # fmt: skip
     penalties = game.regularizers("generator", batch)
     (loss + sum(penalties.values())).backward()
+
     game.discriminator.requires_grad_(True)
-    return detached(
-        {"loss/generator": loss} | {f"regularizers/generator/{name}": value for name, value in penalties.items()}
-    )
+    return detached("generator", {"loss/generator": loss}, penalties)
 
 
-def detached(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Values without their graphs."""
-    return {name: value.detach() for name, value in values.items()}
+def detached(player: str, values: dict[str, Tensor], penalties: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a step reports, without its graph."""
+    named = {f"regularizers/{player}/{name}": penalty for name, penalty in penalties.items()}
+    return {name: value.detach() for name, value in (values | named).items()}
