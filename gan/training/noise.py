@@ -32,8 +32,12 @@ class Noise:
         return number
 
     def generator(self, player: str, step: int, index: int) -> torch.Generator:
-        """That of one micro-batch, by its index among those of all ranks; torch's global generators are seeded too."""
-        torch.manual_seed(derive_seed(self.seed, player, step, index, "global") % 2**32)  # for dropout and the like
+        """That of one micro-batch, by its index among those of all ranks; for dropout, torch's own are seeded too."""
+        seed = derive_seed(self.seed, player, step, index, "global")
+        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would format a stack each time
+        if self._device.type == "cuda":
+            number = torch.cuda.current_device() if self._device.index is None else self._device.index
+            torch.cuda.default_generators[number].manual_seed(seed)
         return seeded_generator(self.seed, player, step, index, device=self._device)
 
     def restart(self, *names: str | int) -> None:
