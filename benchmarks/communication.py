@@ -86,7 +86,7 @@ def count(config_name: str, overrides: list[str], classes: int | None, batch: in
     facts = ImageFacts(config.data.resolution, 3, classes)
     with torch.device("meta"):
         generator, discriminator = build_generator(config, facts), build_discriminator(config, facts)
-        flops = estimate(config, facts, CPU).flops_per_step
+        flops = estimate(config, facts, generator, discriminator, CPU).flops_per_step
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in generator.modules())
     return Volume(_size(discriminator), _size(generator), norms, flops)
 

@@ -104,6 +104,7 @@ class Ours:
         self.next_batch: Callable[[], Batch] = loader.next_batch
         self.latents = torch.randn(setting.batch, config.generator.latent_dim, device=device)
         self.labels = torch.arange(setting.batch, device=device) % CLASSES if config.conditional else None
+        self.step = 0
 
     def batch(self) -> Batch:
         images, labels = self.next_batch()
@@ -114,7 +115,8 @@ class Ours:
             images, labels = self.batch()
             discriminator_step(self.game, images, labels, self.latents, self.labels)
         generator_step(self.game, self.latents, self.labels, images, labels)
-        self.ema.update()
+        self.step += 1
+        self.ema.update(self.step)
 
 
 def textbook_iteration(setting: Setting, store: ImageStore) -> Callable[[], None]:

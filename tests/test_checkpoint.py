@@ -18,8 +18,8 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gan.commands import launch
 from gan.errors import NonFiniteError, StorageError, UserError
-from gan.training import trainer
 from gan.training.checkpoint import FORMAT, Checkpoints, digest, read_checkpoint, write_checkpoint
 from gan.training.steps import discriminator_step
 from tests import DEFAULT, ROOT
@@ -136,7 +136,7 @@ def diverge_once(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
             values["scores/real"][0] = torch.inf
         return values, seen
 
-    monkeypatch.setattr(trainer, "discriminator_step", diverging)
+    monkeypatch.setattr(launch, "discriminator_step", diverging)
 
 
 def test_recovery_goes_on_from_the_newest_checkpoint_with_other_numbers(

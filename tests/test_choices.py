@@ -63,15 +63,12 @@ def play(game: Game, config: Config, round_: int) -> dict[str, Tensor]:
 
 
 def state(game: Game) -> dict[str, Any]:
-    parts = ("generator", "discriminator", "stage_weights", "top_k", "regularizers", "augmentation")
-    optimizers = ("generator_optimizer", "discriminator_optimizer")
-    return {name: getattr(game, name).state_dict() for name in (*parts, *optimizers)}
+    return {name: part.state_dict() for name, part in game.parts.items()}
 
 
-def resume(game: Game, saved: dict[str, Any], random: Tensor) -> None:
-    for name, part in saved.items():
-        getattr(game, name).load_state_dict(part)
-    game.random.set_state(random)
+def resume(game: Game, saved: dict[str, Any]) -> None:
+    for name, part in game.parts.items():
+        part.load_state_dict(saved[name])
 
 
 def check(config: Config, folder: Path) -> None:
@@ -79,7 +76,7 @@ def check(config: Config, folder: Path) -> None:
     assert all(value.isfinite().all() for value in play(game, config, 0).values())
     torch.save(state(game), folder / "state.pt")
     twin = build(config, "float32")
-    resume(twin, torch.load(folder / "state.pt", weights_only=True), game.random.get_state())
+    resume(twin, torch.load(folder / "state.pt", weights_only=True))
     reports = [play(player, config, 1) for player in (game, twin)]
     torch.testing.assert_close(*reports, rtol=0, atol=0)
     torch.testing.assert_close(state(game), state(twin), rtol=0, atol=0)

@@ -1,9 +1,13 @@
 """Pages that are made from the code or from results still say what those say."""
 
 import importlib.util
+import re
+import textwrap
 from types import ModuleType
 
 from tests import ROOT
+
+STEP = (ROOT / "docs" / "step.md").read_text(encoding="utf-8")
 
 
 def script(name: str) -> ModuleType:
@@ -25,3 +29,24 @@ def test_every_table_of_the_study_is_made_from_the_committed_results() -> None:
 def test_the_configs_page_has_every_key_of_the_schema() -> None:
     tabulate_config = script("tabulate_config")
     assert tabulate_config.PAGE.read_text(encoding="utf-8") == tabulate_config.page()
+
+
+def dedented_windows(path: str, size: int) -> set[str]:
+    """All runs of so many lines of a file, without their common indentation."""
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    return {textwrap.dedent("\n".join(lines[start : start + size])) for start in range(len(lines) - size + 1)}
+
+
+def test_every_excerpt_of_the_step_is_the_code() -> None:
+    excerpts = re.findall(r"^`([\w/]+\.py)`:\n```python\n(.*?)\n```$", STEP, re.DOTALL | re.MULTILINE)
+    assert len(excerpts) == STEP.count("```python") > 10
+    for path, code in excerpts:
+        assert code in dedented_windows(path, len(code.splitlines())), (
+            f"docs/step.md has other code than {path}:\n{code}"
+        )
+
+
+def test_a_reader_of_the_step_opens_at_most_eight_files() -> None:
+    files = re.findall(r"^\| `(gan/[\w/]+\.py)` \|", STEP, re.MULTILINE)
+    assert 0 < len(files) <= 8
+    assert all((ROOT / path).is_file() for path in files)

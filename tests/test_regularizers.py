@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from gan.objectives.augmentation import Augmentation, cutout, flip, translate
 from gan.objectives.consistency import BalancedConsistency, LatentConsistency, LeCam
 from gan.objectives.feature_terms import Contrastive, FeatureMatching, Orthogonal
 from gan.objectives.gradient_penalties import R1, R2, GradientPenalty
-from gan.objectives.regularizers import Round, Scheduled
+from gan.objectives.regularizers import Scheduled, StepBatch
 from gan.objectives.top_k import TopK
 from gan.training.steps import Game, discriminator_step, generator_step
 from tests import DEFAULT
@@ -49,15 +50,16 @@ class Mirror(nn.Module):
         return latents.view(-1, 1, 4, 4)
 
 
-def seen(critic: nn.Module, seed: int = 0) -> Round:
+def seen(critic: nn.Module, seed: int = 0, step: int = 0) -> StepBatch:
     torch.manual_seed(seed)
     real, latents = torch.randn(B, 1, 4, 4, dtype=torch.float64), torch.randn(B, 16, dtype=torch.float64)
     fake = Mirror()(latents)
     random = torch.Generator().manual_seed(seed)
     autocast = lambda: torch.autocast("cpu", enabled=False)  # noqa: E731
-    return Round(
-        critic, Mirror(), real, None, fake, None, latents, critic(fake), critic(real), SHARES, random, autocast
-    )
+    return StepBatch(
+        critic, Mirror(), real, None, fake, None, latents, critic(fake), critic(real), SHARES, step, random, autocast,
+        augment=lambda fakes: fakes,
+    )  # fmt: skip
 
 
 def test_r1_and_r2_are_half_the_mean_squared_gradient_and_can_be_trained() -> None:
@@ -120,7 +122,9 @@ def test_lecam_follows_the_running_means_of_the_other_side() -> None:
         real, fake = here.real_scores.detach(), here.fake_scores.detach()
         means = means or (real.mean(0), fake.mean(0))
         expected = (((real - means[1]) ** 2 + (fake - means[0]) ** 2) @ SHARES).mean()
-        torch.testing.assert_close(penalty.discriminator_penalty(here), expected)
+        for _ in range(2):  # micro-batches, which move nothing
+            torch.testing.assert_close(penalty.discriminator_penalty(here), expected)
+        penalty.follow({"scores/real": real.mean(0), "scores/fake": fake.mean(0)})
         means = tuple(0.5 * mean + 0.5 * scores.mean(0) for mean, scores in zip(means, (real, fake), strict=True))
     twin = LeCam(decay=0.5)
     twin.load_state_dict(penalty.state_dict())
@@ -167,23 +171,20 @@ def test_lazy_terms_act_every_interval_with_as_much_more_weight() -> None:
     term = Scheduled(R1(), weight=3.0, interval=4)
     critic = Critic()
     once = R1().discriminator_penalty(seen(critic))
-    found = [term("discriminator", seen(critic)) for _ in range(9)]
+    found = [term("discriminator", seen(critic, step=step)) for step in range(9)]
     assert [value is not None for value in found] == [True, False, False, False] * 2 + [True]
     torch.testing.assert_close(found[4], 12 * once)
     assert term("generator", seen(critic)) is None
-    twin = Scheduled(R1(), weight=3.0, interval=4)
-    twin.load_state_dict(term.state_dict())
-    assert twin.steps == {"discriminator": 9, "generator": 1}
 
 
 def test_top_k_keeps_the_best_and_falls_to_its_fraction() -> None:
     scores = torch.tensor([[0.0, 9.0], [3.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
     losses, shares = -scores, torch.tensor([1.0, 0.0])
     top = TopK(fraction=0.5, decay=0.8)
-    sizes = [len(top(losses, scores, shares)) for _ in range(6)]
+    sizes = [len(top(losses, scores, shares, step)) for step in range(6)]
     assert sizes == [4, 3, 3, 2, 2, 2]
-    assert sorted(top(losses, scores, shares)[:, 0].tolist()) == [-3.0, -2.0]
-    assert TopK()(losses, scores, shares) is losses
+    assert sorted(top(losses, scores, shares, 6)[:, 0].tolist()) == [-3.0, -2.0]
+    assert TopK()(losses, scores, shares, 6) is losses
 
 
 def test_translation_moves_whole_pixels_and_brings_in_zeros() -> None:
@@ -223,12 +224,11 @@ def test_augmentation_with_probability_zero_changes_nothing_and_passes_gradients
 
 def test_adaptive_probability_follows_the_sign_of_real_scores() -> None:
     augmentation = Augmentation(("color",), 0.0, target=0.6, images_to_full=1000)
-    shares = torch.tensor([1.0])
     for _ in range(8):
-        augmentation.observe(torch.ones(50, 1), shares)  # overfitted: every real is told
+        augmentation.follow(torch.tensor(1.0), 50)  # overfitted: every real is told
     assert augmentation.probability.item() == pytest.approx(2 * 4 * 50 / 1000)
     for _ in range(16):
-        augmentation.observe(torch.tensor([[1.0], [-1.0]]).repeat(25, 1), shares)
+        augmentation.follow(torch.tensor(0.0), 50)
     assert augmentation.probability.item() == 0.0
     twin = Augmentation(("color",), 0.0, target=0.6)
     twin.load_state_dict(augmentation.state_dict())
@@ -320,3 +320,36 @@ def test_a_relativistic_generator_reads_the_real_scores() -> None:
     real, fake = twin.discriminator(images), twin.discriminator(twin.generator(latents))
     found = generator_step(game, latents, None, images, None)
     torch.testing.assert_close(found["loss/generator"], F.softplus(real - fake).mean())
+
+
+class Darkening(nn.Module):
+    """An augmentation that draws nothing: images of one half are taken to one darker picture."""
+
+    target = None
+
+    def forward(self, images: Tensor, random: torch.Generator) -> Tensor:
+        return images / 2 - 0.5
+
+
+@pytest.mark.parametrize("loss", ["hinge", "relativistic"])
+def test_feature_matching_compares_augmented_fakes_to_augmented_reals(loss: str) -> None:
+    game = make_game(f"objective.loss={loss}", "objective.regularizers.feature_matching.weight=1")
+    game = replace(game, augmentation=Darkening())
+    images, _, latents, _ = inputs(False)
+    twin = copy.deepcopy(game)
+    fakes = twin.generator(latents)
+    means = [twin.discriminator.features(some / 2 - 0.5).mean(0) for some in (images, fakes)]
+    found = generator_step(game, latents, None, images, None)["regularizers/generator/feature_matching"]
+    torch.testing.assert_close(found, (means[0] - means[1]).square().mean())
+    same = generator_step(copy.deepcopy(twin), latents, None, fakes.detach(), None)
+    assert same["regularizers/generator/feature_matching"].item() == pytest.approx(0, abs=1e-9)
+
+
+def test_latent_consistency_compares_fakes_that_were_augmented_alike() -> None:
+    drawn = "augmentation.operations=[color, translation, cutout]"
+    game = make_game(drawn, "objective.regularizers={latent_consistency: {weight: 1, options: {sigma: 1e-7}}}")
+    game.generator.eval()  # the same statistics for both passes
+    images, _, latents, _ = inputs(False)
+    found, _ = discriminator_step(game, images, None, latents, None)
+    assert found["scores/fake"].abs().max() > 1e-4
+    assert found["regularizers/discriminator/latent_consistency"] < 1e-9

@@ -1,6 +1,9 @@
 """One update of each player against the same update written out by hand."""
 
 import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,10 @@ from gan.build import build_game, image_facts
 from gan.config import load_config
 from gan.device import resolve_precision
 from gan.models.blocks.spectral_norm import update_spectral_norms
+from gan.training import steps
+from gan.training.accumulation import Accumulation, Update
 from gan.training.ema import ExponentialMovingAverage
+from gan.training.noise import Noise
 from gan.training.steps import Game, discriminator_step, generator_step
 from tests import DEFAULT
 
@@ -170,10 +176,10 @@ def test_a_normalised_generator_and_its_average_keep_unit_norms() -> None:
     game = make_game("generator.options={spectral_norm: true}", "optimizer.generator_lr=2e-3")
     ema = ExponentialMovingAverage(game.generator, decay=0.9)
     images, _, latents, _ = batch()
-    for _ in range(12):
+    for step in range(12):
         discriminator_step(game, images, None, latents, None)
         generator_step(game, latents, None, images, None)
-        ema.update()
+        ema.update(step + 1)
     for network in (game.generator, ema.average):
         norms = [
             torch.linalg.matrix_norm(module.spectral_norm(module.weight).flatten(1), 2).item()
@@ -181,3 +187,42 @@ def test_a_normalised_generator_and_its_average_keep_unit_norms() -> None:
             if getattr(module, "spectral_norm", None) is not None
         ]
         assert norms and norms == pytest.approx([1.0] * len(norms), abs=0.15)
+
+
+def test_micro_batches_draw_the_same_numbers_however_they_are_spread_over_ranks() -> None:
+    def drawn(micro_batches: int, world_size: int, seed: int = 0, player: str = "generator", step: int = 0) -> list:
+        found = []
+        for rank in range(world_size):
+            weight = torch.nn.Parameter(torch.zeros(1))
+            noise, accumulation = Noise(seed, CPU), Accumulation(micro_batches, rank, world_size)
+            for _ in range(step + 1):
+                update = Update(player, torch.optim.SGD([weight], 1.0), [], accumulation, noise)
+            for _, number, random in update.micro_batches(torch.zeros(micro_batches, 1)):
+                assert number == step
+                found.append((torch.rand(3, generator=random), torch.rand(3)))  # the second as a dropout would
+        return found
+
+    expected = drawn(4, 1)
+    assert len({tuple(one.tolist()) for pair in expected for one in pair}) == 8
+    for spread in (drawn(2, 2), drawn(1, 4)):
+        torch.testing.assert_close(spread, expected, rtol=0, atol=0)
+    others = [drawn(4, 1, seed=1), drawn(4, 1, player="discriminator"), drawn(4, 1, step=1)]
+    assert not any(torch.equal(other[0][0], expected[0][0]) for other in others)
+
+
+def test_running_statistics_of_micro_batches_follow_one_after_the_other() -> None:
+    game = make_game("training.accumulation=3", "training.batch_size=6")
+    twin = copy.deepcopy(game).generator
+    images, _, latents, _ = batch()
+    discriminator_step(game, images, None, latents, None)
+    with torch.no_grad():
+        for rows in latents.chunk(3):
+            twin(rows)
+    torch.testing.assert_close(game.generator.state_dict(), twin.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("step", [discriminator_step, generator_step])
+def test_a_step_and_its_gradients_fit_a_screen_each(step: Callable[..., Any]) -> None:
+    gradients = getattr(steps, step.__name__.replace("_step", "_gradients"))
+    assert len(inspect.getsource(step).splitlines()) <= 45
+    assert len(inspect.getsource(gradients).splitlines()) <= 45

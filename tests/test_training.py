@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from gan.commands import launch as launching
 from gan.commands.launch import launch
 from gan.commands.scoring import Scorer
 from gan.config import load_config
 from gan.errors import NonFiniteError, StorageError, UserError
-from gan.training import trainer
 from gan.training.checkpoint import Checkpoints, checkpoint_paths, read_checkpoint
 from gan.training.diagnostics import Observation
 from gan.training.ema import ExponentialMovingAverage
@@ -232,7 +232,7 @@ def test_non_finite_values_stop_training_with_the_step_the_term_and_the_stage(
             values["scores/real"][1] = torch.inf
         return values, seen
 
-    monkeypatch.setattr(trainer, "discriminator_step", diverging)
+    monkeypatch.setattr(launching, "discriminator_step", diverging)
     with pytest.raises(NonFiniteError, match=r"scores/real of stage 2 became inf .* up to 4; the state is in") as error:
         run(tmp_path, data)
     assert error.value.exit_status == 3
@@ -249,7 +249,7 @@ def test_ema_follows_its_recursion_and_warms_up() -> None:
         with torch.no_grad():
             network.weight.add_(torch.randn(3, dtype=torch.float64))
         network.num_batches_tracked += 1
-        ema.update()
+        ema.update(step)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * network.weight.detach()
     torch.testing.assert_close(ema.average.weight, expected)

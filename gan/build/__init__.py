@@ -11,7 +11,14 @@ from gan.build.objective import (
 )
 from gan.build.players import BACKBONES, GENERATORS, HEADS, build_backbone, build_discriminator, build_generator
 from gan.build.registry import construct
-from gan.build.run import build_division, build_game, build_loader, build_preview, build_schedule, build_streams
+from gan.build.run import (
+    build_accumulation,
+    build_game,
+    build_latents,
+    build_loader,
+    build_preview,
+    build_schedule,
+)
 
 __all__ = [
     "BACKBONES",
@@ -19,19 +26,19 @@ __all__ = [
     "HEADS",
     "REGULARIZERS",
     "ImageFacts",
+    "build_accumulation",
     "build_augmentation",
     "build_backbone",
     "build_discriminator",
-    "build_division",
     "build_game",
     "build_generator",
+    "build_latents",
     "build_loader",
     "build_loss",
     "build_preview",
     "build_regularizers",
     "build_schedule",
     "build_stage_weights",
-    "build_streams",
     "build_top_k",
     "construct",
     "image_facts",

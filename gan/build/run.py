@@ -19,11 +19,12 @@ from gan.errors import UserError
 from gan.metrics.table import require_metrics
 from gan.models.sampling import LatentStream
 from gan.seeds import derive_seed, seeded_generator
+from gan.training.accumulation import Accumulation
 from gan.training.batch_norm import has_batch_norms, synchronise_batch_norms
-from gan.training.division import Division
+from gan.training.latents import Latents
+from gan.training.noise import Noise
 from gan.training.schedule import Schedule
 from gan.training.steps import Game
-from gan.training.streams import RandomStreams
 from gan.training.trainer import Preview
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -52,21 +53,21 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
         top_k=build_top_k(config),
         regularizers=build_regularizers(config, discriminator).to(device),
         augmentation=build_augmentation(config).to(device),
-        random=seeded_generator(config.seed, "objective", device=device),
+        noise=Noise(derive_seed(config.seed, "noise"), device),
         autocast=make_autocast(precision, device),
-        division=build_division(config),
+        accumulation=build_accumulation(config),
     )
 
 
-def build_division(config: Config) -> Division:
-    """This process's parts of a batch.
+def build_accumulation(config: Config) -> Accumulation:
+    """How a batch is split into micro-batches.
 
     Raises:
-        UserError: the parts would not be equal.
+        UserError: they would not be equal.
     """
-    division = Division(distributed.rank(), distributed.world_size(), config.training.accumulation)
-    division.require_divisible(config.training.batch_size)
-    return division
+    accumulation = Accumulation(config.training.accumulation, distributed.rank(), distributed.world_size())
+    accumulation.require_divisible(config.training.batch_size)
+    return accumulation
 
 
 def _over_ranks(network: Network, config: Config, device: torch.device) -> Network:
@@ -102,9 +103,9 @@ def build_loader(config: Config, store: ImageStore, device: torch.device) -> Loa
     )
 
 
-def build_streams(config: Config, facts: ImageFacts, device: torch.device) -> RandomStreams:
-    """The random numbers of training."""
-    return RandomStreams(
+def build_latents(config: Config, facts: ImageFacts, device: torch.device) -> Latents:
+    """What the generator is given in training."""
+    return Latents(
         config.seed,
         device,
         config.generator.latent_dim,

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import flop_registry
 
 from gan.build import (
     ImageFacts,
+    build_accumulation,
     build_augmentation,
     build_discriminator,
-    build_division,
     build_generator,
     build_loss,
     build_regularizers,
@@ -97,7 +97,7 @@ def _check_names(config: Config, discriminator: Discriminator) -> None:
     require_metrics(config.evaluation.metrics)
     build_regularizers(config, discriminator)
     build_stage_weights(config, discriminator.stages)
-    for build in (build_loss, build_top_k, build_augmentation, build_division):
+    for build in (build_loss, build_top_k, build_augmentation, build_accumulation):
         build(config)
     if config.evaluation.extractor != EvaluationConfig().extractor:
         from gan.metrics.extractors.catalogue import require_known
@@ -120,11 +120,11 @@ def estimate(
     flops += batch * (3 * generator_flops + 2 * discriminator_flops)
     precision = resolve_precision(config.training.precision, device)
     width = 0.5 if precision == "bfloat16" else 1.0
-    division = build_division(config)
-    saved = max(2 * discriminator_saved, generator_saved + discriminator_saved) * width * batch / division.count
+    accumulation = build_accumulation(config)
+    saved = max(2 * discriminator_saved, generator_saved + discriminator_saved) * width * batch / accumulation.count
     sizes = (_parameters(generator), _parameters(discriminator))
     state = 4 * (sizes[0] * 5 + sizes[1] * 4)  # weight, gradient, two Adam moments; the average generator
-    seconds = flops / _convolution_rate(device, precision) / division.world_size
+    seconds = flops / _convolution_rate(device, precision) / accumulation.world_size
     return Estimate(*sizes, flops, state + saved, seconds)
 
 

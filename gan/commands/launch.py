@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from gan import distributed
 from gan.allocator import keep_freed_memory
 from gan.build import (
     build_game,
+    build_latents,
     build_loader,
     build_preview,
     build_schedule,
-    build_streams,
     image_facts,
     prepare_images,
 )
@@ -35,6 +36,7 @@ from gan.training.checkpoint import Checkpoints, checkpoint_paths, read_checkpoi
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.interrupt import StopSignals
 from gan.training.run_directory import RunDirectory, run_identity
+from gan.training.steps import discriminator_step, generator_step
 from gan.training.tracking import SilentTracker, Tracker
 from gan.training.trainer import Trainer
 
@@ -74,9 +76,12 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
             write_text(run.config, config.to_yaml())
         trainer = Trainer(
             game=game,
+            discriminator_step=partial(discriminator_step, game),
+            generator_step=partial(generator_step, game),
+            parts=game.parts,
             ema=ExponentialMovingAverage(game.generator, config.ema.decay, config.ema.warm_up),
             batches=build_loader(config, store, device),
-            streams=build_streams(config, facts, device),
+            latents=build_latents(config, facts, device),
             schedule=build_schedule(config),
             tracker=Tracker(out, step=state["step"] if state else -1) if main else SilentTracker(),
             checkpoints=checkpoints,

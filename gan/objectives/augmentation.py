@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Operation = Literal["color", "translation", "cutout"]
+Augment = Callable[[Tensor], Tensor]
 
 
 class Augmentation(nn.Module):
@@ -51,14 +52,14 @@ class Augmentation(nn.Module):
         return images
 
     @torch.no_grad()
-    def observe(self, real_scores: Tensor, stage_weights: Tensor) -> None:
-        """Adapt p to the scores `(B, N)` of augmented reals; nothing waits for the device."""
+    def follow(self, sign: Tensor, images: int) -> None:
+        """Adapt p to r of a discriminator's step on so many augmented reals; nothing waits for the device."""
         if self.target is None:
             return
-        self.sign_sum += (real_scores @ stage_weights).sign().mean()
+        self.sign_sum += sign
         self.observed += 1
         if self.observed % self.UPDATE_EVERY == 0:
-            step = len(real_scores) * self.UPDATE_EVERY / self.images_to_full
+            step = images * self.UPDATE_EVERY / self.images_to_full
             direction = (self.sign_sum / self.UPDATE_EVERY - self.target).sign()
             self.probability.add_(step * direction).clamp_(0, 1)
             self.sign_sum.zero_()
@@ -68,6 +69,18 @@ class Augmentation(nn.Module):
 
     def set_extra_state(self, state: int) -> None:
         self.observed = state
+
+
+def repeating(augmentation: Callable[[Tensor, torch.Generator], Tensor], random: torch.Generator) -> Augment:
+    """`augmentation` with the numbers that `random` gives next, at every call the same; `random` stays where it is."""
+    state = random.get_state()
+
+    def augment(images: Tensor) -> Tensor:
+        again = torch.Generator(random.device)
+        again.set_state(state)
+        return augmentation(images, again)
+
+    return augment
 
 
 def color(images: Tensor, random: torch.Generator) -> Tensor:

@@ -1,10 +1,12 @@
 """Penalties on how much a player's output changes where it should not."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from gan.objectives.augmentation import flip, translate
-from gan.objectives.regularizers import Regularizer, Round
+from gan.objectives.regularizers import Regularizer, StepBatch, at_least_float32
 
 
 class BalancedConsistency(Regularizer):
@@ -22,17 +24,17 @@ class BalancedConsistency(Regularizer):
             raise ValueError(f"shift: {shift} found, 0 to 1 accepted")
         self.shift = shift
 
-    def discriminator_penalty(self, seen: Round) -> Tensor:
-        images = torch.cat([seen.real_images, seen.fake_images.detach().to(seen.real_images.dtype)])
-        moved = translate(flip(images, seen.random), seen.random, self.shift)
+    def discriminator_penalty(self, batch: StepBatch) -> Tensor:
+        images = torch.cat([batch.real_images, batch.fake_images.detach().to(batch.real_images.dtype)])
+        moved = translate(flip(images, batch.random), batch.random, self.shift)
         labels = None
-        if seen.real_labels is not None and seen.fake_labels is not None:
-            labels = torch.cat([seen.real_labels, seen.fake_labels])
-        assert seen.real_scores is not None
-        scores = torch.cat([seen.real_scores, seen.fake_scores])
-        with seen.autocast():
-            moved_scores = seen.discriminator(moved, labels)
-        return 2 * ((scores - moved_scores).square() @ seen.stage_weights).mean()  # the sum of both halves' means
+        if batch.real_labels is not None and batch.fake_labels is not None:
+            labels = torch.cat([batch.real_labels, batch.fake_labels])
+        assert batch.real_scores is not None
+        scores = torch.cat([batch.real_scores, batch.fake_scores])
+        with batch.autocast():
+            moved_scores = batch.discriminator(moved, labels)
+        return 2 * ((scores - moved_scores).square() @ batch.stage_weights).mean()  # the sum of both halves' means
 
 
 class LatentConsistency(Regularizer):
@@ -52,22 +54,22 @@ class LatentConsistency(Regularizer):
         self.sigma = sigma
         self.generator_share = generator_share
 
-    def discriminator_penalty(self, seen: Round) -> Tensor:
-        with seen.autocast():
+    def discriminator_penalty(self, batch: StepBatch) -> Tensor:
+        with batch.autocast():
             with torch.no_grad():
-                moved = seen.generator(self._moved(seen), seen.fake_labels)
-            scores = seen.discriminator(moved, seen.fake_labels)
-        return ((seen.fake_scores - scores).square() @ seen.stage_weights).mean()
+                moved = batch.generator(self._moved(batch), batch.fake_labels).to(batch.fake_images.dtype)
+            scores = batch.discriminator(batch.augment(moved), batch.fake_labels)
+        return ((batch.fake_scores - scores).square() @ batch.stage_weights).mean()
 
-    def generator_penalty(self, seen: Round) -> Tensor:
-        with seen.autocast():
-            moved = seen.generator(self._moved(seen), seen.fake_labels)
-            here = seen.generator(seen.latents, seen.fake_labels)  # `fake_images` may have been augmented
-        return -self.generator_share * (here.float() - moved.float()).square().mean()
+    def generator_penalty(self, batch: StepBatch) -> Tensor:
+        with batch.autocast():
+            moved = batch.generator(self._moved(batch), batch.fake_labels)
+            here = batch.generator(batch.latents, batch.fake_labels)  # `fake_images` may have been augmented
+        return -self.generator_share * (at_least_float32(here) - at_least_float32(moved)).square().mean()
 
-    def _moved(self, seen: Round) -> Tensor:
-        z = seen.latents
-        return z + self.sigma * torch.randn(z.shape, generator=seen.random, device=z.device, dtype=z.dtype)
+    def _moved(self, batch: StepBatch) -> Tensor:
+        z = batch.latents
+        return z + self.sigma * torch.randn(z.shape, generator=batch.random, device=z.device, dtype=z.dtype)
 
 
 class LeCam(Regularizer):
@@ -90,15 +92,19 @@ class LeCam(Regularizer):
         self.register_buffer("real_mean", torch.zeros(0))
         self.register_buffer("fake_mean", torch.zeros(0))
 
-    def discriminator_penalty(self, seen: Round) -> Tensor:
-        assert seen.real_scores is not None
-        real, fake = seen.real_scores, seen.fake_scores
+    def discriminator_penalty(self, batch: StepBatch) -> Tensor:
+        assert batch.real_scores is not None
+        real, fake, means = batch.real_scores, batch.fake_scores, (self.real_mean, self.fake_mean)
         if not self.real_mean.numel():
-            self.real_mean, self.fake_mean = real.detach().mean(0), fake.detach().mean(0)
-        penalty = (real - self.fake_mean).square() + (fake - self.real_mean).square()
-        self.real_mean = self.real_mean.lerp(real.detach().mean(0), 1 - self.decay)
-        self.fake_mean = self.fake_mean.lerp(fake.detach().mean(0), 1 - self.decay)
-        return (penalty @ seen.stage_weights).mean()
+            means = real.detach().mean(0), fake.detach().mean(0)
+        penalty = (real - means[1]).square() + (fake - means[0]).square()
+        return (penalty @ batch.stage_weights).mean()
+
+    def follow(self, means: Mapping[str, Tensor]) -> None:
+        real, fake = means["scores/real"], means["scores/fake"]
+        first = not self.real_mean.numel()
+        self.real_mean = real.clone() if first else self.real_mean.lerp(real, 1 - self.decay)
+        self.fake_mean = fake.clone() if first else self.fake_mean.lerp(fake, 1 - self.decay)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: object) -> None:
         for name in ("real_mean", "fake_mean"):  # empty before the first batch

@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan.objectives.augmentation import flip, translate
-from gan.objectives.regularizers import Regularizer, Round
+from gan.objectives.regularizers import Regularizer, StepBatch, at_least_float32
 
 
 class FeatureMatching(Regularizer):
     """G: ‖E v(x) − E v(G(z))‖² / F on the backbone's features (Salimans et al. 2016, arXiv:1606.03498, section 3.1)."""
 
-    def generator_penalty(self, seen: Round) -> Tensor:
-        with seen.autocast():
+    def generator_penalty(self, batch: StepBatch) -> Tensor:
+        with batch.autocast():
             with torch.no_grad():
-                real = seen.discriminator.features(seen.real_images).float().mean(0)
-            fake = seen.discriminator.features(seen.fake_images).float().mean(0)
+                real = at_least_float32(batch.discriminator.features(batch.real_images)).mean(0)
+            fake = at_least_float32(batch.discriminator.features(batch.fake_images)).mean(0)
         return (real - fake).square().mean()
 
 
@@ -45,15 +45,15 @@ class Contrastive(Regularizer):
         self.view = view
         self.dropout = dropout
 
-    def discriminator_penalty(self, seen: Round) -> Tensor:
-        images = seen.real_images
-        with seen.autocast():
-            features = seen.discriminator.features(images).float()
+    def discriminator_penalty(self, batch: StepBatch) -> Tensor:
+        images = batch.real_images
+        with batch.autocast():
+            features = at_least_float32(batch.discriminator.features(images))
             if self.view == "dropout":
-                first, second = (self._drop(features, seen.random) for _ in range(2))
+                first, second = (self._drop(features, batch.random) for _ in range(2))
             else:
-                moved = translate(flip(images, seen.random), seen.random, 0.125)
-                first, second = features, seen.discriminator.features(moved).float()
+                moved = translate(flip(images, batch.random), batch.random, 0.125)
+                first, second = features, at_least_float32(batch.discriminator.features(moved))
         cosines = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T
         return F.cross_entropy(cosines / self.temperature, torch.arange(len(images), device=images.device))
 
@@ -75,11 +75,11 @@ class Orthogonal(Regularizer):
         super().__init__()
         self.player = player
 
-    def discriminator_penalty(self, seen: Round) -> Tensor | None:
-        return None if self.player == "generator" else _off_diagonal_energy(seen.discriminator.modules())
+    def discriminator_penalty(self, batch: StepBatch) -> Tensor | None:
+        return None if self.player == "generator" else _off_diagonal_energy(batch.discriminator.modules())
 
-    def generator_penalty(self, seen: Round) -> Tensor | None:
-        return None if self.player == "discriminator" else _off_diagonal_energy(seen.generator.modules())
+    def generator_penalty(self, batch: StepBatch) -> Tensor | None:
+        return None if self.player == "discriminator" else _off_diagonal_energy(batch.generator.modules())
 
 
 def _off_diagonal_energy(modules: Iterator[nn.Module]) -> Tensor:
@@ -98,15 +98,15 @@ class Classification(Regularizer):
     For heads that give class logits, such as `auxiliary_classifier`.
     """
 
-    def discriminator_penalty(self, seen: Round) -> Tensor:
-        return self._cross_entropy(seen, seen.real_images, seen.real_labels)
+    def discriminator_penalty(self, batch: StepBatch) -> Tensor:
+        return self._cross_entropy(batch, batch.real_images, batch.real_labels)
 
-    def generator_penalty(self, seen: Round) -> Tensor:
-        return self._cross_entropy(seen, seen.fake_images, seen.fake_labels)
+    def generator_penalty(self, batch: StepBatch) -> Tensor:
+        return self._cross_entropy(batch, batch.fake_images, batch.fake_labels)
 
-    def _cross_entropy(self, seen: Round, images: Tensor, labels: Tensor | None) -> Tensor:
+    def _cross_entropy(self, batch: StepBatch, images: Tensor, labels: Tensor | None) -> Tensor:
         assert labels is not None
-        with seen.autocast():
-            features = seen.discriminator.features(images)
-        logits: Tensor = seen.discriminator.head.class_logits(features)
+        with batch.autocast():
+            features = batch.discriminator.features(images)
+        logits: Tensor = batch.discriminator.head.class_logits(features)
         return F.cross_entropy(logits, labels)

@@ -8,21 +8,21 @@ graphs cannot be differentiated twice.
 import torch
 from torch import Tensor
 
-from gan.objectives.regularizers import Regularizer, Round
+from gan.objectives.regularizers import Regularizer, StepBatch, at_least_float32
 
 
 class R1(Regularizer):
     """½ E‖∇_x D(x)‖² on real images (Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406, equation 9)."""
 
-    def discriminator_penalty(self, seen: Round) -> Tensor:
-        return squared_gradients(seen, seen.real_images, seen.real_labels).mean() / 2
+    def discriminator_penalty(self, batch: StepBatch) -> Tensor:
+        return squared_gradients(batch, batch.real_images, batch.real_labels).mean() / 2
 
 
 class R2(Regularizer):
     """½ E‖∇_x D(G(z))‖² on fakes (Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406, equation 10)."""
 
-    def discriminator_penalty(self, seen: Round) -> Tensor:
-        return squared_gradients(seen, seen.fake_images.detach(), seen.fake_labels).mean() / 2
+    def discriminator_penalty(self, batch: StepBatch) -> Tensor:
+        return squared_gradients(batch, batch.fake_images.detach(), batch.fake_labels).mean() / 2
 
 
 class GradientPenalty(Regularizer):
@@ -31,18 +31,18 @@ class GradientPenalty(Regularizer):
     x̂ = εx + (1 − ε)G(z) with ε uniform on [0, 1]; labels, where there are any, are the reals'.
     """
 
-    def discriminator_penalty(self, seen: Round) -> Tensor:
-        real, fake = seen.real_images, seen.fake_images.detach().to(seen.real_images.dtype)
-        share = torch.rand(len(real), 1, 1, 1, generator=seen.random, device=real.device, dtype=real.dtype)
-        squares = squared_gradients(seen, fake.lerp(real, share), seen.real_labels)
+    def discriminator_penalty(self, batch: StepBatch) -> Tensor:
+        real, fake = batch.real_images, batch.fake_images.detach().to(batch.real_images.dtype)
+        share = torch.rand(len(real), 1, 1, 1, generator=batch.random, device=real.device, dtype=real.dtype)
+        squares = squared_gradients(batch, fake.lerp(real, share), batch.real_labels)
         # √ has an infinite slope at 0
         return ((squares + 1e-12).sqrt() - 1).square().mean()
 
 
-def squared_gradients(seen: Round, images: Tensor, labels: Tensor | None) -> Tensor:
+def squared_gradients(batch: StepBatch, images: Tensor, labels: Tensor | None) -> Tensor:
     """‖∇_x Σ_i λ_i D_i(x)‖² of every image, `(B,)`, differentiable."""
-    images = images.detach().to(torch.promote_types(images.dtype, torch.float32)).requires_grad_()
+    images = at_least_float32(images.detach()).requires_grad_()
     with torch.autocast(images.device.type, enabled=False), torch.compiler.set_stance("force_eager"):
-        scores = seen.mean_score(images, labels)
+        scores = batch.mean_score(images, labels)
         (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3))

@@ -22,11 +22,12 @@ class DiscriminatorLike(Protocol):
 
 
 @dataclass(frozen=True)
-class Round:
-    """One step of a player as its regularisers see it.
+class StepBatch:
+    """One micro-batch of a player's step as regularisers see it.
 
-    Images are as the discriminator was given them, augmented; in a generator's step fakes are attached to the generator
-    and `real_scores` are None where the loss does without them.
+    Images are as the discriminator was given them, augmented, in both players' steps; `augment` does to other fakes
+    what was done to these, with the same draws. In a generator's step fakes are attached to the generator and
+    `real_scores` are None where the loss does without them. `step` counts the player's steps from 0.
     """
 
     discriminator: DiscriminatorLike
@@ -39,8 +40,10 @@ class Round:
     fake_scores: Tensor
     real_scores: Tensor | None
     stage_weights: Tensor
+    step: int
     random: torch.Generator
     autocast: Callable[[], AbstractContextManager[object]]
+    augment: Callable[[Tensor], Tensor]
 
     def mean_score(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """Σ_i λ_i D_i, `(B,)`: what penalties on one score use where there are several."""
@@ -48,15 +51,24 @@ class Round:
 
 
 class Regularizer(nn.Module):
-    """A penalty on one player or both; a player's method that returns None leaves that player alone."""
+    """A penalty on one player or both; a player's method that returns None leaves that player alone.
 
-    def discriminator_penalty(self, seen: Round) -> Tensor | None:
+    Penalties change no state: they are computed for each micro-batch apart. State moves in `follow`.
+    """
+
+    def discriminator_penalty(self, batch: StepBatch) -> Tensor | None:
         """Scalar, before its weight."""
         return None
 
-    def generator_penalty(self, seen: Round) -> Tensor | None:
+    def generator_penalty(self, batch: StepBatch) -> Tensor | None:
         """Scalar, before its weight."""
         return None
+
+    def follow(self, means: Mapping[str, Tensor]) -> None:
+        """Move running statistics at the end of a discriminator's step.
+
+        `means` is what the step reports, over the batch of all ranks: `scores/real` and `scores/fake` `(N,)` among it.
+        """
 
 
 class Scheduled(nn.Module):
@@ -75,23 +87,19 @@ class Scheduled(nn.Module):
         self.penalty = penalty
         self.weight = weight
         self.interval = interval
-        self.steps = {"discriminator": 0, "generator": 0}
 
-    def forward(self, player: str, seen: Round) -> Tensor | None:
+    def forward(self, player: str, batch: StepBatch) -> Tensor | None:
         """The weighted penalty on `player`, or None where it does not act in this step."""
-        due = self.steps[player] % self.interval == 0
-        self.steps[player] += 1
-        if not due:
+        if batch.step % self.interval:
             return None
         act = self.penalty.discriminator_penalty if player == "discriminator" else self.penalty.generator_penalty
-        penalty = act(seen)
+        penalty = act(batch)
         return None if penalty is None else self.weight * self.interval * penalty
 
-    def get_extra_state(self) -> dict[str, int]:
-        return dict(self.steps)
-
-    def set_extra_state(self, state: Mapping[str, int]) -> None:
-        self.steps = dict(state)
+    def follow(self, step: int, means: Mapping[str, Tensor]) -> None:
+        """Move the term's running statistics if it has acted in this step."""
+        if step % self.interval == 0:
+            self.penalty.follow(means)
 
 
 class Regularizers(nn.Module):
@@ -101,10 +109,21 @@ class Regularizers(nn.Module):
         super().__init__()
         self.terms = nn.ModuleDict(terms)
 
-    def forward(self, player: str, seen: Round) -> dict[str, Tensor]:
+    def forward(self, player: str, batch: StepBatch) -> dict[str, Tensor]:
         """The weighted penalties on `player` in this step, by name."""
-        found = {name: term(player, seen) for name, term in self.terms.items()}
+        found = {name: term(player, batch) for name, term in self.terms.items()}
         return {name: penalty for name, penalty in found.items() if penalty is not None}
+
+    def follow(self, step: int, means: Mapping[str, Tensor]) -> None:
+        """Move all running statistics at the end of the discriminator's `step`, by what it reports."""
+        for term in self.terms.children():
+            assert isinstance(term, Scheduled)
+            term.follow(step, means)
 
     def __len__(self) -> int:
         return len(self.terms)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Values of half precision in float32, others as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

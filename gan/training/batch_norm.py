@@ -1,9 +1,11 @@
-"""Batch normalisation over the batch of all ranks."""
+"""Batch normalisation on several ranks: over the batch of all, or each over its own with one running mean for all."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gan import distributed
 
@@ -52,6 +54,50 @@ def synchronise_batch_norms(network: Network, device: torch.device) -> Network:
                 twin.load_state_dict(child.state_dict())
                 setattr(parent, name, twin.train(child.training))
     return network
+
+
+class RankStatistics:
+    """Running statistics of batch norms that every rank moves on its own, joined at the end of a step.
+
+    A pass moves a statistic s to (1 − m)s + m x; the p passes of rank r of R take it to a s + e_r, a = (1 − m)^p. One
+    rank that makes all passes in the order of ranks ends at a^R s + Σ_r a^(R − 1 − r) e_r, and so do all ranks here.
+    Norms over the batch of all ranks need no joining.
+
+    Args:
+        networks: whose norms; made before the first pass of a step.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        modules = [module for network in networks for module in network.modules()]
+        synchronised = SyncBatchNorm2d | nn.SyncBatchNorm
+        self._norms = [one for one in modules if isinstance(one, _BatchNorm) and not isinstance(one, synchronised)]
+        self._starts = [{name: value.clone() for name, value in one.named_buffers()} for one in self._norms]
+
+    def shares(self) -> list[Tensor]:
+        """What this rank adds to the sum above, times R: the mean over ranks is the sum."""
+        size, after = distributed.world_size(), distributed.world_size() - 1 - distributed.rank()
+        shares = []
+        for norm, start in zip(self._norms, self._starts, strict=True):
+            kept = self._kept(norm, start)
+            for name in ("running_mean", "running_var"):
+                shares.append(size * kept**after * (norm.get_buffer(name) - kept * start[name]))
+        return shares
+
+    def join(self, sums: Sequence[Tensor]) -> None:
+        """Set all statistics by the sums over ranks of their shares, in the order of `shares`."""
+        size, pending = distributed.world_size(), iter(sums)
+        for norm, start in zip(self._norms, self._starts, strict=True):
+            kept = self._kept(norm, start)
+            for name in ("running_mean", "running_var"):
+                norm.get_buffer(name).copy_(kept**size * start[name] + next(pending))
+            passes = norm.get_buffer("num_batches_tracked") - start["num_batches_tracked"]
+            norm.get_buffer("num_batches_tracked").copy_(start["num_batches_tracked"] + size * passes)
+
+    def _kept(self, norm: _BatchNorm, start: dict[str, Tensor]) -> Tensor:
+        """The share a of the start that is left after this rank's passes."""
+        assert norm.momentum is not None
+        passes = norm.get_buffer("num_batches_tracked") - start["num_batches_tracked"]
+        return (1 - norm.momentum) ** passes.to(start["running_mean"].dtype)
 
 
 def _global_moments(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from gan.errors import UserError
 from gan.files import atomic_path
 
-FORMAT = 4
+FORMAT = 5
 _NAME = re.compile(r"step_(\d{8})\.pt")
 
 

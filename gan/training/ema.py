@@ -24,16 +24,14 @@ class ExponentialMovingAverage:
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay = decay
         self.warm_up = warm_up
-        self.updates = 0
         pairs = list(zip(self.average.state_dict().values(), network.state_dict().values(), strict=True))
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take one step towards the network."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warm_up else self.decay
+    def update(self, step: int) -> None:
+        """Take the `step`-th step towards the network, from 1."""
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.warm_up else self.decay
         torch._foreach_lerp_([mine for mine, _ in self._floats], [theirs for _, theirs in self._floats], 1 - decay)
         for mine, theirs in self._counters:
             mine.copy_(theirs)

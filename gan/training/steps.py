@@ -5,25 +5,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gan import distributed
 from gan.device import Autocast
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.discriminator import Discriminator
-from gan.objectives.augmentation import Augmentation
+from gan.objectives.augmentation import Augmentation, repeating
 from gan.objectives.losses import Loss
-from gan.objectives.regularizers import Regularizers, Round
+from gan.objectives.regularizers import Regularizers, StepBatch
 from gan.objectives.stage_weights import StageWeights, weighted_mean
 from gan.objectives.top_k import TopK
+from gan.training.accumulation import Accumulation, Update
 from gan.training.diagnostics import Observation, joined
-from gan.training.division import Descent, Division, Part
+from gan.training.noise import Noise
 
 
 @dataclass(frozen=True)
 class Game:
     """The players and what they play for.
 
-    `generator_stages` is how many of the discriminator's scores, from the first, the generator is trained on; `random`
-    feeds augmentation and regularisers; `division` says which parts of a batch are played here.
+    `generator_stages` is how many of the discriminator's scores, from the first, the generator is trained on; `noise`
+    feeds augmentation and regularisers; `accumulation` says how a batch is split into micro-batches.
     """
 
     generator: nn.Module
@@ -36,78 +36,82 @@ class Game:
     top_k: TopK
     regularizers: Regularizers
     augmentation: Augmentation
-    random: torch.Generator
+    noise: Noise
     autocast: Autocast
-    division: Division
+    accumulation: Accumulation
 
-    def descent(self, optimizer: torch.optim.Optimizer) -> Descent:
-        """A step of `optimizer` over all parts of a batch."""
-        changing = [self.generator, self.discriminator, self.regularizers, self.top_k]
-        return Descent(self.division, optimizer, changing, self.random)
+    @property
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer | Noise]:
+        """All that a step changes."""
+        names = ("generator", "discriminator", "stage_weights", "regularizers", "augmentation", "noise")
+        return {name: getattr(self, name) for name in (*names, "generator_optimizer", "discriminator_optimizer")}
+
+    def update(self, player: str, optimizer: torch.optim.Optimizer) -> Update:
+        """The next step of `player`'s optimiser."""
+        return Update(player, optimizer, [self.generator, self.discriminator], self.accumulation, self.noise)
 
 
 def discriminator_step(
     game: Game, real_images: Tensor, real_labels: Tensor | None, latents: Tensor, fake_labels: Tensor | None
 ) -> tuple[dict[str, Tensor], Observation]:
-    """min_D  Σ_i λ_i E[L_D(D_i(x), D_i(G(z)))] + penalties; returns means and losses, and what D saw, detached.
+    """min_D  Σ_i λ_i E[L_D(D_i(x), D_i(G(z)))] + penalties, on this rank's share of a batch.
 
-    The batch is this rank's share; what D saw is of this rank alone, values are means over all.
+    Returns what the step reports, means over the batch of all ranks, and what D saw on this one.
     """
     with game.autocast():
         update_spectral_norms(game.discriminator)
-    weights = game.stage_weights().detach()
-    descent = game.descent(game.discriminator_optimizer)
-    seen: list[Observation] = []
-    real_scores: list[Tensor] = []
-    for part, *batch in descent.parts(real_images, real_labels, latents, fake_labels):
-        loss, values, observation, scores = _discriminator_loss(game, part, *batch)
-        descent.add(loss, values)
-        seen.append(observation)
-        real_scores.append(scores)
-    values = descent.step()
+    update = game.update("discriminator", game.discriminator_optimizer)
+    micro_batches = update.micro_batches(real_images, real_labels, latents, fake_labels)
+    values, seen = zip(*[discriminator_gradients(game, *micro_batch) for micro_batch in micro_batches], strict=True)
+    means = update.step(values)
+    game.regularizers.follow(update.number, means)
     if game.augmentation.target is not None:
-        game.augmentation.observe(distributed.gather(torch.cat(real_scores)), weights)
-        values["augmentation/probability"] = game.augmentation.probability.clone()
-    return values, joined(seen)
+        game.augmentation.follow(means["augmentation/real_sign"], len(real_images) * game.accumulation.world_size)
+        means["augmentation/probability"] = game.augmentation.probability.clone()
+    return means, joined(seen)
 
 
-def _discriminator_loss(
+def discriminator_gradients(
     game: Game,
-    part: Part,
     real_images: Tensor,
     real_labels: Tensor | None,
     latents: Tensor,
     fake_labels: Tensor | None,
-) -> tuple[Tensor, dict[str, Tensor], Observation, Tensor]:
-    """One part's loss, its values, what D saw, and the reals' scores.
+    step: int,
+    random: torch.Generator,
+) -> tuple[dict[str, Tensor], Observation]:
+    """Add one micro-batch's gradient to D's; returns what to report, and what D saw, detached.
 
     Real and fake images are scored in one pass, which equals two where D normalises no batch.
     """
     count = len(real_images)
+    labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
+
+    # Forward
+    augment = repeating(game.augmentation, random)
     with game.autocast():
         with torch.no_grad():
             fake_images = game.generator(latents, fake_labels).to(real_images.dtype)
-        with part.draws(game.random, count):
-            images = game.augmentation(torch.cat([real_images, fake_images]), game.random)
+        images = game.augmentation(torch.cat([real_images, fake_images]), random)
         features = game.discriminator.features(images)
-        labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
         scores = game.discriminator.head(features, labels)
-    real_scores, fake_scores = scores.tensor_split([count])
+    real_scores, fake_scores = scores.split(count)
+
+    # Loss, penalties, backward
     weights = game.stage_weights()
     loss = weighted_mean(game.loss.discriminator_loss(real_scores, fake_scores), weights)
-    real_images, fake_images = images.tensor_split([count])
-    with part.draws(game.random, count):
-        penalties = game.regularizers(
-            "discriminator",
-            Round(
-                game.discriminator, game.generator, real_images, real_labels, fake_images, fake_labels, latents,
-                fake_scores, real_scores, weights.detach(), game.random, game.autocast,
-            ),
-        )  # fmt: skip
-    total = loss + direction_loss(game, features, labels, count) + sum(penalties.values())
-    means = {"scores/real": real_scores.detach().mean(0), "scores/fake": fake_scores.detach().mean(0)}
-    values = {"loss/discriminator": loss.detach(), **means, **_named("discriminator", penalties)}
-    return total, values, Observation(features.detach(), labels, count), real_scores.detach()
+    batch = StepBatch(
+        game.discriminator, game.generator, images[:count], real_labels, images[count:], fake_labels, latents,
+        fake_scores, real_scores, weights.detach(), step, random, game.autocast,
+        augment=lambda fakes: augment(torch.cat([real_images, fakes]))[count:],
+    )  # fmt: skip
+    penalties = game.regularizers("discriminator", batch)
+    (loss + direction_loss(game, features, labels, count) + sum(penalties.values())).backward()
+
+    values = {"loss/discriminator": loss, "scores/real": real_scores.mean(0), "scores/fake": fake_scores.mean(0)}
+    if game.augmentation.target is not None:
+        values["augmentation/real_sign"] = (real_scores @ weights).sign().mean()
+    return detached("discriminator", values, penalties), Observation(features.detach(), labels, count)
 
 
 def direction_loss(game: Game, features: Tensor, labels: Tensor | None, real_count: int) -> Tensor | float:
@@ -121,60 +125,55 @@ def direction_loss(game: Game, features: Tensor, labels: Tensor | None, real_cou
 
 
 def generator_step(
-    game: Game,
-    latents: Tensor,
-    labels: Tensor | None,
-    real_images: Tensor,
-    real_labels: Tensor | None,
+    game: Game, latents: Tensor, labels: Tensor | None, real_images: Tensor, real_labels: Tensor | None
 ) -> dict[str, Tensor]:
-    """min_G  Σ_i λ_i E[L_G(D_i(G(z)))] + penalties; returns losses, detached.
+    """min_G  Σ_i λ_i E[L_G(D_i(G(z)))] + penalties, on this rank's share of a batch; returns means over all.
 
     Real images are for relativistic losses and regularisers; others leave them alone.
     """
-    game.discriminator.requires_grad_(False)
     update_spectral_norms(game.generator)
-    descent = game.descent(game.generator_optimizer)
-    for part, *batch in descent.parts(latents, labels, real_images, real_labels):
-        descent.add(*_generator_loss(game, part, *batch))
-    values = descent.step()
-    game.discriminator.requires_grad_(True)
-    return values
+    update = game.update("generator", game.generator_optimizer)
+    micro_batches = update.micro_batches(latents, labels, real_images, real_labels)
+    return update.step([generator_gradients(game, *micro_batch) for micro_batch in micro_batches])
 
 
-def _generator_loss(
+def generator_gradients(
     game: Game,
-    part: Part,
     latents: Tensor,
     labels: Tensor | None,
     real_images: Tensor,
     real_labels: Tensor | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """One part's loss, and its values."""
-    count = len(latents)
+    step: int,
+    random: torch.Generator,
+) -> dict[str, Tensor]:
+    """Add one micro-batch's gradient to G's; returns what to report, detached."""
+    game.discriminator.requires_grad_(False)
+
+    # Forward
+    augment = repeating(game.augmentation, random)
     with game.autocast():
-        fake_images = game.generator(latents, labels).to(real_images.dtype)
-        with part.draws(game.random, count):
-            fake_images = game.augmentation(fake_images, game.random)
+        fake_images = game.augmentation(game.generator(latents, labels).to(real_images.dtype), random)
+        real_images = game.augmentation(real_images, random)
         fake_scores = game.discriminator(fake_images, labels)
-        real_scores = None
-        if game.loss.relativistic:
-            with part.draws(game.random, count):
-                real_images = game.augmentation(real_images, game.random)
-            real_scores = game.discriminator(real_images, real_labels)
+        real_scores = game.discriminator(real_images, real_labels) if game.loss.relativistic else None
+
+    # Loss, penalties, backward
     weights = game.stage_weights().detach()
-    losses = game.loss.generator_loss(fake_scores, real_scores)[:, : game.generator_stages]
     counted = weights[: game.generator_stages]
-    loss = weighted_mean(game.top_k(losses, fake_scores, weights), counted / counted.sum())
-    with part.draws(game.random, count):
-        penalties = game.regularizers(
-            "generator",
-            Round(
-                game.discriminator, game.generator, real_images, real_labels, fake_images, labels, latents,
-                fake_scores, real_scores, weights, game.random, game.autocast,
-            ),
-        )  # fmt: skip
-    return loss + sum(penalties.values()), {"loss/generator": loss.detach(), **_named("generator", penalties)}
+    losses = game.loss.generator_loss(fake_scores, real_scores)[:, : game.generator_stages]
+    loss = weighted_mean(game.top_k(losses, fake_scores, weights, step), counted / counted.sum())
+    batch = StepBatch(
+        game.discriminator, game.generator, real_images, real_labels, fake_images, labels, latents,
+        fake_scores, real_scores, weights, step, random, game.autocast, augment,
+    )  # fmt: skip
+    penalties = game.regularizers("generator", batch)
+    (loss + sum(penalties.values())).backward()
+
+    game.discriminator.requires_grad_(True)
+    return detached("generator", {"loss/generator": loss}, penalties)
 
 
-def _named(player: str, penalties: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"regularizers/{player}/{name}": penalty.detach() for name, penalty in penalties.items()}
+def detached(player: str, values: dict[str, Tensor], penalties: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a step reports, without its graph."""
+    named = {f"regularizers/{player}/{name}": penalty for name, penalty in penalties.items()}
+    return {name: value.detach() for name, value in (values | named).items()}

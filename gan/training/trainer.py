@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -14,29 +15,42 @@ from gan import distributed
 from gan.errors import NonFiniteError
 from gan.models.sampling import generate
 from gan.progress import lasting_bar
-from gan.seeds import derive_seed
 from gan.training import diagnostics
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints
 from gan.training.diagnostics import DEAD_AUC, DeadStageAlarm, Observation
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.interrupt import StopSignals
+from gan.training.latents import Latents
 from gan.training.schedule import Clock, Schedule
-from gan.training.steps import Game, discriminator_step, generator_step
-from gan.training.streams import RandomStreams
+from gan.training.steps import Game
 from gan.training.tracking import Averages, Tracker
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
+DiscriminatorStep = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], tuple[dict[str, Tensor], Observation]]
+GeneratorStep = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], dict[str, Tensor]]
+_NUMBERS = ("step", "elapsed", "recoveries", "unscored")  # the trainer's own state
 
 
-class Batches(Protocol):
-    """An endless, resumable source of real images."""
-
-    def next_batch(self) -> tuple[Tensor, Tensor | None]: ...
+class Stateful(Protocol):
+    """Something that the next step depends on."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Any, /) -> object: ...
+
+
+@runtime_checkable
+class Restartable(Protocol):
+    """A source of random numbers that can go on with others."""
+
+    def restart(self, *names: str | int) -> None: ...
+
+
+class Batches(Stateful, Protocol):
+    """An endless, resumable source of real images."""
+
+    def next_batch(self) -> tuple[Tensor, Tensor | None]: ...
 
 
 @dataclass(frozen=True)
@@ -51,14 +65,17 @@ class Preview:
 class Trainer:
     """Plays a game until its last step, from wherever its state is.
 
-    Of several ranks each plays its parts of every batch; their states are the same all through, and the main one alone
+    Of several ranks each plays its share of every batch; their states are the same all through, and the main one alone
     writes: the others' tracker and checkpoints are silent.
 
     Args:
-        game: players, optimisers and losses.
+        game: players, optimisers and losses, to be observed.
+        discriminator_step: one update, on real images and labels, latents and labels.
+        generator_step: one update, on latents and labels, real images and labels.
+        parts: all that the steps change, by name; the optimisers among it follow the schedule.
         ema: the average of the generator that is sampled and evaluated.
         batches: real images.
-        streams: latents.
+        latents: what the generator is given.
         schedule: when what happens.
         tracker: where scalars and grids go.
         checkpoints: where states go.
@@ -70,9 +87,12 @@ class Trainer:
     def __init__(
         self,
         game: Game,
+        discriminator_step: DiscriminatorStep,
+        generator_step: GeneratorStep,
+        parts: Mapping[str, Stateful],
         ema: ExponentialMovingAverage,
         batches: Batches,
-        streams: RandomStreams,
+        latents: Latents,
         schedule: Schedule,
         tracker: Tracker,
         checkpoints: Checkpoints,
@@ -82,8 +102,6 @@ class Trainer:
     ) -> None:
         self.game = game
         self.ema = ema
-        self.batches = batches
-        self.streams = streams
         self.schedule = schedule
         self.tracker = tracker
         self.checkpoints = checkpoints
@@ -93,10 +111,23 @@ class Trainer:
         self.step = 0
         self.elapsed = 0.0  # seconds of training, pauses left out
         self.recoveries = 0  # returns to a checkpoint after values that were not finite
-        self._unscored = False  # whether the scores of this step are still to be had
+        self.unscored = False  # whether the scores of this step are still to be had
+        self._discriminator_step = discriminator_step
+        self._generator_step = generator_step
+        self._batches = batches
+        self._latents = latents
         self._averages = Averages()
         self._alarm = DeadStageAlarm()
-        self._optimizers = (game.generator_optimizer, game.discriminator_optimizer)
+        self.parts: dict[str, Stateful] = {
+            **parts,
+            "ema": ema.average,
+            "batches": batches,
+            "latents": latents,
+            "best": best,
+            "averages": self._averages,
+            "alarm": self._alarm,
+        }
+        self._optimizers = [part for part in parts.values() if isinstance(part, torch.optim.Optimizer)]
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group.setdefault("base_lr", group["lr"])
@@ -111,7 +142,7 @@ class Trainer:
         progress = lasting_bar(schedule.steps, None, "steps", initial=self.step, shown=distributed.is_main())
         if self.step == 0:
             self.sample()
-            self._unscored = schedule.evaluate_every > 0
+            self.unscored = schedule.evaluate_every > 0
         clock = Clock(next(self.game.generator.parameters()).device)
         with StopSignals(patient=distributed.world_size() > 1) as stop, progress:
             clock.pause(lambda: self._score(stop))  # at the start, or where an earlier one was left off
@@ -120,10 +151,10 @@ class Trainer:
                 # Play
                 schedule.set_learning_rates(self._optimizers, self.step)
                 for _ in range(schedule.discriminator_steps):
-                    self._averages.add(self._discriminator_step())
-                self._averages.add(self._generator_step())
-                self.ema.update()
+                    self._play_discriminator()
+                self._play_generator()
                 self.step += 1
+                self.ema.update(self.step)
                 progress.update()
 
                 # Log
@@ -134,7 +165,7 @@ class Trainer:
                 if schedule.due(self.step, schedule.sample_every):
                     clock.pause(self.sample)
                 if schedule.evaluate_every and self.step % schedule.evaluate_every == 0 and self.step < schedule.steps:
-                    self._unscored = True
+                    self.unscored = True
                     clock.pause(lambda: self._score(stop))
 
                 # Save
@@ -160,51 +191,15 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        return {
-            "step": self.step,
-            "elapsed": self.elapsed,
-            "recoveries": self.recoveries,
-            "unscored": self._unscored,
-            "generator": self.game.generator.state_dict(),
-            "discriminator": self.game.discriminator.state_dict(),
-            "stage_weights": self.game.stage_weights.state_dict(),
-            "top_k": self.game.top_k.state_dict(),
-            "regularizers": self.game.regularizers.state_dict(),
-            "augmentation": self.game.augmentation.state_dict(),
-            "objective_random": self.game.random.get_state(),
-            "generator_optimizer": self.game.generator_optimizer.state_dict(),
-            "discriminator_optimizer": self.game.discriminator_optimizer.state_dict(),
-            "ema": self.ema.average.state_dict(),
-            "ema_updates": self.ema.updates,
-            "batches": self.batches.state_dict(),
-            "streams": self.streams.state_dict(),
-            "averages": self._averages.state_dict(),
-            "best": self.best.state_dict(),
-            "alarm": self._alarm.state_dict(),
-        }
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        return numbers | {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
-        self.step = state["step"]
-        self.elapsed = state["elapsed"]
-        self.recoveries = state["recoveries"]
-        self._unscored = state["unscored"]
-        self.game.generator.load_state_dict(state["generator"])
-        self.game.discriminator.load_state_dict(state["discriminator"])
-        self.game.stage_weights.load_state_dict(state["stage_weights"])
-        self.game.top_k.load_state_dict(state["top_k"])
-        self.game.regularizers.load_state_dict(state["regularizers"])
-        self.game.augmentation.load_state_dict(state["augmentation"])
-        self.game.random.set_state(state["objective_random"].cpu())
-        self.game.generator_optimizer.load_state_dict(state["generator_optimizer"])
-        self.game.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
-        self.ema.average.load_state_dict(state["ema"])
-        self.ema.updates = state["ema_updates"]
-        self.batches.load_state_dict(state["batches"])
-        self.streams.load_state_dict(state["streams"])
-        self._averages.load_state_dict(state["averages"])
-        self.best.load_state_dict(state["best"])
-        self._alarm.load_state_dict(state["alarm"])
+        for name in _NUMBERS:
+            setattr(self, name, state[name])
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
 
     def record_scores(self, scores: Mapping[str, float], seconds: float) -> None:
         """Log scores of the average generator and what they cost; keep the state if it is the best so far."""
@@ -217,29 +212,30 @@ class Trainer:
         recoveries = self.recoveries + 1
         self.load_state_dict(state)
         self.recoveries = recoveries
-        self.streams.restart("recovery", recoveries)
-        self.game.random.manual_seed(derive_seed(self.streams.seed, "objective", "recovery", recoveries))
+        for part in self.parts.values():
+            if isinstance(part, Restartable):
+                part.restart("recovery", recoveries)
         self.tracker.rewind(self.step)
 
     def _score(self, stop: StopSignals) -> None:
         """Score the average generator where that is to be done; a request to stop leaves it for the next start."""
         start = time.perf_counter()
-        if self._unscored and (scores := stop.unless_requested(lambda: self.evaluate(self.ema.average))) is not None:
-            self._unscored = False
+        if self.unscored and (scores := stop.unless_requested(lambda: self.evaluate(self.ema.average))) is not None:
+            self.unscored = False
             self.record_scores(scores, time.perf_counter() - start)
 
-    def _discriminator_step(self) -> dict[str, Tensor]:
-        images, labels = self.batches.next_batch()
-        latents, fake_labels = self.streams.latents("discriminator", len(images))
-        self._batch_size = len(images)
+    def _play_discriminator(self) -> None:
+        images, labels = self._batches.next_batch()
+        latents, fake_labels = self._latents.next("discriminator", len(images))
         labels = labels if fake_labels is not None else None  # those of a labelled set, in unconditional training
-        values, self._seen = discriminator_step(self.game, images, labels, latents, fake_labels)
+        values, self._seen = self._discriminator_step(images, labels, latents, fake_labels)
+        self._averages.add(values)
         self._real = images, labels
-        return values
 
-    def _generator_step(self) -> dict[str, Tensor]:
-        latents, labels = self.streams.latents("generator", self._batch_size)
-        return generator_step(self.game, latents, labels, *self._real)
+    def _play_generator(self) -> None:
+        images, labels = self._real
+        latents, fake_labels = self._latents.next("generator", len(images))
+        self._averages.add(self._generator_step(latents, fake_labels, images, labels))
 
     def _log(self, progress: "tqdm[Any]", clock: "Clock") -> None:
         """Read the window's means from the device: the only place where the loop waits for it.
@@ -258,7 +254,7 @@ class Trainer:
         values = diagnostics.name_stages(means)
         seconds = clock.since_log()
         interval = self.step % self.schedule.log_every or self.schedule.log_every
-        images = interval * self.schedule.discriminator_steps * self._batch_size * distributed.world_size()
+        images = interval * self.schedule.discriminator_steps * len(self._real[0]) * distributed.world_size()
         speed = {"speed/images_per_second": images / seconds, "speed/seconds_per_step": seconds / interval}
         rates = {"learning_rate/generator": self.game.generator_optimizer.param_groups[0]["lr"]}
         self.tracker.scalars(self.step, {**values, **self._compare_stages(seen), **rates, **speed})
