@@ -21,8 +21,7 @@ from gan.allocator import keep_freed_memory
 from gan.build import build_game, image_facts
 from gan.config import LoggingConfig, load_config
 from gan.device import resolve_device
-from gan.models.heads import SAMPLES_PER_CLASS
-from gan.models.heads.cascade import cascade_scores, cascade_scores_by_class
+from gan.models.heads.cascade import cascade_scores
 from gan.training.diagnostics import Observation, diagnose, score_correlations, weight_cosines
 from gan.training.steps import Game, discriminator_step, generator_step
 
@@ -82,15 +81,9 @@ def race_heads(device: torch.device, repetitions: int) -> None:
         features = torch.randn(batch, width, device=device, requires_grad=True)
         table = torch.randn(classes, stages, width, device=device, requires_grad=True)
         labels = torch.randint(classes, (batch,), device=device)
-
-        def solve(f: Tensor = features, t: Tensor = table, y: Tensor = labels) -> Tensor:
-            if SAMPLES_PER_CLASS * len(t) <= len(y):  # as `CascadingRejection` chooses
-                return cascade_scores_by_class(f, t, y, "sequential")
-            return cascade_scores(f, look_up(t, y))
-
         contestants = {
             "loop": backward(lambda f=features, t=table, y=labels: loop(f, look_up(t, y))),
-            "solve": backward(solve),
+            "solve": backward(lambda f=features, t=table, y=labels: cascade_scores(f, look_up(t, y))),
         }
         report(race(contestants, device, repetitions), batch, width, stages, str(classes))
 

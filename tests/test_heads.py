@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from gan.build import HEADS
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.heads import (
-    SAMPLES_PER_CLASS,
     CascadingRejection,
     EnergyCascade,
     IndependentHeads,
@@ -111,15 +110,6 @@ def test_shared_embeddings_and_biases_equal_the_loop(rejection: str) -> None:
     weights = torch.nn.functional.normalize(head.weight, dim=1) + embedding(labels).unsqueeze(1)
     expected, _ = loop_over_stages(features, weights, rejection)
     assert_equal_with_gradients(head(features, labels), expected + head.bias, [features, *head.parameters()])
-
-
-@pytest.mark.parametrize("rejection", ["sequential", "orthogonal"])
-@pytest.mark.parametrize("batch", [SAMPLES_PER_CLASS * K - 1, SAMPLES_PER_CLASS * K, 20 * K])
-def test_unrolling_every_class_gives_what_weights_of_each_sample_give(rejection: str, batch: int) -> None:
-    head = make_head(4, rejection, True)
-    features, labels = torch.randn(batch, F, dtype=torch.float64), torch.randint(K, (batch,))
-    per_sample = cascade_scores(features, head.effective_weight(labels), rejection)
-    assert_equal_with_gradients(head(features, labels), per_sample, list(head.parameters()))
 
 
 @pytest.mark.parametrize("rejection", REJECTIONS)

@@ -3,13 +3,12 @@
 A head is the last layer of a discriminator; every column of its scores receives an adversarial loss of its own.
 """
 
-from gan.models.heads.cascading import SAMPLES_PER_CLASS, CascadingRejection, EnergyCascade, IndependentHeads
+from gan.models.heads.cascading import CascadingRejection, EnergyCascade, IndependentHeads
 from gan.models.heads.interface import Head
 from gan.models.heads.linear import AuxiliaryClassifierHead, LinearHead, ProjectionHead
 from gan.models.heads.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
 
 __all__ = [
-    "SAMPLES_PER_CLASS",
     "AuxiliaryClassifierHead",
     "CascadingRejection",
     "EnergyCascade",

@@ -13,7 +13,7 @@ so no loop over stages and no intermediate v_i is needed. Weights are `(N, F)`, 
 own (conditional heads); arithmetic runs in the dtype of the weights, whatever autocast says.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -39,82 +39,9 @@ def cascade_scores(features: Tensor, weights: Tensor, rejection: Rejection = "se
         if rejection == "none" or weights.shape[-2] == 1:
             return _products(features, weights)
         rows = features if weights.dim() == 2 else features.unsqueeze(1)  # (B, F) or (B, 1, F)
-        if rejection == "sequential" and weights.dim() == 3 and not torch.compiler.is_compiling():
-            columns = _CascadeOfEachSample.apply(rows, weights)
-        else:
-            columns = _solve(rows, weights, rejection)
-        return columns.T if weights.dim() == 2 else columns.squeeze(-1)
-
-
-def _solve(rows: Tensor, weights: Tensor, rejection: Rejection) -> Tensor:
-    """Equation (2): v as rows `(B, F)` or `(B, 1, F)`, W `(N, F)` or `(B, N, F)` → D `(N, B)` or `(B, N, 1)`."""
-    triangle = unit_triangle(weights, rejection)
-    return torch.linalg.solve_triangular(triangle, weights @ rows.mT, upper=False, unitriangular=True)
-
-
-class _CascadeOfEachSample(torch.autograd.Function):
-    """`_solve` of a sequential cascade for W `(B, N, F)`, with its gradient written out.
-
-    Autograd's own would pass over the `(B, N, F)` weights several times more. It is only worth it there.
-
-    With A = (I + L)⁻ᵀ ∂D, the gradient of the right-hand side of (2), and M = −tril(A Dᵀ, −1)/‖w‖², that of the Gram
-    matrix below its diagonal, which has −Σ_i M_ij L_ij on it:
-
-        ∂v = Aᵀ W,    ∂W = A v + (M + Mᵀ − 2 diag(Σ_i M_ij L_ij)) W
-
-    A second derivative, which gradient penalties need, goes through the operations of `_solve`.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, weights: Tensor) -> Tensor:
-        gram = weights @ weights.mT
-        squared_norms = _clamp(gram.diagonal(dim1=-2, dim2=-1)).unsqueeze(-2)
-        triangle = gram.tril(-1) / squared_norms
+        triangle = unit_triangle(weights, rejection)
         columns = torch.linalg.solve_triangular(triangle, weights @ rows.mT, upper=False, unitriangular=True)
-        ctx.save_for_backward(rows, weights, triangle, squared_norms, columns)
-        return columns
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weights, triangle, squared_norms, columns = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated itself
-            with without_autocast(rows):
-                columns = _solve(rows, weights, "sequential")
-                inputs = [tensor for tensor in (rows, weights) if tensor.requires_grad]
-                gradients = iter(torch.autograd.grad(columns, inputs, gradient, create_graph=True))
-            return tuple(next(gradients) if tensor.requires_grad else None for tensor in (rows, weights))
-        with without_autocast(rows):
-            right = torch.linalg.solve_triangular(triangle.mT, gradient, upper=True, unitriangular=True)  # A
-            below = -(right @ columns.mT).tril(-1) / squared_norms  # M
-            diagonal = (below * triangle).sum(-2) * (squared_norms.squeeze(-2) > _smallest(weights))  # 0 where clamped
-            gram = below + below.mT
-            gram.diagonal(dim1=-2, dim2=-1).sub_(2 * diagonal)
-            return right.mT @ weights, torch.baddbmm(right * rows, gram, weights)
-
-
-def cascade_scores_by_class(features: Tensor, tables: Tensor, labels: Tensor, rejection: Rejection) -> Tensor:
-    """The scores of `cascade_scores(features, tables[labels])` without weights of its own for each sample.
-
-    Every class has its unrolled weights U = (I + L)⁻¹ W, so all scores of all classes are one matrix product, of which
-    each sample keeps those of its class. It reads `(K, N, F)` where the other way gathers `(B, N, F)`: cheaper where
-    the batch holds many samples of each class.
-
-    Args:
-        features: v, `(B, F)`.
-        tables: W of every class, `(K, N, F)`.
-        labels: `(B,)`.
-        rejection: how.
-
-    Returns:
-        `(B, N)` in the dtype of `tables`.
-    """
-    with without_autocast(features):
-        unrolled = tables
-        if rejection != "none":
-            triangle = unit_triangle(tables, rejection)  # (K, N, N)
-            unrolled = torch.linalg.solve_triangular(triangle, tables, upper=False, unitriangular=True)
-        scores = (features.to(tables.dtype) @ unrolled.flatten(0, 1).T).unflatten(1, tables.shape[:2])  # (B, K, N)
-        return scores.gather(1, labels[:, None, None].expand(-1, 1, tables.shape[1])).squeeze(1)
+        return columns.T if weights.dim() == 2 else columns.squeeze(-1)
 
 
 def cascade_scores_along(features: Tensor, weights: Tensor, along: Tensor, rejection: Rejection) -> Tensor:
@@ -197,8 +124,4 @@ def _squared_norms(directions: Tensor) -> Tensor:
 
 def _clamp(squared_norms: Tensor) -> Tensor:
     """Keep ‖w‖² away from 0, where a direction is undefined and there is nothing to reject."""
-    return squared_norms.clamp_min(_smallest(squared_norms))
-
-
-def _smallest(squared_norms: Tensor) -> float:
-    return float(torch.finfo(squared_norms.dtype).tiny ** 0.5)
+    return squared_norms.clamp_min(torch.finfo(squared_norms.dtype).tiny ** 0.5)

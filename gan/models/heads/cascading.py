@@ -8,17 +8,8 @@ from torch.nn import functional as F
 
 from gan.models.blocks.layers import Embedding
 from gan.models.blocks.precision import without_autocast
-from gan.models.heads.cascade import (
-    Rejection,
-    cascade_residuals,
-    cascade_scores,
-    cascade_scores_along,
-    cascade_scores_by_class,
-)
+from gan.models.heads.cascade import Rejection, cascade_residuals, cascade_scores, cascade_scores_along
 from gan.models.heads.interface import Head
-
-# From this many samples a class on, scores of all classes are cheaper than weights of each sample (benchmarks/head.py).
-SAMPLES_PER_CLASS = 16
 
 
 class CascadingRejection(Head):
@@ -82,11 +73,6 @@ class CascadingRejection(Head):
         if self.rejects_weight_alone:
             along = self._unconditional_weight()
             scores = cascade_scores_along(features, self.effective_weight(labels), along, self.rejection)
-        elif (
-            labels is not None and self.num_classes is not None and SAMPLES_PER_CLASS * self.num_classes <= len(labels)
-        ):
-            tables = self.effective_weight(torch.arange(self.num_classes, device=labels.device))
-            scores = cascade_scores_by_class(features, tables, labels, self.rejection)
         else:
             scores = cascade_scores(features, self.effective_weight(labels), self.rejection)
         return scores if self.bias is None else scores + self.bias
