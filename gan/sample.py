@@ -40,8 +40,8 @@ def main(run: Path, step: int | None, best: bool, raw: bool, device: str, **argu
     A PNG folder that was begun is gone on with; nothing else is written over.
     """
     with importing():
-        from gan.sharing.load import load
-        from gan.sharing.sampling import write_samples
+        from gan.sampling.load import load
+        from gan.sampling.sampling import write_samples
     with one_line_errors("gan.sample"):
         generator = load(run, step=which_checkpoint(step, best), weights="raw" if raw else None, device=device)
         click.echo(write_samples(generator, **arguments))

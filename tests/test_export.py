@@ -32,15 +32,15 @@ from gan.extractors.catalogue import build_extractor
 from gan.extractors.efficientnet import register
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.images import array_sampler, to_uint8
-from gan.sharing import export as exporting
-from gan.sharing.description import Description
-from gan.sharing.export import export
-from gan.sharing.formats import write_onnx, write_torchscript
-from gan.sharing.generator import LoadedGenerator
-from gan.sharing.latents import SampleLatents
-from gan.sharing.model_card import model_card
-from gan.sharing.pictures import class_rows, interpolated_latents, tile
-from gan.sharing.samples import Draw, save_folder
+from gan.sampling import export as exporting
+from gan.sampling.description import Description
+from gan.sampling.export import export
+from gan.sampling.formats import write_onnx, write_torchscript
+from gan.sampling.generator import LoadedGenerator
+from gan.sampling.latents import SampleLatents
+from gan.sampling.model_card import model_card
+from gan.sampling.pictures import class_rows, interpolated_latents, tile
+from gan.sampling.samples import Draw, save_folder
 from tests import DEFAULT, ROOT
 from tests.test_evaluator import random_inception  # noqa: F401
 from tests.test_training import TINY

@@ -17,7 +17,7 @@ FLOORS = {
     "gan.models": 2, "gan.objectives": 2, "gan.data": 2, "gan.metrics": 2, "gan.config": 2,
     "gan.training": 3, "gan.audits": 3,
     "gan.build": 4,
-    "gan.commands": 5, "gan.sharing": 5,
+    "gan.commands": 5, "gan.sampling": 5,
     "gan.experiments": 6,
     "train": 7, "evaluate": 7, "gan.export": 7, "gan.sample": 7, "gan.data.__main__": 7,
 }  # fmt: skip

@@ -4,9 +4,9 @@ import math
 from pathlib import Path
 
 from gan.errors import UserError, nearest
-from gan.sharing.generator import LoadedGenerator
-from gan.sharing.pictures import MAXIMUM_IMAGES, class_rows, save_grid, save_interpolation
-from gan.sharing.samples import Draw, labels_among, save_folder, save_npz
+from gan.sampling.generator import LoadedGenerator
+from gan.sampling.pictures import MAXIMUM_IMAGES, class_rows, save_grid, save_interpolation
+from gan.sampling.samples import Draw, labels_among, save_folder, save_npz
 
 _FILES = {"npz": "samples.npz", "grid": "grid.png", "interpolation": "interpolation.gif", "classes": "classes.png"}
 _COUNTS = {"grid": 64, "interpolation": 8, "classes": 10}

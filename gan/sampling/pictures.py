@@ -14,7 +14,7 @@ from gan.errors import UserError
 from gan.files import atomic_path
 from gan.metrics.images import to_uint8
 from gan.progress import passing
-from gan.sharing.generator import LoadedGenerator
+from gan.sampling.generator import LoadedGenerator
 
 GAP = 1  # pixels between the images of a grid
 ANIMATED = 128  # pixels that a frame is shown at, at least; a multiple of its own

@@ -11,8 +11,8 @@ from gan.device import make_autocast, resolve_device, resolve_precision
 from gan.errors import UserError
 from gan.metrics.images import to_uint8
 from gan.models.sampling import generate
-from gan.sharing.description import Description
-from gan.sharing.latents import SMALLEST_TRUNCATION, SampleLatents
+from gan.sampling.description import Description
+from gan.sampling.latents import SMALLEST_TRUNCATION, SampleLatents
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from gan.errors import UserError
 from gan.files import atomic_path, write_text
 from gan.metrics.images import to_uint8
 from gan.progress import lasting_bar
+from gan.sampling.generator import Batch, LoadedGenerator
+from gan.sampling.pictures import to_picture
 from gan.seeds import seeded_generator
-from gan.sharing.generator import Batch, LoadedGenerator
-from gan.sharing.pictures import to_picture
 
 MANIFEST = "samples.json"
 LABELS = "labels.csv"

@@ -7,12 +7,12 @@ from typing import Any, Literal
 from gan.config import Config
 from gan.errors import UserError, nearest
 from gan.files import atomic_folder
-from gan.sharing.description import Description
-from gan.sharing.formats import FORMATS
-from gan.sharing.generator import LoadedGenerator
-from gan.sharing.load import DESCRIPTION, load
-from gan.sharing.model_card import model_card, read_result
-from gan.sharing.pictures import class_rows, save_grid
+from gan.sampling.description import Description
+from gan.sampling.formats import FORMATS
+from gan.sampling.generator import LoadedGenerator
+from gan.sampling.load import DESCRIPTION, load
+from gan.sampling.model_card import model_card, read_result
+from gan.sampling.pictures import class_rows, save_grid
 from gan.training.run_directory import RunDirectory
 
 GRID_COLUMNS = 8
@@ -31,7 +31,7 @@ def export(
     """Write the generator at `path` to the new folder `out`, whole or not at all; returns `out`.
 
     Args:
-        path, step, weights: as `gan.sharing.load.load`.
+        path, step, weights: as `gan.sampling.load.load`.
         fmt: of `FORMATS`.
         out: an empty or new folder.
         licence: one line, best an SPDX identifier; None for "unknown", or for that of an exported folder.

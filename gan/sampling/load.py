@@ -12,8 +12,8 @@ from gan.config import Config
 from gan.data.sources import source_info
 from gan.device import resolve_device
 from gan.errors import UserError
-from gan.sharing.description import Description
-from gan.sharing.generator import LoadedGenerator
+from gan.sampling.description import Description
+from gan.sampling.generator import LoadedGenerator
 from gan.training.checkpoint import digest, read_checkpoint
 from gan.training.run_directory import RunDirectory
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from gan.errors import UserError
 from gan.models.blocks.spectral_norm import SpectralNorm
-from gan.sharing.generator import LoadedGenerator
-from gan.sharing.load import WEIGHTS
+from gan.sampling.generator import LoadedGenerator
+from gan.sampling.load import WEIGHTS
 
 OPSET = 18
 
