@@ -32,9 +32,8 @@ from gan.extractors.interface import ExtractorIdentity
 from gan.extractors.weights import load_state_dict
 from gan.metrics import reference
 from gan.metrics.protocol import ReferenceIdentity
-from gan.sampling.description import Description
-from gan.sampling.formats import write_safetensors
-from gan.sampling.generator import LoadedGenerator
+from gan.sampling.export import write_safetensors
+from gan.sampling.generate import Description, LoadedGenerator
 from gan.training.checkpoint import digest, read_checkpoint, write_checkpoint
 
 

@@ -11,7 +11,7 @@ from gan.build.objective import (
 )
 from gan.build.players import BACKBONES, GENERATORS, HEADS, build_backbone, build_discriminator, build_generator
 from gan.build.registry import construct
-from gan.build.run import build_division, build_game, build_loader, build_preview, build_schedule, build_streams
+from gan.build.run import build_division, build_game, build_loader, build_schedule, build_streams
 
 __all__ = [
     "BACKBONES",
@@ -27,7 +27,6 @@ __all__ = [
     "build_generator",
     "build_loader",
     "build_loss",
-    "build_preview",
     "build_regularizers",
     "build_schedule",
     "build_stage_weights",

@@ -9,7 +9,7 @@ import yaml
 from gan.config import Config
 from gan.errors import UserError
 from gan.metrics.results import RESULT_KEYS, Result, label, measured
-from gan.sampling.description import Description
+from gan.sampling.generate import Description
 
 TASK = "unconditional-image-generation"
 
@@ -19,7 +19,7 @@ def model_card(description: Description, config: Config, fmt: str, name: str) ->
 
     Args:
         description, config: of the generator.
-        fmt: of `gan.sampling.formats.FORMATS`.
+        fmt: of `gan.sampling.export.FORMATS`.
         name: of the exported folder.
     """
     results = [result for values in description.evaluations if (result := read_result(values))]
