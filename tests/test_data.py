@@ -26,12 +26,12 @@ from gan.data import (
     source_info,
     store,
     to_float,
-    to_uint8,
     torchvision_sets,
 )
 from gan.data.image_folder import read_rgb
 from gan.data.recipe import Recipe, square
 from gan.errors import StorageError, UserError
+from gan.metrics.images import to_uint8
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

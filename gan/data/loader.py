@@ -22,11 +22,6 @@ def to_float(images: Tensor) -> Tensor:
     return (images.to(torch.float32) * 2 - 255) * (1 / 255)
 
 
-def to_uint8(images: Tensor) -> Tensor:
-    """Floats in [−1, 1] of any shape → uint8, rounded and clamped; inverse of `to_float`."""
-    return ((images.to(torch.float32) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
 @dataclass(frozen=True)
 class _Order:
     """One batch that is drawn but not yet delivered, and the state before it was drawn."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gan.config import Config
 from gan.errors import UserError, nearest
 from gan.files import atomic_folder
+from gan.metrics.images import rounded
 from gan.models.blocks.spectral_norm import SpectralNorm
 from gan.sampling.card import model_card, read_result
 from gan.sampling.generate import Description, LoadedGenerator
@@ -167,9 +168,9 @@ class TorchScriptGenerator(nn.Module):
         self.num_classes = num_classes
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Images uint8 `(B, 3, H, W)`: the values of `images` as `gan.metrics.images.to_uint8` rounds them."""
+        """Images uint8 `(B, 3, H, W)`: the values of `images` as `gan.metrics.images.rounded` has them."""
         images = self.images(latents, labels)
-        pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        pixels = rounded(images)
         return pixels.repeat(1, 3, 1, 1) if pixels.shape[1] == 1 else pixels
 
     @torch.jit.export
