@@ -32,9 +32,8 @@ from gan.experiments.outcomes import Outcome, load_outcome, outcome_path, save_o
 from gan.metrics import reference
 from gan.metrics.extractors.weights import load_state_dict
 from gan.metrics.protocol import ExtractorIdentity, ReferenceIdentity
-from gan.sharing.description import Description
-from gan.sharing.formats import write_safetensors
-from gan.sharing.generator import LoadedGenerator
+from gan.sampling.export import write_safetensors
+from gan.sampling.generate import Description, LoadedGenerator
 from gan.training.checkpoint import digest, read_checkpoint, write_checkpoint
 
 

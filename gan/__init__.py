@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gan.sharing.generator import LoadedGenerator
+    from gan.sampling.generate import LoadedGenerator
 
 __all__ = ["load"]
 
@@ -19,8 +19,8 @@ def load(
 ) -> "LoadedGenerator":
     """The generator of a run, a checkpoint file or an exported folder, ready to `.sample(n, labels=None, seed=0)`.
 
-    See `gan.sharing.load.load` for the arguments and errors.
+    See `gan.sampling.open.open_generator` for the arguments and errors.
     """
-    from gan.sharing.load import load  # here, so that `import gan` stays light
+    from gan.sampling.open import open_generator  # here, so that `import gan` stays light
 
-    return load(path, step=step, weights=weights, device=device)
+    return open_generator(path, step=step, weights=weights, device=device)

@@ -26,7 +26,7 @@ def main(run: Path, fmt: str, out: Path, licence: str | None, step: int | None, 
     The folder holds the weights, the config, a model card with the measured scores, and a grid of samples.
     """
     with importing():
-        from gan.sharing.export import export
+        from gan.sampling.export import export
     with one_line_errors("gan.export"):
         click.echo(
             export(run, fmt, out, licence=licence, step=which_checkpoint(step, best), weights="raw" if raw else None)

@@ -1,56 +1,141 @@
-"""Whole files or none: everything that matters is written beside its place, synced, then renamed over it."""
+"""Whole files or none, and one process at a time.
 
+Everything that matters is written beside its place, synced, then renamed over it.
+"""
+
+import errno
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from filelock import FileLock
 
 from gan.errors import StorageError
 
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)  # another process took the place between a look and a rename
+
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same directory; on success it is synced and replaces `path`, else it is removed.
+def atomic_path(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in the same directory; on success it replaces `path`, else it is removed.
+
+    Args:
+        durable: whether it is synced first, so that no crash of the machine leaves an empty file.
 
     Raises:
         StorageError: the directory is read-only, the disk is full, or a quota is reached.
     """
-    with _replacing(Path(path), lambda temporary: temporary.unlink(missing_ok=True)) as temporary:
-        yield temporary
-        with temporary.open("rb+") as file:
-            sync(file)
+    path = Path(path)
+    temporary = _beside(path)
+    with _writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if durable:
+                with temporary.open("rb+") as file:
+                    sync(file)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, new or empty; on success its files are synced and it becomes `path`.
+def atomic_folder(path: str | Path, is_whole: Callable[[], bool] | None = None) -> Iterator[Path]:
+    """Yield a new temporary folder beside `path`; on success its files are synced and it becomes `path`.
+
+    Args:
+        is_whole: whether a good folder is in place by then, which is kept; any other is replaced. With None nothing
+            but an empty folder is replaced.
 
     Raises:
         StorageError: as `atomic_path`.
     """
-    with _replacing(Path(path).resolve(), lambda temporary: shutil.rmtree(temporary, ignore_errors=True)) as temporary:
-        temporary.mkdir()
-        yield temporary
-        for entry in temporary.iterdir():
-            with entry.open("rb+") as file:
-                sync(file)
+    path = Path(path).resolve()
+    temporary = _beside(path)
+    with _writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+            yield temporary
+            for entry in temporary.iterdir():
+                with entry.open("rb+") as file:
+                    sync(file)
+            if is_whole is None:
+                temporary.replace(path)
+            else:
+                while not _put(temporary, path, is_whole):
+                    pass
+            sync_directory(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put(folder: Path, path: Path, is_whole: Callable[[], bool]) -> bool:
+    """Rename `folder` to `path` unless a whole one is there; returns whether there is one now."""
+    if is_whole():
+        return True
+    replaced = _beside(path)
+    try:
+        if path.exists():
+            path.rename(replaced)
+        folder.rename(path)
+    except OSError as error:
+        if error.errno not in _TAKEN or not folder.exists():
+            raise
+        return False
+    finally:
+        shutil.rmtree(replaced, ignore_errors=True)
+    return True
 
 
 @contextmanager
-def _replacing(path: Path, remove: Callable[[Path], object]) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _writing(path: Path) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
+        yield
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _beside(path: Path) -> Path:
+    """A new name in the same directory, which `sweep` knows."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+@contextmanager
+def locked(path: Path, patience: float = -1) -> Iterator[bool]:
+    """Hold the lock file `path`, made if need be, for this process alone; yields False where the file system has no
+    locks and nothing is held.
+
+    Args:
+        patience: seconds to wait for another process; negative for as long as it takes.
+
+    Raises:
+        TimeoutError: another process holds it.
+        StorageError: it cannot be made.
+    """
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    lock = FileLock(path, timeout=patience, fallback_to_soft=False)  # a soft lock outlives a killed holder
+    try:
+        lock.acquire()
+    except TimeoutError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+        yield False
+        return
+    try:
+        yield True
     finally:
-        remove(temporary)
+        lock.release()
 
 
 def sweep(directory: Path, name: str = "*") -> None:

@@ -40,10 +40,12 @@ def main(run: Path, step: int | None, best: bool, raw: bool, device: str, **argu
     A PNG folder that was begun is gone on with; nothing else is written over.
     """
     with importing():
-        from gan.sharing.load import load
-        from gan.sharing.sampling import write_samples
+        from gan.sampling.open import open_generator
+        from gan.sampling.write import write_samples
     with one_line_errors("gan.sample"):
-        generator = load(run, step=which_checkpoint(step, best), weights="raw" if raw else None, device=device)
+        generator = open_generator(
+            run, step=which_checkpoint(step, best), weights="raw" if raw else None, device=device
+        )
         click.echo(write_samples(generator, **arguments))
 
 

@@ -1,5 +1,7 @@
 """The data: exact pixels from every source, a cache that can be trusted, and batches that resume to the bit."""
 
+import errno
+import fcntl
 import shutil
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -19,18 +21,17 @@ from gan.data import (
     ImageStore,
     Loader,
     Sampler,
-    installing,
     prepare,
     real_batch,
     source_info,
     store,
     to_float,
-    to_uint8,
     torchvision_sets,
 )
 from gan.data.image_folder import read_rgb
 from gan.data.recipe import Recipe, square
 from gan.errors import StorageError, UserError
+from gan.metrics.images import to_uint8
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -741,11 +742,14 @@ def test_many_at_once_prepare_once(tmp_path: Path, archive: Path, monkeypatch: p
     assert len(reads) == 1
 
 
-def test_many_at_once_without_locks_are_safe(tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_many_at_once_without_locks_are_safe(
+    tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     def unsupported(*_: object) -> None:
-        raise OSError("function not implemented")
+        raise OSError(number, "no locks")
 
-    monkeypatch.setattr(installing.fcntl, "flock", unsupported)
+    monkeypatch.setattr(fcntl, "flock", unsupported)
     with ThreadPoolExecutor(6) as threads:
         jobs = [threads.submit(prepare, "npz", path=archive, root=tmp_path / "root", resolution=8) for _ in range(6)]
     assert len({job.result().content_hash for job in jobs}) == 1

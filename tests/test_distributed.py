@@ -25,7 +25,7 @@ from gan.config import load_config
 from gan.device import make_autocast
 from gan.errors import UserError
 from gan.metrics.evaluator import Evaluator
-from gan.models.sampling import LatentStream
+from gan.sampling.latents import LatentStream
 from gan.seeds import seeded_generator
 from gan.training.accumulation import Accumulation
 from gan.training.checkpoint import read_checkpoint

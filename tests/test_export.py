@@ -32,15 +32,13 @@ from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor
 from gan.metrics.extractors.efficientnet import register
 from gan.metrics.images import array_sampler, to_uint8
-from gan.sharing import export as exporting
-from gan.sharing.description import Description
-from gan.sharing.export import export
-from gan.sharing.formats import write_onnx, write_torchscript
-from gan.sharing.generator import LoadedGenerator
-from gan.sharing.latents import SampleLatents
-from gan.sharing.model_card import model_card
-from gan.sharing.pictures import class_rows, interpolated_latents, tile
-from gan.sharing.samples import Draw, save_folder
+from gan.sampling import export as exporting
+from gan.sampling.card import model_card
+from gan.sampling.export import export, write_onnx, write_torchscript
+from gan.sampling.generate import Description, LoadedGenerator
+from gan.sampling.latents import Truncation, evaluation_latents
+from gan.sampling.pictures import class_rows, interpolated_latents, tile
+from gan.sampling.write import Draw, save_folder
 from tests import DEFAULT, ROOT
 from tests.test_evaluator import random_inception  # noqa: F401
 from tests.test_training import TINY
@@ -145,14 +143,14 @@ def test_the_batch_size_changes_no_latent_and_no_image() -> None:
 
 
 def test_truncation_draws_again_what_lies_beyond() -> None:
-    whole, _ = SampleLatents(50, None, seed=1).next(400)
-    truncated, _ = SampleLatents(50, None, seed=1, truncation=0.6).next(400)
+    whole, _ = evaluation_latents(50, None, seed=1).next(400)
+    truncated = Truncation(0.6, seed=1)(whole)
     within = whole.abs() <= 0.6
     assert truncated.abs().max() <= 0.6 and torch.equal(truncated[within], whole[within])
     assert scipy.stats.kstest(truncated.flatten(), scipy.stats.truncnorm(-0.6, 0.6).cdf).pvalue > 0.01
     assert truncated[~within].unique().numel() > 0.999 * (~within).sum()  # none is used twice
-    stream = SampleLatents(50, None, seed=1, truncation=0.6)
-    assert torch.equal(torch.cat([stream.next(count)[0] for count in (1, 150, 249)]), truncated)
+    truncation = Truncation(0.6, seed=1)
+    assert torch.equal(torch.cat([truncation(part) for part in whole.split([1, 150, 249])]), truncated)
 
 
 def test_a_step_a_checkpoint_file_and_the_raw_weights_can_be_loaded(run: Path) -> None:

@@ -17,11 +17,13 @@ FLOORS = {
     "gan.models": 2, "gan.objectives": 2, "gan.data": 2, "gan.metrics": 2, "gan.config": 2,
     "gan.training": 3, "gan.metrics.audits": 3,
     "gan.build": 4,
-    "gan.commands": 5, "gan.sharing": 5,
-    "gan.experiments": 6,
-    "train": 7, "evaluate": 7, "gan.export": 7, "gan.sample": 7, "gan.data.__main__": 7,
+    "gan.sampling": 5,
+    "gan.commands": 6,
+    "gan.experiments": 7,
+    "train": 8, "evaluate": 8, "compare": 8, "gan.export": 8, "gan.sample": 8, "gan.data.__main__": 8,
 }  # fmt: skip
-FILES = [*sorted((ROOT / "gan").rglob("*.py")), ROOT / "train.py", ROOT / "evaluate.py"]
+SCRIPTS = ("train", "evaluate", "compare")
+FILES = [*sorted((ROOT / "gan").rglob("*.py")), *(ROOT / f"{script}.py" for script in SCRIPTS)]
 
 
 def module_name(path: Path) -> str:
@@ -43,7 +45,7 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
             names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "gan"}
-    return {name for name in names if name.split(".")[0] in ("gan", "train", "evaluate") and name != "gan"}
+    return {name for name in names if name.split(".")[0] in ("gan", *SCRIPTS) and name != "gan"}
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path != ROOT / "gan" / "__init__.py"], ids=module_name)

@@ -13,8 +13,9 @@ from gan.models.blocks.spectral_norm import SpectralNorm
 from gan.models.dcgan import DCGANBackbone, DCGANGenerator
 from gan.models.heads import LinearHead, ProjectionHead
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator
-from gan.models.sampling import LatentStream, generate
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
+from gan.sampling.generate import generate
+from gan.sampling.latents import LatentStream
 
 PAIRS = [
     (DCGANGenerator, DCGANBackbone),

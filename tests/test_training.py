@@ -344,7 +344,7 @@ def test_a_directory_that_cannot_be_written_is_named(
     def read_only(path: object, flags: int, mode: int = 0o777) -> int:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("gan.training.run_directory.os.open", read_only)
-    with pytest.raises(StorageError, match=r"cannot write to .*: Read-only file system") as error:
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(StorageError, match=r"cannot write .*: Read-only file system") as error:
         run(tmp_path / "run", data)
     assert error.value.exit_status == 4

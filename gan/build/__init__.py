@@ -11,14 +11,7 @@ from gan.build.objective import (
 )
 from gan.build.players import BACKBONES, GENERATORS, HEADS, build_backbone, build_discriminator, build_generator
 from gan.build.registry import construct
-from gan.build.run import (
-    build_accumulation,
-    build_game,
-    build_latents,
-    build_loader,
-    build_preview,
-    build_schedule,
-)
+from gan.build.run import build_accumulation, build_game, build_latents, build_loader, build_schedule
 
 __all__ = [
     "BACKBONES",
@@ -35,7 +28,6 @@ __all__ = [
     "build_latents",
     "build_loader",
     "build_loss",
-    "build_preview",
     "build_regularizers",
     "build_schedule",
     "build_stage_weights",

@@ -1,6 +1,5 @@
 """Everything else that a run needs: the game, data, random numbers, schedule."""
 
-import math
 from typing import TypeVar
 
 import torch
@@ -17,15 +16,13 @@ from gan.data.store import ImageStore
 from gan.device import make_autocast, resolve_precision
 from gan.errors import UserError
 from gan.metrics.table import require_metrics
-from gan.models.sampling import LatentStream
-from gan.seeds import derive_seed, seeded_generator
+from gan.seeds import derive_seed
 from gan.training.accumulation import Accumulation
 from gan.training.batch_norm import has_batch_norms, synchronise_batch_norms
 from gan.training.latents import Latents
 from gan.training.noise import Noise
 from gan.training.schedule import Schedule
 from gan.training.steps import Game
-from gan.training.trainer import Preview
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -126,12 +123,3 @@ def build_schedule(config: Config) -> Schedule:
         save_every=config.checkpoint.every,
         evaluate_every=config.evaluation.every,
     )
-
-
-def build_preview(config: Config, facts: ImageFacts) -> Preview:
-    """Fixed latents; with classes, labels in order, so that each row of the grid shows few."""
-    count = config.logging.sample_count
-    random = seeded_generator(config.seed, "preview")
-    latents, _ = LatentStream(config.generator.latent_dim, None, random).next(count)
-    labels = None if facts.num_classes is None else torch.arange(count) * facts.num_classes // count
-    return Preview(latents, labels, columns=math.ceil(math.sqrt(count)))

@@ -1,36 +1,31 @@
 """What both audits begin with: a run's generator, its training images, and features of either."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from gan.allocator import keep_freed_memory
-from gan.build import build_generator, image_facts, prepare_images
-from gan.build.trained import find_checkpoint, load_generator, read_config
+from gan.build import prepare_images
 from gan.commands.scoring import evenly, reference_images
 from gan.config import Config
 from gan.data.recipe import Pixels
 from gan.data.store import ImageStore
-from gan.device import make_autocast, resolve_device, resolve_precision
 from gan.files import write_text
 from gan.metrics.audits.features import Features, audit_extractor, feature_batches, real_features
 from gan.metrics.audits.whitening import Whitening, fit_whitening
 from gan.metrics.extractors.interface import identify
+from gan.metrics.images import array_sampler
 from gan.metrics.reference import content_hash
-from gan.models.sampling import LatentStream, generate
-from gan.seeds import seeded_generator
-from gan.training.checkpoint import read_checkpoint
-from gan.training.run_directory import RunDirectory
+from gan.sampling.generate import LoadedGenerator
+from gan.sampling.open import open_checkpoint
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ class AuditedRun:
     weights: str  # ema or raw
     config: Config
     num_classes: int | None
-    generator: nn.Module
+    generator: LoadedGenerator
     device: torch.device
 
     @cached_property
@@ -113,32 +108,18 @@ class AuditedRun:
         return ImageSet(images, features, identity)
 
     def generated(self, extractor: FeatureExtractorBase) -> ImageSet:
-        """`evaluation.samples` images, the same ones that are scored; the pixels lie in an unnamed file on disk."""
+        """`evaluation.samples` images, the same ones that are scored, and their features."""
         section = self.config.evaluation
-        stream = LatentStream(
-            self.config.generator.latent_dim, self.num_classes, seeded_generator(section.seed, "evaluation")
-        )
-        autocast = make_autocast(resolve_precision(self.config.training.precision, self.device), self.device)
-        pixels: np.memmap | None = None
-        found: list[np.ndarray] = []
-        start = 0
-        for images, features in feature_batches(
+        pixels, _ = self.generator.sample_to_disk(section.samples, section.seed, section.batch_size)
+        batches = feature_batches(
             extractor,
-            lambda count: generate(self.generator, *stream.next(count), autocast),
+            array_sampler(pixels),
             section.samples,
             section.batch_size,
             self.device,
             "features of generated images",
-        ):
-            rows = images.permute(0, 2, 3, 1).numpy()
-            if pixels is None:
-                shape = (section.samples, *rows.shape[1:])
-                with tempfile.TemporaryFile() as file:
-                    pixels = np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
-            pixels[start : start + len(rows)] = rows
-            start += len(rows)
-            found.append(features.numpy())
-        assert pixels is not None
+        )
+        features = np.concatenate([found.numpy() for _, found in batches])
         identity = {
             "count": section.samples,
             "seed": section.seed,
@@ -146,7 +127,7 @@ class AuditedRun:
             "step": self.step,
             "label_sampling": "none" if self.num_classes is None else "uniform",
         }
-        return ImageSet(pixels, np.concatenate(found), identity)
+        return ImageSet(pixels, features, identity)
 
     def reader(self, whitening: Whitening) -> dict[str, Any]:
         """How features were made, for a protocol."""
@@ -176,7 +157,9 @@ class AuditedRun:
         return name.replace(", ", "_").replace(" ", "_")
 
 
-def open_run(path: Path, step: int | None, weights: str, device: str, settings: Mapping[str, Any]) -> AuditedRun:
+def open_run(
+    path: Path, step: int | None, weights: Literal["ema", "raw"], device: str, settings: Mapping[str, Any]
+) -> AuditedRun:
     """Open a checkpoint for an audit.
 
     Args:
@@ -190,11 +173,6 @@ def open_run(path: Path, step: int | None, weights: str, device: str, settings: 
         UserError: no such run or checkpoint, or a setting that is not accepted.
     """
     keep_freed_memory()
-    run = RunDirectory(path)
-    config = read_config(run, settings)
-    state = read_checkpoint(find_checkpoint(run, step))
-    facts = image_facts(config)
-    place = resolve_device(device)
-    generator = build_generator(config, facts)
-    load_generator(generator, state, weights, path)
-    return AuditedRun(path, state["step"], weights, config, facts.num_classes, generator.to(place), place)
+    found = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings)
+    step, classes = found.description.step, found.num_classes
+    return AuditedRun(path, step, weights, found.config, classes, found, found.device)

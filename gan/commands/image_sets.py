@@ -1,23 +1,17 @@
 """Whatever a command line can name as a set of images: a folder, a file, a data set, a run or a checkpoint."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from gan.build import build_generator, image_facts
-from gan.build.trained import find_checkpoint, load_generator, read_config
-from gan.commands.scoring import evenly, generator_sampler
+from gan.commands.scoring import evenly
 from gan.data.image_folder import count_images
 from gan.data.recipe import Labels, Pixels
 from gan.data.sources import SOURCES, source_info
 from gan.data.store import prepare
 from gan.errors import UserError
-from gan.metrics.images import to_uint8
-from gan.progress import passing_bar
-from gan.training.checkpoint import read_checkpoint
+from gan.sampling.open import open_checkpoint, read_config
 from gan.training.run_directory import RunDirectory
 
 CACHE = Path("outputs/data")
@@ -111,30 +105,16 @@ def open_set(name: str, resolution: int, limit: int | None, device: torch.device
 
 def _generated(path: Path, checkpoint: Path | None, limit: int | None, device: torch.device) -> ImageSet:
     """Images of a run's average generator, those that `evaluate.py checkpoint` scores, in a file without a name."""
-    run = RunDirectory(path)
-    config = read_config(run, {})
-    state = read_checkpoint(checkpoint or find_checkpoint(run, None))
-    facts = image_facts(config)
-    generator = build_generator(config, facts)
-    load_generator(generator, state, "ema", path)
-    count = limit or config.evaluation.samples
-    given: list[torch.Tensor] = []
-    sample = generator_sampler(config, facts.num_classes, generator.to(device), given)
-    shape = (count, facts.resolution, facts.resolution, facts.channels)
-    with tempfile.TemporaryFile() as file:  # the map outlives its name and its handle
-        images = np.memmap(file, np.uint8, mode="w+", shape=shape)
-    with passing_bar(count, "generating", "images") as bar:
-        for start in range(0, count, config.evaluation.batch_size):
-            size = min(config.evaluation.batch_size, count - start)
-            images[start : start + size] = to_uint8(sample(size)).permute(0, 2, 3, 1).cpu().numpy()
-            bar.update(size)
+    generator = open_checkpoint(path, checkpoint=checkpoint, device=str(device))
+    section = generator.config.evaluation
+    images, labels = generator.sample_to_disk(limit or section.samples, section.seed, section.batch_size)
     return ImageSet(
         images=images,
-        labels=torch.cat(given).numpy() if given else None,
-        class_names=tuple(map(str, range(facts.num_classes or 0))),
+        labels=labels,
+        class_names=generator.class_names,
         source=str(path),
-        split=f"step {state['step']}",
-        seed=config.evaluation.seed,
+        split=f"step {generator.description.step}",
+        seed=section.seed,
         weights="ema",
-        label_sampling="uniform" if given else "none",
+        label_sampling="none" if labels is None else "uniform",
     )

@@ -1,5 +1,6 @@
 """A run from its config to its scores: what train.py does once the command line is read."""
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -15,12 +16,10 @@ from gan.build import (
     build_game,
     build_latents,
     build_loader,
-    build_preview,
     build_schedule,
     image_facts,
     prepare_images,
 )
-from gan.build.trained import read_config
 from gan.commands.saved_results import load_result, save_result
 from gan.commands.scoring import Scorer
 from gan.config import Config
@@ -31,6 +30,9 @@ from gan.errors import NonFiniteError, UserError
 from gan.files import write_text
 from gan.metrics.results import Result, format_table
 from gan.metrics.table import METRICS
+from gan.sampling.latents import LatentStream
+from gan.sampling.open import read_config
+from gan.seeds import seeded_generator
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints, checkpoint_paths, read_checkpoint
 from gan.training.ema import ExponentialMovingAverage
@@ -38,7 +40,7 @@ from gan.training.interrupt import StopSignals
 from gan.training.run_directory import RunDirectory, run_identity
 from gan.training.steps import discriminator_step, generator_step
 from gan.training.tracking import SilentTracker, Tracker
-from gan.training.trainer import Trainer
+from gan.training.trainer import Preview, Trainer
 
 
 def launch(config: Config, device: torch.device, out: Path, resume_command: str) -> bool:
@@ -85,7 +87,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
             schedule=build_schedule(config),
             tracker=Tracker(out, step=state["step"] if state else -1) if main else SilentTracker(),
             checkpoints=checkpoints,
-            preview=build_preview(config, facts),
+            preview=_preview(config, facts.num_classes),
             evaluate=lambda generator: scorer.score(generator, "ema").metrics if scorer else {},
             best=_best_checkpoint(config, checkpoints),
         )
@@ -178,6 +180,15 @@ def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer 
             save_result(run.evaluations, trainer.step, result, config.evaluation)
         trainer.record_scores(result.metrics, result.seconds)
     return _summary(run, trainer.step, trainer.elapsed, trainer.recoveries, result)
+
+
+def _preview(config: Config, num_classes: int | None) -> Preview:
+    """Fixed latents; with classes, labels in order, so that each row of the grid shows few."""
+    count = config.logging.sample_count
+    random = seeded_generator(config.seed, "preview")
+    latents, _ = LatentStream(config.generator.latent_dim, None, random).next(count)
+    labels = None if num_classes is None else torch.arange(count) * num_classes // count
+    return Preview(latents, labels, columns=math.ceil(math.sqrt(count)))
 
 
 def _best_checkpoint(config: Config, checkpoints: Checkpoints) -> BestCheckpoint:

@@ -5,20 +5,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gan.allocator import keep_freed_memory
-from gan.build import build_generator, image_facts
-from gan.build.trained import find_checkpoint, load_generator, read_config
 from gan.commands.saved_results import save_result
 from gan.commands.scoring import Scorer
-from gan.device import resolve_device
 from gan.metrics.results import format_table
-from gan.training.checkpoint import read_checkpoint
+from gan.sampling.open import open_checkpoint
 from gan.training.run_directory import RunDirectory
 
 
 def score_run(
     path: Path,
     step: int | Literal["best"] | None,
-    weights: str,
+    weights: Literal["ema", "raw"],
     device: str,
     settings: Mapping[str, Any],
     as_json: bool,
@@ -37,19 +34,14 @@ def score_run(
         UserError: no such run or checkpoint, or a setting that is not accepted.
     """
     keep_freed_memory()
-    run = RunDirectory(path)
-    config = read_config(run, settings)
-    state = read_checkpoint(find_checkpoint(run, step))
-    facts = image_facts(config)
-    place = resolve_device(device)
-    generator = build_generator(config, facts)
-    load_generator(generator, state, weights, path)
-    result = Scorer(config, facts.num_classes, place).score(generator.to(place), weights)
-    file = save_result(run.evaluations, state["step"], result, config.evaluation)
+    generator = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings)
+    config, step = generator.config, generator.description.step
+    result = Scorer(config, generator.num_classes, generator.device).score(generator.network, weights)
+    file = save_result(RunDirectory(path).evaluations, step, result, config.evaluation)
     if as_json:
         return file.read_text(encoding="utf-8").rstrip()
     reference = result.protocol.reference
-    name = f"{path} step {state['step']} {weights}"
+    name = f"{path} step {step} {weights}"
     return (
         f"{format_table({name: result})}\n\n"
         f"against {reference.count:,} images of {reference.name} {reference.split}; protocol in {file}"

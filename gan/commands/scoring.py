@@ -19,7 +19,8 @@ from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor, require_known
 from gan.metrics.reference import ReferenceStatistics
 from gan.metrics.results import Result
-from gan.models.sampling import LatentStream, generate
+from gan.sampling.generate import generate
+from gan.sampling.latents import LatentStream, evaluation_latents
 from gan.seeds import seeded_generator
 
 _SKIPPED = 8192  # latents in memory at a time
@@ -132,7 +133,7 @@ def generator_sampler(
         label_pool: labels to draw from, as often as they are there; None for uniform ones.
     """
     seed = config.evaluation.seed
-    stream = LatentStream(config.generator.latent_dim, num_classes, seeded_generator(seed, "evaluation"))
+    stream = evaluation_latents(config.generator.latent_dim, num_classes, seed)
     device = next(generator.parameters()).device
     autocast = make_autocast(resolve_precision(config.training.precision, device), device)
     label_random = seeded_generator(seed, "evaluation labels")

@@ -3,7 +3,7 @@
 Read `sources` for what there is, `store` for how it is prepared, `loader` for how it reaches the device.
 """
 
-from gan.data.loader import Loader, real_batch, to_float, to_uint8
+from gan.data.loader import Loader, real_batch, to_float
 from gan.data.sampler import Sampler
 from gan.data.sources import SOURCES, SourceInfo, source_info
 from gan.data.store import ImageStore, prepare
@@ -18,5 +18,4 @@ __all__ = [
     "real_batch",
     "source_info",
     "to_float",
-    "to_uint8",
 ]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from gan.data.recipe import Labels, Pixels
-from gan.data.sampler import Sampler, seeded_generator
+from gan.data.sampler import Sampler
 from gan.data.store import ImageStore
+from gan.seeds import seeded_generator
 
 RESIDENT_LIMIT = 2 * 2**30  # bytes: up to here a set is held on the device
 
@@ -20,11 +21,6 @@ def to_float(images: Tensor) -> Tensor:
     """uint8 of any shape → float32 in [−1, 1]: 0 → −1 and 255 → 1 exactly; the memory layout is kept."""
     # one inexact step, and no division, which CUDA rounds otherwise than the CPU: the same bits on every device
     return (images.to(torch.float32) * 2 - 255) * (1 / 255)
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Floats in [−1, 1] of any shape → uint8, rounded and clamped; inverse of `to_float`."""
-    return ((images.to(torch.float32) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Loader:
     ) -> None:
         self.device = torch.device(device)
         self.sampler = Sampler(store.num_images, batch_size, seed, rank=rank, world_size=world_size)
-        self._flip_generator = seeded_generator(seed, 0, 1) if flip else None  # (seed, epoch) is the sampler's
+        self._flip_generator = seeded_generator(seed, "flips") if flip else None
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._store = store
         self.resident = store.images.nbytes <= RESIDENT_LIMIT if resident is None else resident
@@ -148,7 +144,7 @@ def real_batch(store: ImageStore, count: int, seed: int = 0) -> tuple[Tensor, Te
     Raises:
         ValueError: without labels, `count` exceeds the number of images.
     """
-    generator = seeded_generator(seed)
+    generator = seeded_generator(seed, "real images")
     if store.labels is None:
         if count > store.num_images:
             raise ValueError(f"{count} images asked for, {store.num_images} there")

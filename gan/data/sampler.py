@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from gan.seeds import seeded_generator
 
 
 class Sampler:
@@ -57,11 +58,4 @@ class Sampler:
         self._order = self._permutation()
 
     def _permutation(self) -> Tensor:
-        return torch.randperm(self.num_images, generator=seeded_generator(self.seed, self.epoch))
-
-
-def seeded_generator(*seeds: int) -> torch.Generator:
-    """A CPU generator for each tuple of non-negative integers; neighbouring tuples give unrelated streams."""
-    # SeedSequence takes (5,) and (5, 0) for the same; the 1 at the end keeps them apart
-    mixed = np.random.SeedSequence((*seeds, 1)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed))
+        return torch.randperm(self.num_images, generator=seeded_generator(self.seed, "epoch", self.epoch))

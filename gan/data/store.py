@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gan.data.installing import install, locked
 from gan.data.recipe import Content, Labels, Pixels, Recipe
 from gan.data.sources import SOURCES, source_info
 from gan.errors import StorageError, UserError
-from gan.files import read_array, sweep, sync, write_text
+from gan.files import atomic_folder, locked, read_array, sweep, write_text
 
 FORMAT = 1  # of a prepared directory; a new number prepares everything anew
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
@@ -106,7 +105,8 @@ def _prepare_once(directory: Path, recipe: Recipe, source: str, split: str) -> I
         if not is_whole():  # nobody prepared it while this process waited
             if alone:
                 sweep(directory.parent, directory.name)
-            install(directory, lambda unfinished: _write(unfinished, recipe.read(), source, split), is_whole)
+            with atomic_folder(directory, is_whole) as unfinished:
+                _write(unfinished, recipe.read(), source, split)
     store = open_directory(directory)
     if store is None:
         raise StorageError(f"cannot read back {directory}, which was just written")
@@ -191,14 +191,12 @@ def _write(directory: Path, content: Content, source: str, split: str) -> None:
             file.write(pixels.data)
             digest.update(pixels.data)
             written += len(pixels)
-        sync(file)
     if written != content.shape[0]:
         raise ValueError(f"{written} images were read where {content.shape[0]} were announced")
     if content.labels is not None:
         digest.update(content.labels.tobytes())
         with (directory / LABELS).open("xb") as file:
             np.save(file, content.labels)
-            sync(file)
     write_meta(directory, source, split, content.shape, content.class_names, digest.hexdigest())
 
 

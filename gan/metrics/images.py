@@ -24,6 +24,11 @@ def to_uint8(images: Tensor) -> Tensor:
         raise ValueError(f"expected images of uint8 or float, got {images.dtype}")
     if not images.isfinite().all():
         raise NonFiniteError("the generated images hold NaN or infinity")
+    return rounded(images)
+
+
+def rounded(images: Tensor) -> Tensor:
+    """`to_uint8` of floats, unchecked, in operations that TorchScript compiles too."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 

@@ -1,16 +1,14 @@
 """The directory of one run: its config, its lock, and where everything else lies."""
 
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from gan.errors import StorageError, UserError, listed
-from gan.files import sweep
+from gan.files import locked, sweep
 from gan.training.checkpoint import checkpoint_paths
 
 # What may differ when a run goes on: nothing that a step already taken depended on, save the length of a decay and, as
@@ -50,28 +48,25 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         except (FileExistsError, NotADirectoryError) as error:
             raise UserError(f"--out {self.path}: a file is in the way; choose a directory") from error
         except OSError as error:
             raise StorageError(f"cannot write to {self.path}: {error.strerror or error}") from error
-        try:
+        with ExitStack() as held:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                held.enter_context(locked(self.path / ".lock", patience=0))
+            except TimeoutError as error:
                 raise UserError(f"--out {self.path}: another process is training in it; choose another") from error
             for directory in (self.path, self.samples, self.checkpoints):
                 sweep(directory)
             yield
-        finally:
-            os.close(descriptor)
 
     def wait_until_free(self) -> None:
         """Return when no process holds the directory."""
         lock = self.path / ".lock"
         if lock.exists():
-            with lock.open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH)
+            with locked(lock):
+                pass
 
     def require_same(self, config: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
         """Check that a run that goes on here does so with the config it began with.

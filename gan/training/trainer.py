@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from gan import distributed
 from gan.errors import NonFiniteError
-from gan.models.sampling import generate
 from gan.progress import lasting_bar
 from gan.training import diagnostics
 from gan.training.best import BestCheckpoint
@@ -182,8 +181,11 @@ class Trainer:
         """Log the preview grid of the average generator."""
         if not distributed.is_main():
             return
-        images = generate(self.ema.average, self.preview.latents, self.preview.labels, self.game.autocast)
-        self.tracker.grid(self.step, "samples", images, self.preview.columns)
+        device = next(self.ema.average.parameters()).device
+        latents, labels = self.preview.latents.to(device), self.preview.labels
+        with self.game.autocast():
+            images = self.ema.average(latents, None if labels is None else labels.to(device))
+        self.tracker.grid(self.step, "samples", images.float(), self.preview.columns)
 
     def save(self) -> Path:
         """Write a checkpoint of everything; returns its file."""

@@ -1,18 +1,96 @@
-"""A trained generator as its users see it: numbers in, images out."""
+"""A trained generator as its users see it: latents in, images out, and what is known of it."""
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from gan.config import Config
+from gan.build import ImageFacts
+from gan.config import Config, Positive, Section
+from gan.data.recipe import Labels, Pixels
 from gan.device import make_autocast, resolve_device, resolve_precision
 from gan.errors import UserError
 from gan.metrics.images import to_uint8
-from gan.models.sampling import generate
-from gan.sharing.description import Description
-from gan.sharing.latents import SMALLEST_TRUNCATION, SampleLatents
+from gan.progress import passing_bar
+from gan.sampling.latents import SMALLEST_TRUNCATION, Truncation, evaluation_latents
+
+
+@torch.no_grad()
+def generate(
+    generator: nn.Module,
+    latents: Tensor,
+    labels: Tensor | None,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Tensor:
+    """Images `(n, C, H, W)` float32 in [−1, 1] from `generator` in evaluation mode, on the device of its parameters.
+
+    The generator's mode is put back afterwards; nothing else of it changes.
+    """
+    device = next(generator.parameters()).device
+    training = generator.training
+    generator.eval()
+    try:
+        with autocast():
+            images = generator(latents.to(device), None if labels is None else labels.to(device))
+    finally:
+        generator.train(training)
+    return images.float()
+
+
+class Description(Section):
+    """Facts of one generator.
+
+    `run` is the name of the run directory and `weights` says which of its two generators. `evaluations` are results as
+    in RUN/evaluations, each with its protocol; `digest` is `gan.training.checkpoint.digest` of the state dict.
+    """
+
+    format: Literal[1] = 1
+    library: Literal["gan"] = "gan"
+    run: str
+    step: int
+    weights: Literal["ema", "raw"]
+    architecture: str
+    resolution: Positive
+    channels: Positive
+    latent_dim: Positive
+    num_classes: Positive | None
+    class_names: tuple[str, ...]
+    parameters: int
+    digest: str
+    licence: str = "unknown"
+    evaluations: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def facts(self) -> ImageFacts:
+        """What a generator is built from, beside its config."""
+        return ImageFacts(self.resolution, self.channels, self.num_classes)
+
+    def write(self, path: Path) -> None:
+        """As JSON, a key for each field."""
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "Description":
+        """The inverse of `write`.
+
+        Raises:
+            UserError: the file is missing, damaged or of another format.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            raise UserError(f"{path}: {key or 'JSON'}: {first['msg']}; accepted: what gan.export wrote") from error
 
 
 @dataclass(frozen=True)
@@ -62,6 +140,14 @@ class LoadedGenerator:
         precision = resolve_precision(self.config.training.precision, self.device)
         return generate(self.network, latents, labels, make_autocast(precision, self.device))
 
+    def pixels(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """As `__call__`, images uint8 `(n, C, H, W)` on the CPU.
+
+        Raises:
+            NonFiniteError: an image holds NaN or infinity.
+        """
+        return to_uint8(self(latents, labels)).cpu()
+
     def sample(
         self,
         n: int,
@@ -80,18 +166,36 @@ class LoadedGenerator:
             n: how many.
             labels: one class for all, or one for each image; None for uniform ones.
             seed: of the latents and of uniform labels.
-            truncation: see `SampleLatents`.
+            truncation: t of `gan.sampling.latents.Truncation`, or None.
             batch_size: images computed at a time.
 
         Raises:
             UserError: a value is out of range, or labels do not fit the generator.
             NonFiniteError: an image holds NaN or infinity.
         """
-        images = []
-        for batch in self.batches(n, labels, seed, truncation, batch_size):
-            found = self(batch.latents, batch.labels)
-            images.append((found if as_float else to_uint8(found)).cpu())
-        return torch.cat(images)
+        compute = self if as_float else self.pixels
+        batches = self.batches(n, labels, seed, truncation, batch_size)
+        return torch.cat([compute(batch.latents, batch.labels).cpu() for batch in batches])
+
+    def sample_to_disk(self, n: int, seed: int, batch_size: int) -> tuple[Pixels, Labels | None]:
+        """The images of `sample`, uint8 `(n, H, W, C)` in a file without a name, and their labels `(n,)`."""
+        found = self.description
+        with tempfile.TemporaryFile() as file:  # the map outlives its handle
+            shape = (n, found.resolution, found.resolution, found.channels)
+            images = np.memmap(file, np.uint8, mode="w+", shape=shape)
+        with passing_bar(n, "generating", "images") as bar:
+            labels = self.fill(images, self.batches(n, seed=seed, batch_size=batch_size), bar.update)
+        return images, labels
+
+    def fill(self, images: Pixels, batches: Iterable[Batch], advance: Callable[[int], object]) -> Labels | None:
+        """Compute `batches` into uint8 `(n, H, W, C)`; returns their labels `(n,)`, None without classes."""
+        labels = []
+        for batch in batches:
+            rows = self.pixels(batch.latents, batch.labels).permute(0, 2, 3, 1).numpy()
+            images[batch.start : batch.start + len(rows)] = rows
+            labels += [] if batch.labels is None else [batch.labels]
+            advance(len(rows))
+        return torch.cat(labels).numpy() if labels else None
 
     def batches(
         self,
@@ -112,12 +216,16 @@ class LoadedGenerator:
         if truncation is not None and not SMALLEST_TRUNCATION <= truncation < float("inf"):
             raise UserError(f"truncation: {truncation!r} found, at least {SMALLEST_TRUNCATION} accepted")
         given = self._check_labels(labels, n)
-        stream = SampleLatents(self.latent_dim, self.num_classes, seed, truncation)
-        return self._batches(stream, given, n, batch_size)
+        truncated = None if truncation is None else Truncation(truncation, seed)
+        return self._batches(n, given, seed, truncated, batch_size)
 
-    def _batches(self, stream: SampleLatents, given: Tensor | None, n: int, batch_size: int) -> Iterator[Batch]:
+    def _batches(
+        self, n: int, given: Tensor | None, seed: int, truncated: Truncation | None, batch_size: int
+    ) -> Iterator[Batch]:
+        stream = evaluation_latents(self.latent_dim, self.num_classes, seed)
         for start in range(0, n, batch_size):
             latents, labels = stream.next(min(batch_size, n - start))
+            latents = latents if truncated is None else truncated(latents)
             yield Batch(start, latents, labels if given is None else given[start : start + batch_size])
 
     def _check_labels(self, labels: int | Sequence[int] | Tensor | None, n: int) -> Tensor | None:

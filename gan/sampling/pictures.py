@@ -12,9 +12,8 @@ from torch_fidelity.noise import batch_slerp_any
 
 from gan.errors import UserError
 from gan.files import atomic_path
-from gan.metrics.images import to_uint8
 from gan.progress import passing
-from gan.sharing.generator import LoadedGenerator
+from gan.sampling.generate import LoadedGenerator
 
 GAP = 1  # pixels between the images of a grid
 ANIMATED = 128  # pixels that a frame is shown at, at least; a multiple of its own
@@ -73,7 +72,7 @@ def class_rows(
     latents = batch.latents.repeat(len(classes), 1)
     labels = torch.tensor(classes).repeat_interleave(columns)
     pairs = zip(latents.split(batch_size), labels.split(batch_size), strict=True)
-    return torch.cat([to_uint8(generator(*pair)).cpu() for pair in pairs])
+    return torch.cat([generator.pixels(*pair) for pair in pairs])
 
 
 def interpolated_latents(ends: Tensor, frames: int) -> Tensor:
@@ -108,7 +107,7 @@ def save_interpolation(
 def _frames(generator: LoadedGenerator, latents: Tensor, label: int | None, batch_size: int) -> Iterator[Image.Image]:
     for batch in passing(latents.split(batch_size), "interpolating", "batches"):
         labels = None if label is None else torch.full((len(batch),), label)
-        for image in to_uint8(generator(batch, labels)).cpu():
+        for image in generator.pixels(batch, labels):
             picture = to_picture(image)
             scale = math.ceil(ANIMATED / min(picture.size))
             size = (picture.width * scale, picture.height * scale)

@@ -1,7 +1,10 @@
-"""Samples to measure: a folder of PNG files, or one .npz archive, of any size in bounded memory."""
+"""What `gan.sample` does once the command line is read: from a form of samples to its file or folder.
+
+A folder of PNG files and an .npz archive may be of any size: both are written in bounded memory.
+"""
 
 import json
-import os
+import math
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -13,16 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan.errors import UserError
+from gan.errors import UserError, nearest
 from gan.files import atomic_path, write_text
-from gan.metrics.images import to_uint8
 from gan.progress import lasting_bar
+from gan.sampling.generate import Batch, LoadedGenerator
+from gan.sampling.pictures import MAXIMUM_IMAGES, class_rows, save_grid, save_interpolation, to_picture
 from gan.seeds import seeded_generator
-from gan.sharing.generator import Batch, LoadedGenerator
-from gan.sharing.pictures import to_picture
 
 MANIFEST = "samples.json"
 LABELS = "labels.csv"
+_FILES = {"npz": "samples.npz", "grid": "grid.png", "interpolation": "interpolation.gif", "classes": "classes.png"}
+_COUNTS = {"grid": 64, "interpolation": 8, "classes": 10}
 
 
 def labels_among(classes: tuple[int, ...], n: int, seed: int) -> Tensor:
@@ -46,6 +50,66 @@ class Draw:
         return generator.batches(n, labels, self.seed, self.truncation, self.batch_size)
 
 
+def write_samples(
+    generator: LoadedGenerator,
+    *,
+    out: Path,
+    fmt: str,
+    count: int | None,
+    classes: str | None,
+    truncation: float | None,
+    seed: int | None,
+    frames: int,
+    batch_size: int | None,
+) -> Path:
+    """Write samples in the form `fmt`; returns the file or folder. None stands for a default: see `gan.sample`.
+
+    Raises:
+        UserError: a value that is not accepted, or something is there already.
+        StorageError: it cannot be written.
+    """
+    section = generator.config.evaluation
+    count = count or _COUNTS.get(fmt, section.samples)
+    draw = Draw(
+        classes=None if classes is None else parse_classes(classes, generator),
+        seed=section.seed if seed is None else seed,
+        truncation=truncation,
+        batch_size=batch_size or section.batch_size,
+    )
+    path = out if fmt == "png" else _file(out, _FILES[fmt])
+    if fmt == "png":
+        save_folder(generator, path, count, draw)
+    elif fmt == "npz":
+        save_npz(generator, path, count, draw)
+    elif fmt == "grid":
+        _grid(generator, path, count, draw)
+    elif fmt == "classes":
+        chosen = draw.classes or range(generator.num_classes or 0)
+        save_grid(class_rows(generator, chosen, count, draw.seed, truncation, draw.batch_size), count, path)
+    else:
+        _interpolation(generator, path, count, frames, draw)
+    return path
+
+
+def _grid(generator: LoadedGenerator, path: Path, count: int, draw: Draw) -> None:
+    if count > MAXIMUM_IMAGES:
+        raise UserError(f"--count {count}: found with --format grid, up to {MAXIMUM_IMAGES} accepted")
+    labels = None if draw.classes is None else labels_among(draw.classes, count, draw.seed)
+    images = generator.sample(count, labels, draw.seed, draw.truncation, draw.batch_size)
+    save_grid(images, math.ceil(math.sqrt(count)), path)
+
+
+def _interpolation(generator: LoadedGenerator, path: Path, count: int, frames: int, draw: Draw) -> None:
+    if count < 2:
+        raise UserError(f"--count {count}: found with --format interpolation, 2 or more latents accepted")
+    if draw.classes is not None and len(draw.classes) > 1:
+        raise UserError(f"--classes: {len(draw.classes)} found, one accepted with --format interpolation")
+    (batch,) = generator.batches(count, seed=draw.seed, truncation=draw.truncation, batch_size=count)
+    label = None if batch.labels is None else int(batch.labels[0])
+    label = draw.classes[0] if draw.classes else label
+    save_interpolation(generator, batch.latents, label, frames, path, draw.batch_size)
+
+
 def save_folder(generator: LoadedGenerator, out: Path, n: int, draw: Draw) -> None:
     """Write n images as `out`/000000.png and so on, with their labels in labels.csv where there are classes.
 
@@ -63,7 +127,7 @@ def save_folder(generator: LoadedGenerator, out: Path, n: int, draw: Draw) -> No
         for batch in batches:
             names = [f"{batch.start + place:06d}.png" for place in range(len(batch.latents))]
             if missing := [place for place, name in enumerate(names) if not (out / name).exists()]:
-                images = _images(generator, batch)
+                images = generator.pixels(batch.latents, batch.labels)
                 for place in missing:
                     _save_png(images[place], out / names[place])
             if batch.labels is not None:
@@ -91,23 +155,14 @@ def save_npz(generator: LoadedGenerator, path: Path, n: int, draw: Draw) -> None
     with atomic_path(path) as temporary, tempfile.TemporaryDirectory(dir=path.parent, prefix=".npz") as scratch:
         pixels = Path(scratch) / "images.npy"
         images = np.lib.format.open_memmap(pixels, "w+", np.uint8, shape)
-        labels = []
         with lasting_bar(n, "sampling", "images") as bar:
-            for batch in batches:
-                rows = _images(generator, batch).permute(0, 2, 3, 1).numpy()
-                images[batch.start : batch.start + len(rows)] = rows
-                labels += [] if batch.labels is None else [batch.labels]
-                bar.update(len(rows))
+            labels = generator.fill(images, batches, bar.update)
         images.flush()
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             archive.write(pixels, "images.npy")
-            if labels:
+            if labels is not None:
                 with archive.open("labels.npy", "w") as member:
-                    np.lib.format.write_array(member, torch.cat(labels).numpy())
-
-
-def _images(generator: LoadedGenerator, batch: Batch) -> Tensor:
-    return to_uint8(generator(batch.latents, batch.labels)).cpu()
+                    np.lib.format.write_array(member, labels)
 
 
 def _manifest(generator: LoadedGenerator, n: int, draw: Draw) -> dict[str, Any]:
@@ -148,13 +203,41 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 def _save_png(image: Tensor, path: Path) -> None:
     """Write one PNG, whole or not at all; not synced, as a lost one is drawn again."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(path, durable=False) as temporary:
         to_picture(image).save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"' if set(name) & set(',"\n\r') else name
+
+
+def _file(out: Path, name: str) -> Path:
+    """`out` where it has the suffix of `name`, else that file in it; nothing may be there yet."""
+    path = out if out.suffix == Path(name).suffix else out / name
+    if path.exists():
+        raise UserError(f"--out {path}: is there already; accepted: a new file")
+    return path
+
+
+def parse_classes(text: str, generator: LoadedGenerator) -> tuple[int, ...]:
+    """Labels from "0,3,5-9" or the names of classes, in that order, each once.
+
+    Raises:
+        UserError: no such class, or the generator has none.
+    """
+    if generator.num_classes is None:
+        raise UserError(f"--classes {text}: the generator is unconditional; accepted: nothing")
+    names = {name: label for label, name in enumerate(generator.class_names)}
+    found: list[int] = []
+    for part in (part.strip() for part in text.split(",")):
+        first, _, last = part.partition("-")
+        if part in names:
+            found.append(names[part])
+        elif first.isdecimal() and (last.isdecimal() or not last):
+            low, high = int(first), int(last or first)
+            if not low <= high < generator.num_classes:
+                raise UserError(f"--classes: {part} found; 0 to {generator.num_classes - 1} accepted, as 3 or 0-3")
+            found += range(low, high + 1)
+        else:
+            raise UserError(f"--classes: no class {part!r}{nearest(part, names)}")
+    return tuple(dict.fromkeys(found))

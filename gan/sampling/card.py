@@ -10,7 +10,7 @@ from gan.config import Config
 from gan.errors import UserError
 from gan.metrics.results import Result, label, measured
 from gan.metrics.table import METRICS
-from gan.sharing.description import Description
+from gan.sampling.generate import Description
 
 TASK = "unconditional-image-generation"
 
@@ -20,7 +20,7 @@ def model_card(description: Description, config: Config, fmt: str, name: str) ->
 
     Args:
         description, config: of the generator.
-        fmt: of `gan.sharing.formats.FORMATS`.
+        fmt: of `gan.sampling.export.FORMATS`.
         name: of the exported folder.
     """
     results = [result for values in description.evaluations if (result := read_result(values))]

@@ -1,0 +1,170 @@
+"""From a run, a checkpoint file or an exported folder to its generator. Nothing that is read is executed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from gan.build import ImageFacts, build_generator, image_facts, prepare_images
+from gan.config import Config, load_tree, validate
+from gan.data.sources import source_info
+from gan.device import resolve_device
+from gan.errors import UserError
+from gan.sampling.generate import Description, LoadedGenerator
+from gan.training.best import BEST
+from gan.training.checkpoint import checkpoint_paths, digest, read_checkpoint
+from gan.training.run_directory import RunDirectory
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "config.json"
+
+
+def open_generator(
+    path: str | Path,
+    *,
+    step: int | Literal["best"] | None = None,
+    weights: Literal["ema", "raw"] | None = None,
+    device: str = "auto",
+) -> LoadedGenerator:
+    """The generator that `path` holds, in evaluation mode on `device`.
+
+    Args:
+        path: a run directory, a checkpoint file in one, or a folder that `gan.export` wrote as safetensors or
+            huggingface, or the model.safetensors in it.
+        step: of a run's checkpoint; None for the newest, "best" for the one with the best score.
+        weights: "ema" for the moving average, which None means too, or "raw".
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+
+    Raises:
+        UserError: it is none of these, damaged, or has no such step or weights.
+    """
+    if weights not in (None, "ema", "raw"):
+        raise UserError(f"weights: {weights!r} found, accepted: ema, raw")
+    path = Path(path)
+    folder = path.parent if path.name == WEIGHTS else path
+    if (folder / WEIGHTS).is_file():
+        generator = _open_exported(folder, device)
+        found = generator.description
+        if step not in (None, found.step) or weights not in (None, found.weights):
+            raise UserError(
+                f"{folder}: step {step} of {weights or 'ema'} asked for, {found.step} of {found.weights} held"
+            )
+        return generator
+    if path.suffix == ".pt":
+        if step is not None:
+            raise UserError(f"{path}: is the checkpoint of one step; step is accepted with its run directory")
+        return open_checkpoint(path.parent.parent, weights=weights or "ema", device=device, checkpoint=path)
+    if (path / "config.yaml").is_file() and not (path / DESCRIPTION).is_file():
+        return open_checkpoint(path, step=step, weights=weights or "ema", device=device)
+    accepted = "a run directory, a checkpoint (.pt) in one, or a folder that gan.export wrote as safetensors"
+    raise UserError(f"{path}: no generator to load; accepted: {accepted}")
+
+
+def open_checkpoint(
+    path: Path,
+    *,
+    step: int | Literal["best"] | None = None,
+    weights: Literal["ema", "raw"] = "ema",
+    device: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+    checkpoint: Path | None = None,
+) -> LoadedGenerator:
+    """The generator of the run directory `path`, in evaluation mode on `device`.
+
+    Args:
+        step, weights, device: as `open_generator`.
+        settings: values that replace those of the config's `evaluation` section.
+        checkpoint: its file, instead of `step`.
+
+    Raises:
+        UserError: no such run or checkpoint, or a setting that is not accepted.
+    """
+    run, place = RunDirectory(path), resolve_device(device)
+    config = read_config(run, settings or {})
+    file = checkpoint or find_checkpoint(run, step)
+    state = read_checkpoint(file)
+    facts = image_facts(config)
+    network = build_generator(config, facts)
+    try:
+        network.load_state_dict(state["ema" if weights == "ema" else "generator"])
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"{file}: the checkpoint is not of a run of this config") from error
+    description = Description(
+        run=path.resolve().name,
+        step=state["step"],
+        weights=weights,
+        architecture=config.generator.name,
+        resolution=facts.resolution,
+        channels=facts.channels,
+        latent_dim=config.generator.latent_dim,
+        num_classes=facts.num_classes,
+        class_names=_class_names(config, facts),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        digest=digest(network.state_dict()),
+    )
+    return LoadedGenerator(network.to(place), config, description)
+
+
+def _open_exported(folder: Path, device: str) -> LoadedGenerator:
+    place = resolve_device(device)
+    description = Description.read(folder / DESCRIPTION)
+    config = read_config(RunDirectory(folder), {})
+    network = build_generator(config, description.facts)
+    try:
+        state = load_file(folder / WEIGHTS)
+        network.load_state_dict(state)
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(f"{folder / WEIGHTS}: damaged, or not of the config beside it") from error
+    if digest(network.state_dict()) != description.digest:
+        raise UserError(f"{folder / WEIGHTS}: its contents are not those that were exported; export it again")
+    return LoadedGenerator(network.to(place), config, description)
+
+
+def read_config(run: RunDirectory, settings: Mapping[str, Any]) -> Config:
+    """The config of a run, with some of its evaluation settings replaced.
+
+    Raises:
+        UserError: there is none, or it is not accepted; or a setting is not.
+    """
+    if not run.config.is_file():
+        raise UserError(f"{run.path}: no run here, config.yaml is missing")
+    tree = load_tree(run.config)
+    if not isinstance(tree.get("evaluation"), dict):
+        raise UserError(f"{run.config}: not the config of a run")
+    try:
+        validate(tree)
+    except UserError as error:
+        raise UserError(f"{run.config}: {error}") from error
+    if "metrics" in settings:  # what a run keeps its best checkpoint by need not be among them
+        settings = {"best": None, **settings}
+    return validate({**tree, "evaluation": {**tree["evaluation"], **settings}})
+
+
+def find_checkpoint(run: RunDirectory, step: int | Literal["best"] | None) -> Path:
+    """The checkpoint of a step, the newest (None), or the one with the best score."""
+    if step == "best":
+        if not (run.checkpoints / BEST).is_file():
+            raise UserError(f"{run.path}: no {BEST} in {run.checkpoints}; it is kept with evaluation.best: fid")
+        return run.checkpoints / BEST
+    paths = {int(path.stem.removeprefix("step_")): path for path in checkpoint_paths(run.checkpoints)}
+    if not paths:
+        raise UserError(f"{run.path}: no checkpoint in {run.checkpoints}")
+    if step is not None and step not in paths:
+        raise UserError(f"step {step}: no such checkpoint in {run.path}; accepted: {', '.join(map(str, paths))}")
+    return paths[max(paths) if step is None else step]
+
+
+def _class_names(config: Config, facts: ImageFacts) -> tuple[str, ...]:
+    """Those of the images where they are on this machine, else numbers."""
+    if facts.num_classes is None:
+        return ()
+    if not source_info(config.data.source).downloads:
+        try:
+            names = prepare_images(config.data).class_names
+        except UserError:
+            names = ()
+        if len(names) == facts.num_classes:
+            return tuple(names)
+    return tuple(map(str, range(facts.num_classes)))
