@@ -44,7 +44,7 @@ def _stage(axis: Axes, v: np.ndarray, w: np.ndarray, left: np.ndarray, stage: in
         (along, "tab:red", f"$D_{stage} w_{stage}$: scored, then removed"),
         (left, "tab:green", f"$v_{stage + 1}$: left for stage {stage + 1}"),
     ):
-        axis.annotate("", vector, (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.8})
+        axis.annotate("", tuple(vector), (0, 0), arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.8})
         axis.plot([], [], color=colour, label=name)
     axis.plot(*zip(v, along, strict=True), color="grey", linewidth=0.8, linestyle="--")
     axis.plot([], [], color="tab:blue", linestyle=":", label=f"direction of $w_{stage}$")

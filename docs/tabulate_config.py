@@ -23,7 +23,7 @@ generators, backbones and attention are in [models.md](models.md) and [attention
 [cascading_rejection.md](cascading_rejection.md), of losses, regularisers and augmentation in
 [objectives.md](objectives.md), of extractors in [evaluation.md](evaluation.md).
 """
-SECTIONS = {
+SECTIONS: dict[str, type[schema.Section]] = {
     "": schema.Config,
     "data": schema.DataConfig,
     "generator": schema.GeneratorConfig,
