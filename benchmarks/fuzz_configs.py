@@ -13,8 +13,6 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gan.experiments.comparison_config import load_comparison
-
 from benchmarks.fuzz_bytes import Case, flipped
 from gan.build import (
     build_augmentation,
@@ -26,6 +24,7 @@ from gan.build import (
     image_facts,
 )
 from gan.config import load_config, parse_yaml, validate
+from gan.experiments.comparison import load_comparison
 
 EXPERIMENTS = ROOT / "configs" / "experiments"
 VALID = yaml.safe_load(load_config(ROOT / "configs" / "digits" / "dcgan_cr.yaml").to_yaml())

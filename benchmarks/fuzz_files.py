@@ -16,8 +16,6 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gan.experiments.comparison_config import Planned, load_comparison
-
 import gan
 from benchmarks.fuzz_bytes import Case, flipped
 from benchmarks.fuzz_configs import EXPERIMENTS, SMALL, VALID
@@ -28,6 +26,7 @@ from gan.data import preparation
 from gan.data.npz import npz
 from gan.data.store import prepare
 from gan.errors import UserError
+from gan.experiments.comparison import Planned, load_comparison
 from gan.experiments.outcomes import Outcome, load_outcome, outcome_path, save_outcome
 from gan.metrics import reference
 from gan.metrics.extractors.weights import load_state_dict

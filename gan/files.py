@@ -18,7 +18,12 @@ from filelock import FileLock
 from gan.errors import StorageError
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of a file system
-_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)  # another process took the place between a look and a rename
+_TAKEN = (
+    errno.ENOTEMPTY,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.ENOENT,
+)  # another process took the place between a look and a rename
 
 
 @contextmanager
@@ -80,18 +85,24 @@ def _put(folder: Path, path: Path, is_whole: Callable[[], bool]) -> bool:
     """Rename `folder` to `path` unless a whole one is there; returns whether there is one now."""
     if is_whole():
         return True
-    replaced = _beside(path)
+    # Where nothing is in the way, the rename itself decides who of several comes first, and nobody's is moved away.
     try:
-        if path.exists():
-            path.rename(replaced)
         folder.rename(path)
+        return True
     except OSError as error:
         if error.errno not in _TAKEN or not folder.exists():
             raise
-        return False
+    if is_whole():
+        return True
+    replaced = _beside(path)
+    try:
+        path.rename(replaced)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
     finally:
         shutil.rmtree(replaced, ignore_errors=True)
-    return True
+    return False
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from gan.build import (
     build_game,
     build_latents,
     build_loader,
-    build_preview,
     build_schedule,
     image_facts,
     prepare_images,
 )
+from gan.commands.launch import build_preview
 from gan.config import Config, load_config
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.training.best import BestCheckpoint
@@ -80,7 +80,7 @@ def make_trainer(folder: Path, steps: int) -> Trainer:
         schedule=build_schedule(config),
         tracker=SilentTracker(),
         checkpoints=checkpoints,
-        preview=build_preview(config, facts),
+        preview=build_preview(config, facts.num_classes),
         evaluate=lambda generator: {},
         best=BestCheckpoint(checkpoints, None),
     )

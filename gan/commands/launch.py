@@ -87,7 +87,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
             schedule=build_schedule(config),
             tracker=Tracker(out, step=state["step"] if state else -1) if main else SilentTracker(),
             checkpoints=checkpoints,
-            preview=_preview(config, facts.num_classes),
+            preview=build_preview(config, facts.num_classes),
             evaluate=lambda generator: scorer.score(generator, "ema").metrics if scorer else {},
             best=_best_checkpoint(config, checkpoints),
         )
@@ -182,7 +182,7 @@ def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer 
     return _summary(run, trainer.step, trainer.elapsed, trainer.recoveries, result)
 
 
-def _preview(config: Config, num_classes: int | None) -> Preview:
+def build_preview(config: Config, num_classes: int | None) -> Preview:
     """Fixed latents; with classes, labels in order, so that each row of the grid shows few."""
     count = config.logging.sample_count
     random = seeded_generator(config.seed, "preview")
