@@ -1,6 +1,7 @@
 """Everything else that a run needs: the game, data, random numbers, schedule."""
 
 import math
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from gan.build.players import build_discriminator, build_generator
 from gan.config import Config, OptimizerConfig
 from gan.data.loader import Loader
 from gan.data.sources import source_info
+from gan.data.stacked_mnist import StackedLoader
 from gan.data.store import ImageStore
 from gan.device import make_autocast, resolve_precision
 from gan.errors import UserError
@@ -23,7 +25,7 @@ from gan.training.division import Division
 from gan.training.schedule import Schedule
 from gan.training.steps import Game
 from gan.training.streams import RandomStreams
-from gan.training.trainer import Preview
+from gan.training.trainer import Batches, Preview
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -64,6 +66,10 @@ def build_division(config: Config) -> Division:
     """
     division = Division(distributed.rank(), distributed.world_size(), config.training.accumulation)
     division.require_divisible(config.training.batch_size)
+    packing = config.discriminator.packing
+    part = config.training.batch_size // (distributed.world_size() * config.training.accumulation)
+    if part % packing:
+        raise UserError(f"discriminator.packing: {packing} found, divisors of {part}, the images of a part, accepted")
     return division
 
 
@@ -85,14 +91,20 @@ def _adam(modules: list[nn.Module], lr: float, section: OptimizerConfig) -> torc
     return torch.optim.Adam(parameters, lr, (first, second), section.epsilon, fused=True)
 
 
-def build_loader(config: Config, store: ImageStore, device: torch.device) -> Loader:
-    """Batches of real images on `device`."""
-    flip = config.data.flip
-    return Loader(
+def build_loader(config: Config, store: ImageStore, device: torch.device) -> Batches:
+    """Batches of real images on `device`.
+
+    Raises:
+        UserError: images that are composed as they are drawn are to be flipped.
+    """
+    flip = source_info(config.data.source).flip_sensible if config.data.flip is None else config.data.flip
+    if store.parts is not None and flip:
+        raise UserError(f"data.flip: true found; {config.data.source} takes false")
+    build = partial(Loader, flip=flip) if store.parts is None else StackedLoader
+    return build(
         store,
         config.training.batch_size // distributed.world_size(),
         device,
-        flip=source_info(config.data.source).flip_sensible if flip is None else flip,
         seed=derive_seed(config.seed, "data"),
         channels_last=config.training.channels_last,
         rank=distributed.rank(),

@@ -81,7 +81,7 @@ def _discriminator_loss(
 ) -> tuple[Tensor, dict[str, Tensor], Observation, Tensor]:
     """One part's loss, its values, what D saw, and the reals' scores.
 
-    Real and fake images are scored in one pass, which equals two where D normalises no batch.
+    Real and fake images are scored in one pass where D normalises no batch, for then it equals two.
     """
     count = len(real_images)
     with game.autocast():
@@ -89,10 +89,11 @@ def _discriminator_loss(
             fake_images = game.generator(latents, fake_labels).to(real_images.dtype)
         with part.draws(game.random, count):
             images = game.augmentation(torch.cat([real_images, fake_images]), game.random)
-        features = game.discriminator.features(images)
+        features = game.discriminator.features_of_both(images, count)
         labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
         scores = game.discriminator.head(features, labels)
-    real_scores, fake_scores = scores.tensor_split([count])
+    judged = count // game.discriminator.packing  # packs of real images
+    real_scores, fake_scores = scores.tensor_split([judged])
     weights = game.stage_weights()
     loss = weighted_mean(game.loss.discriminator_loss(real_scores, fake_scores), weights)
     real_images, fake_images = images.tensor_split([count])
@@ -104,10 +105,10 @@ def _discriminator_loss(
                 fake_scores, real_scores, weights.detach(), game.random, game.autocast,
             ),
         )  # fmt: skip
-    total = loss + direction_loss(game, features, labels, count) + sum(penalties.values())
+    total = loss + direction_loss(game, features, labels, judged) + sum(penalties.values())
     means = {"scores/real": real_scores.detach().mean(0), "scores/fake": fake_scores.detach().mean(0)}
     values = {"loss/discriminator": loss.detach(), **means, **_named("discriminator", penalties)}
-    return total, values, Observation(features.detach(), labels, count), real_scores.detach()
+    return total, values, Observation(features.detach(), labels, judged), real_scores.detach()
 
 
 def direction_loss(game: Game, features: Tensor, labels: Tensor | None, real_count: int) -> Tensor | float:
