@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from gan.audits.digit_readers import DIGIT_READERS
 from gan.config import Config, Positive, Section, apply_override, check, load_tree, validate
 from gan.errors import UserError, nearest
 from gan.metrics.results import HIGHER_IS_BETTER, RESULT_KEYS
 
-MODES = ("modes", "kl_modes")  # exact ones, of digits and stacked digits
-DIGIT_SOURCES = ("digits", "stacked_digits")
+MODES = ("modes", "kl_modes")  # exact ones, of digits that a classifier reads
 
 
 class ComparisonConfig(Section):
@@ -59,7 +59,7 @@ class Planned:
     @property
     def has_modes(self) -> bool:
         """Whether the data have modes that a classifier reads."""
-        return self.config.data.source in DIGIT_SOURCES
+        return self.config.data.source in DIGIT_READERS
 
     @property
     def modes_read(self) -> int | None:
@@ -106,8 +106,8 @@ def load_comparison(path: Path, overrides: tuple[str, ...], out: Path) -> Compar
                 raise UserError(f"arms.{arm}: evaluation.at_end: false found, true accepted in a comparison")
             if config.primary in RESULT_KEYS and config.primary not in run.evaluation.metrics:
                 raise UserError(f"primary: {config.primary} found, but evaluation.metrics of arm {arm} lacks it")
-            if config.primary in MODES and run.data.source not in DIGIT_SOURCES:
-                raise UserError(f"primary: {config.primary} found, accepted for digits and stacked_digits alone")
+            if config.primary in MODES and run.data.source not in DIGIT_READERS:
+                raise UserError(f"primary: {config.primary} found, accepted for {', '.join(DIGIT_READERS)} alone")
             runs.append(Planned(arm, seed, run, config.mode_samples))
     results = out / "results" if config.results is None else path.parent / config.results
     return Comparison(config, tuple(runs), results)
