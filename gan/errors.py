@@ -10,6 +10,10 @@ class UserError(Exception):
     exit_status = 2
 
 
+class BusyError(UserError):
+    """Another process is at work there."""
+
+
 class NonFiniteError(UserError):
     """Training produced NaN or infinity."""
 

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from scipy import stats
 from compare import main
 from gan.errors import UserError
 from gan.experiments.comparison import Comparison, load_comparison
-from gan.experiments.outcomes import Outcome, load_outcome, save_outcome
+from gan.experiments.outcomes import Outcome, load_outcome, outcome_path, save_outcome
 from gan.experiments.report import finding, write_report
 from gan.experiments.statistics import (
     equivalence_test,
@@ -398,8 +400,12 @@ def keep(comparison: Comparison, values: dict[tuple[str, int], float | None]) ->
 def test_every_arm_is_tuned_alike_and_its_choice_is_what_runs(tmp_path: Path) -> None:
     comparison = load_comparison(SMOKE, ("settings=[]", GRID), tmp_path)
     assert len(comparison.trials) == 2 * 2 * 2 and {run.seed for run in comparison.trials} == {7, 8}
-    with pytest.raises(UserError, match="tuning: 8 of its 8 runs are missing"):
-        tuned(comparison)
+    assert tuned(comparison).runs == comparison.runs  # nothing is chosen before all of it is over
+    text = write_report(comparison, {arm: {} for arm in comparison.config.arms}, tmp_path)
+    assert "**8 of the 8 runs of tuning are missing**" in text
+    options = [str(SMOKE), "--set", "settings=[]", "--set", GRID, "--out", str(tmp_path / "early")]
+    early = CliRunner().invoke(main, [*options, "--task", "8"])
+    assert early.exit_code == 2 and "--task: 8 found, but 8 of the 8 runs of tuning are missing" in early.output
     keep(comparison, {("independent", 0): 30.0, ("independent", 1): 20.0, ("cascade", 0): 90.0, ("cascade", 1): None})
     chosen = {run.arm: run.config.optimizer for run in tuned(comparison).runs}
     assert chosen["independent"].generator_lr == 1e-3 and chosen["cascade"].generator_lr == 1e-4
@@ -641,3 +647,48 @@ def test_a_browser_shows_the_page(comparison: Comparison, tmp_path: Path) -> Non
     ).stdout
     title = re.search(r"<title>(.*?)</title>", shown)
     assert title is not None and title[1] == "1100 1"
+
+
+@pytest.mark.slow
+def test_a_tuned_comparison_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Its runs have the values that tuning chose, and so have their outcomes when the command is given again."""
+    grid = "tuning={seeds: [7], grid: {optimizer.generator_lr: [1e-4, 1e-3]}}"
+    options = [str(SMOKE), "--device", "cpu", "--out", str(tmp_path / "out")]
+    for override in (TINY, grid, "arms={cascade: []}", "seeds=[0]"):
+        options += ["--set", override]
+    first = CliRunner().invoke(main, options)
+    assert first.exit_code == 0, first.output
+    before = {path: path.read_bytes() for path in (tmp_path / "out" / "results").rglob("*.json")}
+    assert len(before) == 3
+    chosen = json.loads((tmp_path / "out" / "results" / "cascade_seed0.json").read_text())["config"]["optimizer"]
+    assert f"optimizer.generator_lr={chosen['generator_lr']}" in first.output
+    again = CliRunner().invoke(main, options)
+    assert again.exit_code == 0, again.output
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda kept: {**kept, "measures": {"fid": "low"}},
+        lambda kept: {**kept, "measures": {"fid": math.nan}},
+        lambda kept: {**kept, "curve": [{"step": None}]},
+        lambda kept: {name: value for name, value in kept.items() if name != "seconds"},
+        lambda kept: [kept],
+    ],
+)
+def test_a_damaged_outcome_is_one_line(comparison: Comparison, tmp_path: Path, damage: Callable[[Any], Any]) -> None:
+    planned = comparison.runs[0]
+    kept = replace(outcome(3.0), config=planned.config.model_dump(), mode_samples=planned.mode_samples)
+    save_outcome(tmp_path, planned, kept)
+    path = outcome_path(tmp_path, planned)
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match="not an outcome of a run; remove it"):
+        load_outcome(tmp_path, planned)
+
+
+def test_an_outcome_without_the_measure_that_decides_is_named(comparison: Comparison, tmp_path: Path) -> None:
+    outcomes = {arm: {seed: outcome(30.0 + seed) for seed in range(4)} for arm in ("independent", "cascade")}
+    outcomes["cascade"][2] = replace(outcome(30.0), measures={"kid": 0.1})
+    with pytest.raises(UserError, match="the outcome of arm cascade, seed 2 has no fid"):
+        write_report(comparison, outcomes, tmp_path)

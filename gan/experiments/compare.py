@@ -12,7 +12,7 @@ from gan.experiments.comparison import Comparison, Planned, load_comparison
 from gan.experiments.outcomes import Outcome, load_outcome
 from gan.experiments.report import finding, write_report
 from gan.experiments.runner import Show, require_buildable, run_all, run_one
-from gan.experiments.tuning import tuned
+from gan.experiments.tuning import missing_trials, tuned
 from gan.files import write_text
 from gan.training.run_directory import RunDirectory
 
@@ -35,7 +35,7 @@ def compare(experiment: Path, overrides: tuple[str, ...], jobs: int, devices: Se
             another process is at work in `out`.
         StorageError: `out` or the results cannot be written.
     """
-    comparison = load_comparison(experiment, overrides, out)
+    comparison = tuned(load_comparison(experiment, overrides, out))
     for device in devices:
         resolve_device(device)
     require_buildable(comparison.results, [*comparison.trials, *comparison.runs])
@@ -57,19 +57,14 @@ def compare(experiment: Path, overrides: tuple[str, ...], jobs: int, devices: Se
 
 def report(experiment: Path, overrides: tuple[str, ...], out: Path) -> str:
     """Report on the outcomes that are there, whoever made them; run nothing."""
-    comparison = load_comparison(experiment, overrides, out)
-    try:
-        comparison = tuned(comparison)
-    except UserError as error:
-        return f"{error}\n"
-    return _report(comparison, out)
+    return _report(tuned(load_comparison(experiment, overrides, out)), out)
 
 
 def list_runs(experiment: Path, overrides: tuple[str, ...], out: Path) -> str:
     """A line for every run: its number for `run_task`, its name, and whether its outcome is there."""
-    comparison = load_comparison(experiment, overrides, out)
+    comparison = tuned(load_comparison(experiment, overrides, out))
     lines = []
-    for number, planned in enumerate([*comparison.trials, *_tuned_if_over(comparison).runs]):
+    for number, planned in enumerate([*comparison.trials, *comparison.runs]):
         state = "missing" if load_outcome(comparison.results, planned) is None else "finished"
         lines.append(f"{number}\t{planned.name}\t{state}")
     return "\n".join(lines)
@@ -82,24 +77,20 @@ def run_task(experiment: Path, overrides: tuple[str, ...], number: int, device: 
         UserError: as `compare`; there is no such run, another process is at work on it, or tuning that comes first
             is not over.
     """
-    comparison = load_comparison(experiment, overrides, out)
+    comparison = tuned(load_comparison(experiment, overrides, out))
     count = len(comparison.trials) + len(comparison.runs)
     if number >= count:
         raise UserError(f"--task: {number} found, 0 to {count - 1} accepted")
-    if number >= len(comparison.trials):
-        comparison = tuned(comparison)
+    if number >= len(comparison.trials) and (missing := missing_trials(comparison)):
+        raise UserError(
+            f"--task: {number} found, but {missing} of the {len(comparison.trials)} runs of tuning are missing; they "
+            "choose the arms' settings and come first"
+        )
     planned = [*comparison.trials, *comparison.runs][number]
     resolve_device(device)
     require_buildable(comparison.results, [planned])
     outcome = run_one(planned, comparison.results, out, device, os.cpu_count() or 1)
     return _line(planned, outcome)
-
-
-def _tuned_if_over(comparison: Comparison) -> Comparison:
-    try:
-        return tuned(comparison)
-    except UserError:
-        return comparison
 
 
 def kept_outcomes(comparison: Comparison) -> dict[str, dict[int, Outcome]]:

@@ -4,12 +4,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from gan.experiments.comparison import ComparisonConfig, lower_is_better
-from gan.experiments.outcomes import Outcome
+from gan.experiments.outcomes import Outcome, Outcomes
 from gan.experiments.page import Table, ratio
 from gan.experiments.statistics import estimate
 from gan.metrics.table import METRICS
 
-Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
 STAGES = {
     "stages/score_correlation": "correlation of scores",
     "stages/weight_cosine": "cosine of weights",
@@ -56,7 +55,9 @@ def reached(config: ComparisonConfig, outcome: Outcome) -> tuple[float, float] |
     assert target is not None
     key = f"evaluation/{METRICS[measure].keys[0]}"
     for point in outcome.curve:
-        if key in point and (point[key] <= target if lower_is_better(measure) else point[key] >= target):
+        if key not in point or "seconds" not in point:
+            continue
+        if point[key] <= target if lower_is_better(measure) else point[key] >= target:
             return point["step"], point["seconds"]
     return None
 

@@ -8,12 +8,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from gan.experiments.comparison import Comparison, ComparisonConfig
-from gan.experiments.outcomes import Outcome
+from gan.experiments.outcomes import Outcomes
 from gan.experiments.verdicts import ArmPair, Verdict
 from gan.files import atomic_path
 from gan.metrics.table import METRICS
 
-Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
 COLOURS = {"better": "tab:green", "worse": "tab:red", "equivalent": "tab:blue", "undecided": "dimgrey"}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from gan.commands.saved_results import load_result
 from gan.config import Config, validate
@@ -42,6 +43,14 @@ class Outcome:
     curve: tuple[Mapping[str, float], ...] = ()  # step, seconds and measures where the run was evaluated
 
 
+Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
+_READER = TypeAdapter(Outcome)
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
 def _settings(config: Config, mode_samples: int | None) -> dict[str, Any]:
     """All that a run's outcome depends on, keys joined by dots."""
     scored = {"training": {"steps": config.training.steps}, "evaluation": config.evaluation.model_dump()}
@@ -62,8 +71,8 @@ def load_outcome(results: Path, planned: Planned) -> Outcome | None:
     """
     path = outcome_path(results, planned)
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        outcome = Outcome(**{**tree, "curve": tuple(tree["curve"])})
+        tree = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        outcome = _READER.validate_python(tree)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -149,7 +158,8 @@ def _curve(log: list[dict[str, float]]) -> list[dict[str, float]]:
             points.append({"step": step, "seconds": round(seconds, 3), **kept})
     diagnosed = [line for line in log if any(name.startswith("stages/") for name in line)]
     if diagnosed:
-        last = {name: value for name, value in diagnosed[-1].items() if name.startswith(CURVES[1:])}
+        finite = {name: value for name, value in diagnosed[-1].items() if math.isfinite(value)}
+        last = {name: value for name, value in finite.items() if name.startswith(CURVES[1:])}
         points.append({"step": diagnosed[-1]["step"], **last})
     return points
 

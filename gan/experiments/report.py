@@ -9,11 +9,12 @@ from typing import Any
 
 from gan.errors import UserError
 from gan.experiments.comparison import Comparison, ComparisonConfig
-from gan.experiments.curves import Outcomes, stage_tables, target_tables
+from gan.experiments.curves import stage_tables, target_tables
 from gan.experiments.figures import draw_curves, draw_differences, draw_samples
+from gan.experiments.outcomes import Outcomes
 from gan.experiments.page import Part, Picture, Text, markdown, web_page
 from gan.experiments.tables import arm_table, measure_tables, minus, pair_tables, probability, sized
-from gan.experiments.tuning import tuning_tables
+from gan.experiments.tuning import missing_trials, tuning_tables
 from gan.experiments.verdicts import ArmPair, Values, Verdict, judge
 from gan.files import write_text
 from gan.metrics.protocol import Protocol, differences
@@ -57,8 +58,11 @@ def finding(comparison: Comparison, outcomes: Outcomes) -> Finding:
 
 def _values(config: ComparisonConfig, arm: str, outcomes: Mapping[int, Any], seeds: Sequence[int]) -> Values:
     name = config.primary.measure
-    values = {seed: None if outcomes[seed].diverged else outcomes[seed].measures[name] for seed in seeds}
-    for seed, value in values.items():
+    values: dict[int, float | None] = {}
+    for seed in seeds:
+        if not outcomes[seed].diverged and name not in outcomes[seed].measures:
+            raise UserError(f"the outcome of arm {arm}, seed {seed} has no {name}; remove it, and it is made anew")
+        values[seed] = value = None if outcomes[seed].diverged else outcomes[seed].measures[name]
         if value is not None and config.primary.log and value <= 0:
             raise UserError(
                 f"primary.scale: log found, but {name} of arm {arm}, seed {seed} is {value:g}; accepted: scale: linear"
@@ -177,6 +181,8 @@ def _needed(verdict: Verdict) -> str:
 
 def _remarks(comparison: Comparison, outcomes: Outcomes, found: Finding) -> list[Part]:
     config, lines = comparison.config, []
+    if trials := missing_trials(comparison):
+        lines.append(f"**{trials} of the {len(comparison.trials)} runs of tuning are missing**; they come first.")
     missing = [run.name for run in comparison.runs if run.seed not in outcomes[run.arm]]
     if missing and found.decided:
         lines.append(f"{len(missing)} runs were not needed: every pair was decided before.")
@@ -232,4 +238,4 @@ def _protocol_line(read: Outcomes, protocol: Protocol | None) -> list[Part]:
 
 
 def _commit(made_by: Mapping[str, Any]) -> str:
-    return f"{made_by['commit'][:7]}{'' if made_by['clean'] else ' with changes'}"
+    return f"{made_by['commit'][:7]}{'' if made_by.get('clean') else ' with changes'}"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from gan.build import build_game, image_facts
 from gan.commands.audit_modes import digit_modes
 from gan.commands.audited_run import open_run
-from gan.errors import NonFiniteError, UserError
+from gan.errors import BusyError, NonFiniteError, UserError
 from gan.experiments.comparison import MODES, Planned
 from gan.experiments.outcomes import Outcome, load_outcome, read_outcome, save_outcome
 from gan.files import write_text
@@ -88,21 +89,20 @@ def run_one(planned: Planned, results: Path, out: Path, device: str, threads: in
     """Train and score one run, or go on with it, and keep its outcome.
 
     Raises:
-        UserError: another process, on this machine or one that shares the disk, is at work on it; or it failed for
-            another reason than divergence.
+        BusyError: another process, on this machine or one that shares the disk, is at work on it.
+        UserError: it failed for another reason than divergence.
     """
     directory = run_directory(out, planned)
-    try:
-        with RunDirectory(directory.with_suffix(".task")).claimed():
-            outcome = load_outcome(results, planned)
-            if outcome is None:
-                outcome = _train(planned, directory, device, threads)
-                save_outcome(results, planned, outcome)
-            return outcome
-    except UserError as error:
-        if "another process" in str(error):
-            raise UserError(f"arm {planned.arm}, seed {planned.seed}: another process is at work on it") from error
-        raise
+    with ExitStack() as held:
+        try:
+            held.enter_context(RunDirectory(directory.with_suffix(".task")).claimed())
+        except BusyError as error:
+            raise BusyError(f"arm {planned.arm}, seed {planned.seed}: another process is at work on it") from error
+        outcome = load_outcome(results, planned)
+        if outcome is None:
+            outcome = _train(planned, directory, device, threads)
+            save_outcome(results, planned, outcome)
+        return outcome
 
 
 def _train(planned: Planned, directory: Path, device: str, threads: int) -> Outcome:

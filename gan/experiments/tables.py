@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from gan.experiments.comparison import ComparisonConfig, default_scale
-from gan.experiments.curves import Outcomes
+from gan.experiments.outcomes import Outcomes
 from gan.experiments.page import Table, difference, ratio, with_range
 from gan.experiments.statistics import Estimate, estimate
 from gan.experiments.verdicts import ArmPair, Verdict

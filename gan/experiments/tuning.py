@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping
 
-from gan.errors import UserError
 from gan.experiments.comparison import Comparison, ComparisonConfig, lower_is_better
 from gan.experiments.outcomes import Outcome, load_outcome
 from gan.experiments.page import Table
@@ -21,23 +20,17 @@ def kept_trials(comparison: Comparison) -> Trials:
     return found
 
 
-def tuned(comparison: Comparison) -> Comparison:
-    """The comparison with what tuning chose for every arm; as it was where it tunes nothing.
+def missing_trials(comparison: Comparison) -> int:
+    """How many runs of tuning have no outcome yet."""
+    return sum(load_outcome(comparison.results, planned) is None for planned in comparison.trials)
 
-    Raises:
-        UserError: some of its tuning runs are missing.
-    """
+
+def tuned(comparison: Comparison) -> Comparison:
+    """The comparison with what tuning chose for every arm; as it was where it tunes nothing, or is not over."""
     config = comparison.config
-    if config.tuning is None:
+    if config.tuning is None or missing_trials(comparison):
         return comparison
-    trials = kept_trials(comparison)
-    missing = len(comparison.trials) - sum(len(seeds) for points in trials.values() for seeds in points.values())
-    if missing:
-        raise UserError(
-            f"tuning: {missing} of its {len(comparison.trials)} runs are missing; they choose the arms' settings and "
-            "come first"
-        )
-    points = config.tuning.points
+    trials, points = kept_trials(comparison), config.tuning.points
     return comparison.tuned({arm: points[best_point(config, trials[arm])] for arm in config.arms})
 
 
@@ -64,13 +57,10 @@ def _score(config: ComparisonConfig, outcomes: Iterable[Outcome]) -> float:
 def tuning_tables(comparison: Comparison, name: str) -> list[Table]:
     """What every arm chose, how well each point did, and what it cost; nothing without tuning or before it is over."""
     config = comparison.config
-    if config.tuning is None:
-        return []
-    trials = kept_trials(comparison)
-    if sum(len(seeds) for points in trials.values() for seeds in points.values()) < len(comparison.trials):
+    if config.tuning is None or missing_trials(comparison):
         return []
     rows = []
-    for arm, points in trials.items():
+    for arm, points in kept_trials(comparison).items():
         best = best_point(config, points)
         runs = [outcome for seeds in points.values() for outcome in seeds.values()]
         diverged = sum(outcome.diverged for outcome in runs)

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from scipy.stats import rankdata
+
 from gan.experiments.statistics import (
     Estimate,
     equivalence_test,
@@ -149,7 +151,5 @@ def _is_lower(found: Contrast) -> bool:
     if found.test == "t":
         assert found.interval is not None
         return found.interval.mean < 0
-    from scipy.stats import rankdata
-
     ranks = rankdata([abs(one) for one in found.differences])
     return sum(math.copysign(rank, one) for rank, one in zip(ranks, found.differences, strict=True) if one) < 0

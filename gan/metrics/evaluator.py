@@ -14,13 +14,13 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from gan import distributed
 from gan.errors import UserError
 from gan.metrics.accumulators import FeatureBank, GaussianStatistics, SplitProbabilities
+from gan.metrics.distributed_evaluation import everywhere, merge, own_share, own_tally, share, unmeasured
 from gan.metrics.evidence import Evidence, Tally
 from gan.metrics.extractors.interface import Extraction, metric_layers
 from gan.metrics.images import array_sampler, check_images, of_size, to_uint8
 from gan.metrics.protocol import Protocol, ReferenceIdentity
 from gan.metrics.reference import CacheKey, ReferenceStatistics, content_hash, kept_rows, load, require_fitting, save
 from gan.metrics.results import Result
-from gan.metrics.spread import everywhere, merge, own_share, own_tally, share, unmeasured
 from gan.metrics.table import METRICS, Need, require_metrics, score
 from gan.progress import passing_bar
 

@@ -68,11 +68,6 @@ def require_metrics(names: Sequence[str], key: str = "evaluation.metrics") -> No
             raise UserError(f"{key}: no metric {name!r}{nearest(name, METRICS)}")
 
 
-def metric_of(key: str) -> Metric:
-    """The metric that a key of results belongs to."""
-    return next(metric for metric in METRICS.values() if key in metric.keys)
-
-
 @dataclass
 class Scores:
     """Scores and intervals by key, distances by class."""

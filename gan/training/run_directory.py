@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from gan.errors import StorageError, UserError, listed
+from gan.errors import BusyError, StorageError, UserError, listed
 from gan.files import locked, sweep
 from gan.training.checkpoint import checkpoint_paths
 
@@ -43,7 +43,8 @@ class RunDirectory:
         """Hold the directory, made if need be, for this process alone, and remove what a killed one left half-written.
 
         Raises:
-            UserError: another process is training in it.
+            BusyError: another process is training in it.
+            UserError: a file is in the way.
             StorageError: it cannot be made or written.
         """
         try:
@@ -56,7 +57,7 @@ class RunDirectory:
             try:
                 held.enter_context(locked(self.path / ".lock", patience=0))
             except TimeoutError as error:
-                raise UserError(f"--out {self.path}: another process is training in it; choose another") from error
+                raise BusyError(f"--out {self.path}: another process is training in it; choose another") from error
             for directory in (self.path, self.samples, self.checkpoints):
                 sweep(directory)
             yield

@@ -1,4 +1,4 @@
-"""An evaluation spread over ranks: whole batches each, in order, brought together on the main one.
+"""An evaluation divided among ranks: whole batches each, in order, brought together on the main one.
 
 Every batch is the one that a single process would have, so its features are too; only the sums of the Gaussian
 statistics are added in another order, in float64.
