@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 from scipy import stats
 
 from compare import main
+from gan.device import resolve_precision
 from gan.errors import UserError
 from gan.experiments.comparison import Comparison, load_comparison
 from gan.experiments.outcomes import Outcome, load_outcome, outcome_path, save_outcome
@@ -256,7 +258,9 @@ def comparison(tmp_path: Path) -> Comparison:
 
 def outcome(value: float | None) -> Outcome:
     measures = {} if value is None else {"fid": value}
-    return Outcome("arm", 0, {}, None, value is None, measures, 60, 12.0, "a machine")
+    return Outcome(
+        "arm", 0, {"training": {"precision": "float32"}}, None, value is None, measures, 60, 12.0, "a machine"
+    )
 
 
 def report_of(comparison: Comparison, tmp_path: Path, arms: dict[str, list[float | None]]) -> str:
@@ -606,6 +610,7 @@ def test_four_tasks_of_a_scheduler_are_four_processes_and_one_report(tmp_path: P
     kept = json.loads((tmp_path / "out" / "results" / "cascade_seed1.json").read_text())
     assert kept["made_by"]["threads"] == 1 and kept["made_by"]["device"] == "cpu"
     assert kept["made_by"]["versions"]["numpy"] == np.__version__
+    assert kept["made_by"]["precision"] == resolve_precision("auto", torch.device("cpu"))
 
 
 def test_a_run_that_another_process_is_at_work_on_is_refused(tmp_path: Path) -> None:
@@ -692,3 +697,19 @@ def test_an_outcome_without_the_measure_that_decides_is_named(comparison: Compar
     outcomes["cascade"][2] = replace(outcome(30.0), measures={"kid": 0.1})
     with pytest.raises(UserError, match="the outcome of arm cascade, seed 2 has no fid"):
         write_report(comparison, outcomes, tmp_path)
+
+
+def test_arms_of_a_seed_in_different_precisions_are_warned_of(comparison: Comparison, tmp_path: Path) -> None:
+    """`training.precision: auto` follows the machine, so that two machines may compute one pair differently."""
+
+    def run(value: float, precision: str, asked: str = "auto") -> Outcome:
+        return replace(outcome(value), config={"training": {"precision": asked}}, made_by={"precision": precision})
+
+    base = {seed: run(30.0 + seed, "float32") for seed in range(4)}
+    same = write_report(comparison, {"independent": base, "cascade": base}, tmp_path)
+    assert "different precisions" not in same
+    other = {**base, 2: run(31.0, "bfloat16")}
+    mixed = write_report(comparison, {"independent": base, "cascade": other}, tmp_path)
+    assert "**Arms of a seed were computed in different precisions**: 2." in mixed
+    asked = {seed: run(30.0 + seed, "bfloat16", "bfloat16") for seed in range(4)}  # it is what is compared
+    assert "different precisions" not in write_report(comparison, {"independent": base, "cascade": asked}, tmp_path)

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from gan.commands.saved_results import load_result
 from gan.config import Config, validate
+from gan.device import resolve_device, resolve_precision
 from gan.errors import UserError
 from gan.experiments.comparison import Planned
 from gan.files import write_text
@@ -38,7 +39,7 @@ class Outcome:
     steps: int
     seconds: float  # of training
     machine: str
-    made_by: Mapping[str, Any] = field(default_factory=dict)  # commit, whether its tree was clean, versions, device
+    made_by: Mapping[str, Any] = field(default_factory=dict)  # commit, versions, device, precision, ...
     protocol: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[Mapping[str, float], ...] = ()  # step, seconds and measures where the run was evaluated
 
@@ -104,6 +105,7 @@ def read_outcome(
         UserError: the run was not scored.
     """
     log = _read_log(run / "metrics.jsonl")
+    precision = resolve_precision(planned.config.training.precision, resolve_device(device))
     seconds = sum(line.get("speed/seconds_per_step", 0.0) * interval for line, interval in _intervals(log))
     measures, protocol = dict(extra), {}
     if not diverged:
@@ -124,7 +126,7 @@ def read_outcome(
         steps=int(log[-1]["step"]) if log else 0,
         seconds=seconds,
         machine=_machine(device, threads),
-        made_by=_provenance() | {"device": device, "threads": threads},
+        made_by=_provenance() | {"device": device, "threads": threads, "precision": precision},
         protocol=protocol,
         curve=tuple(_curve(log)),
     )

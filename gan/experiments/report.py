@@ -191,6 +191,9 @@ def _remarks(comparison: Comparison, outcomes: Outcomes, found: Finding) -> list
         lines.append(f"**{len(missing)} runs are missing**: {listed}.")
     diverged = [f"{arm} {seed}" for arm, seeds in outcomes.items() for seed, one in seeds.items() if one.diverged]
     lines.append(f"Runs that diverged: {', '.join(diverged) or 'none'}. They count as the worst; intervals lack them.")
+    if mixed := [seed for seed in config.seeds if len(_precisions(outcomes, seed)) > 1]:
+        listed = ", ".join(map(str, mixed))
+        lines.append(f"**Arms of a seed were computed in different precisions**: {listed}. Their differences mix both.")
     heads = [run.config.discriminator.head for run in comparison.runs]
     controlled = any(head.name == "independent" or head.options.get("rejection") == "none" for head in heads)
     if any(head != heads[0] for head in heads) and not controlled:
@@ -203,6 +206,13 @@ def _remarks(comparison: Comparison, outcomes: Outcomes, found: Finding) -> list
             f"{len(config.pairs)} comparisons; each interval is of 95 % by itself, p is adjusted for all (Holm)."
         )
     return [Text(tuple(lines))]
+
+
+def _precisions(outcomes: Outcomes, seed: int) -> set[str]:
+    """Those that runs of a seed were asked to find for themselves, and found."""
+    runs = [seeds[seed] for seeds in outcomes.values() if seed in seeds]
+    chosen = [run.made_by.get("precision") for run in runs if run.config["training"]["precision"] == "auto"]
+    return {one for one in chosen if one is not None}
 
 
 def _protocol(read: Outcomes) -> Protocol | None:
@@ -234,6 +244,8 @@ def _protocol_line(read: Outcomes, protocol: Protocol | None) -> list[Part]:
         f"seed {protocol.seed}, against {reference.count:,} of {reference.name} {reference.split} "
         f"({reference.content_hash[:12]}). Machines: {'; '.join(machines)}."
     )
+    precisions = sorted({str(outcome.made_by["precision"]) for outcome in every if "precision" in outcome.made_by})
+    line += f" Precision: {', '.join(precisions)}." if precisions else ""
     return [Text((f"{line} Commits: {', '.join(commits)}." if commits else line,))]
 
 
