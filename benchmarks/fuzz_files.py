@@ -178,7 +178,10 @@ def outcome_cases(chance: random.Random, folder: Path) -> Case:
     if not path.exists():
         config = planned.config.model_dump()
         curve = ({"step": 20, "evaluation/fid": 9.0},)
-        kept = Outcome(planned.arm, 0, config, planned.modes_read, False, {"fid": 9.0}, 60, 3.5, "a machine", {}, curve)
+        made = {"commit": "a" * 40, "clean": True, "threads": 1, "precision": "float32"}
+        kept = Outcome(
+            planned.arm, 0, config, planned.modes_read, False, {"fid": 9.0}, 60, 3.5, "a machine", made, curve=curve
+        )
         save_outcome(whole, planned, kept)
     damaged = folder / "damaged"
     damaged.mkdir(exist_ok=True)
