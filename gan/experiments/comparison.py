@@ -80,7 +80,7 @@ class ComparisonConfig(Section):
     arms: Annotated[dict[str, list[str]], Field(min_length=1)]  # overrides for each
     seeds: Annotated[list[Seed], Field(min_length=1)]
     # `fixed`: a verdict when all seeds are in; or numbers of seeds, the last of them all, at which one may be read
-    looks: Literal["fixed"] | list[Annotated[int, Field(ge=2)]] = "fixed"
+    looks: Literal["fixed"] | list[int] = "fixed"
     # further pairs [first, second], whose difference second − first is reported as well
     also_compare: Annotated[list[Annotated[list[str], Field(min_length=2, max_length=2)]], Field(default_factory=list)]
     primary: Annotated[Primary, BeforeValidator(_as_primary), Field(default=Primary(measure="fid"))]
@@ -93,8 +93,9 @@ class ComparisonConfig(Section):
     def _is_consistent(self) -> "ComparisonConfig":
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one appears twice; different ones accepted")
-        if self.looks != "fixed" and (sorted({*self.looks}) != self.looks or self.looks[-1] != len(self.seeds)):
-            raise ValueError(f"looks: {self.looks} found; ascending numbers, the last {len(self.seeds)}, accepted")
+        looks = [len(self.seeds)] if self.looks == "fixed" else self.looks
+        if sorted({*looks}) != looks or looks[-1:] != [len(self.seeds)] or (len(looks) > 1 and looks[0] < 2):
+            raise ValueError(f"looks: {looks} found; ascending numbers from 2 on, the last {len(self.seeds)}, accepted")
         if self.tuning is not None and (shared := sorted({*self.tuning.seeds} & {*self.seeds})):
             raise ValueError(f"tuning.seeds: {shared[0]} is among seeds; others accepted, for they are discarded")
         for name in (name for pair in self.also_compare for name in pair):

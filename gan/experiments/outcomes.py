@@ -74,7 +74,7 @@ def load_outcome(results: Path, planned: Planned) -> Outcome | None:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
         outcome = _READER.validate_python(tree)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: not an outcome of a run; remove it") from error
