@@ -182,7 +182,7 @@ def test_the_table_has_every_model_at_32() -> None:
         ),
         (
             ["generator.name=dcgan", "generator.attention={name: elu, resolutions: [8]}"],
-            ["generator.attention", "sngan, biggan, r3gan"],
+            ["generator.attention: 'dcgan' takes none", "sngan, biggan, r3gan"],
         ),
         (["generator.options={attention: null}"], ["generator.options.attention", "no such option"]),
         (["generator.name=biggan", "generator.latent_dim=18"], ["generator.latent_dim: 18 found", "multiple of 4"]),

@@ -1,7 +1,6 @@
 """Both players from their names: generators, backbones and heads."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -26,11 +25,12 @@ from gan.models.heads import (
     SlicedCascade,
     SlicingHead,
 )
+from gan.models.interface import Backbone, Generator, Network
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
 from gan.seeds import seeded
 
-GENERATORS: dict[str, Callable[..., nn.Module]] = {
+GENERATORS: dict[str, type[Generator]] = {
     "dcgan": DCGANGenerator,
     "sngan": SNGANGenerator,
     "biggan": BigGANGenerator,
@@ -38,7 +38,7 @@ GENERATORS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
+BACKBONES: dict[str, type[Backbone]] = {
     "dcgan": DCGANBackbone,
     "sngan": SNGANBackbone,
     "biggan": BigGANBackbone,
@@ -59,7 +59,7 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
-def build_generator(config: Config, facts: ImageFacts) -> nn.Module:
+def build_generator(config: Config, facts: ImageFacts) -> Generator:
     """The generator with its initial weights, on the CPU."""
     section = config.generator
     _check_resolution("generator", section.name, GENERATORS, facts.resolution)
@@ -74,7 +74,7 @@ def build_generator(config: Config, facts: ImageFacts) -> nn.Module:
             width=section.width,
             latent_dim=section.latent_dim,
             num_classes=facts.num_classes,
-            **_attention("generator", GENERATORS[section.name], section.attention, facts.resolution),
+            **_attention("generator", section.name, GENERATORS, section.attention, facts.resolution),
         )
 
 
@@ -91,7 +91,7 @@ def build_discriminator(config: Config, facts: ImageFacts) -> Discriminator:
     return Discriminator(built_backbone, built_head)
 
 
-def build_backbone(key: str, section: BackboneConfig, seed: int, resolution: int, channels: int) -> nn.Module:
+def build_backbone(key: str, section: BackboneConfig, seed: int, resolution: int, channels: int) -> Backbone:
     """The feature extractor of the section at `key`, with its initial weights, on the CPU."""
     _check_resolution(key, section.name, BACKBONES, resolution)
     with seeded(seed, "backbone"):
@@ -103,24 +103,20 @@ def build_backbone(key: str, section: BackboneConfig, seed: int, resolution: int
             resolution=resolution,
             channels=channels,
             width=section.width,
-            **_attention(key, BACKBONES[section.name], section.attention, resolution),
+            **_attention(key, section.name, BACKBONES, section.attention, resolution),
         )
 
 
 def _attention(
-    key: str, network: Callable[..., nn.Module], section: AttentionConfig | None, resolution: int
+    key: str, name: str, registry: Mapping[str, type[Network]], section: AttentionConfig | None, resolution: int
 ) -> dict[str, Placement | None]:
     """What a network is told of attention; resolutions that it does not reach are refused."""
-    if not hasattr(network, "attention_resolutions"):
-        if section is None:
-            return {}
-        names = dict.fromkeys(
-            name for names in (GENERATORS, BACKBONES) for name in names if hasattr(names[name], "attention_resolutions")
-        )
-        raise UserError(f"{key}.attention: this network takes none; accepted with {key}.name: {', '.join(names)}")
+    reached = registry[name].attention_resolutions(resolution)
     if section is None:
-        return {"attention": None}
-    reached = network.attention_resolutions(resolution)
+        return {"attention": None} if reached else {}
+    if not reached:
+        fitting = [other for other in registry if registry[other].attention_resolutions(registry[other].resolutions[0])]
+        raise UserError(f"{key}.attention: {name!r} takes none; accepted with {key}.name: {', '.join(fitting)}")
     for wanted in section.resolutions:
         if wanted not in reached:
             accepted = ", ".join(str(side) for side in sorted(set(reached)))
@@ -149,7 +145,7 @@ def _head_classes(name: str, num_classes: int | None) -> dict[str, int | None]:
     return {} if HEADS[name].labels == "ignored" else {"num_classes": num_classes}
 
 
-def _check_resolution(key: str, name: str, registry: Mapping[str, Any], resolution: int) -> None:
+def _check_resolution(key: str, name: str, registry: Mapping[str, type[Network]], resolution: int) -> None:
     if name not in registry:
         raise UserError(f"{key}.name: no {name!r}{nearest(name, registry)}")
     accepted = registry[name].resolutions

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from gan.models.blocks.layers import Conv2d, Linear, initialise_orthogonally
 from gan.models.blocks.placement import Placement, attention_after
 from gan.models.blocks.residual import GeneratorBlock, ResidualBackbone, doubled_sides, halved_sides
+from gan.models.interface import Generator
 
 # Width multipliers: of the first map and of every block's output.
 _GENERATOR_WIDTHS = {32: (4, 4, 4, 4), 64: (16, 16, 8, 4, 2), 128: (16, 16, 8, 4, 2, 1)}
@@ -48,7 +49,7 @@ class ConditionedBatchNorm2d(nn.Module):
         return torch.addcmul(bias.to(maps.dtype), maps, gain.to(maps.dtype))
 
 
-class BigGANGenerator(nn.Module):
+class BigGANGenerator(Generator):
     """Latents `(B, latent_dim)` and labels `(B,)` or None → images `(B, channels, resolution, resolution)` in [−1, 1].
 
     Args:
@@ -107,7 +108,6 @@ class BigGANGenerator(nn.Module):
 
     @staticmethod
     def attention_resolutions(resolution: int) -> list[int]:
-        """Sides of the maps that attention can follow."""
         return doubled_sides(resolution, len(_GENERATOR_WIDTHS[resolution]) - 1)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -157,5 +157,4 @@ class BigGANBackbone(ResidualBackbone):
 
     @staticmethod
     def attention_resolutions(resolution: int) -> list[int]:
-        """Sides of the maps that attention can follow."""
         return halved_sides(resolution, len(_BACKBONE_WIDTHS[resolution]), _BACKBONE_HALVINGS[resolution])

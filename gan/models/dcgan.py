@@ -8,11 +8,12 @@ from torch.nn import functional as F
 
 from gan.models.blocks.layers import ConditionalBatchNorm2d, Linear
 from gan.models.blocks.spectral_norm import SpectralNorm
+from gan.models.interface import Backbone, Generator
 
 _HALVINGS = {32: 3, 48: 3, 64: 4, 128: 5}  # down to a map of 4×4, or 6×6 from 48
 
 
-class DCGANGenerator(nn.Module):
+class DCGANGenerator(Generator):
     """Latents `(B, latent_dim)` and labels `(B,)` or None → images `(B, channels, resolution, resolution)` in [−1, 1].
 
     Args:
@@ -66,7 +67,7 @@ class StridedConv2d(nn.Conv2d):
         return F.conv2d(maps, self.spectral_norm(self.weight), self.bias, stride=2, padding=1)
 
 
-class DCGANBackbone(nn.Module):
+class DCGANBackbone(Backbone):
     """Images `(B, channels, resolution, resolution)` → the flattened last map, `(B, out_features)`.
 
     Args:

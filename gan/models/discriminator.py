@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from gan.models.heads import Head
+from gan.models.interface import Backbone
 
 
 class Discriminator(nn.Module):
@@ -13,7 +14,7 @@ class Discriminator(nn.Module):
         head: (features, labels or None) → scores `(B, head.stages)`.
     """
 
-    def __init__(self, backbone: nn.Module, head: Head) -> None:
+    def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

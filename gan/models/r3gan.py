@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan.models.blocks.placement import Placement, attention_after
+from gan.models.interface import Backbone, Generator
 
 _BOTTOM = 4  # side of the smallest map
 _SIDES = {32: [4, 8, 16, 32], 64: [4, 8, 16, 32, 64], 128: [4, 8, 16, 32, 64, 128]}
@@ -65,7 +66,7 @@ class Transition(nn.Module):
         return self.conv(F.avg_pool2d(maps, 2))  # bilinear: the sample point lies amid four pixels
 
 
-class R3GANGenerator(nn.Module):
+class R3GANGenerator(Generator):
     """Latents `(B, latent_dim)` and labels `(B,)` or None → images `(B, channels, resolution, resolution)`.
 
     In evaluation mode images are in [−1, 1]; in training mode nothing bounds them or cuts off their gradient.
@@ -125,7 +126,6 @@ class R3GANGenerator(nn.Module):
 
     @staticmethod
     def attention_resolutions(resolution: int) -> list[int]:
-        """Sides of the maps that attention can follow."""
         return _SIDES[resolution]
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -138,7 +138,7 @@ class R3GANGenerator(nn.Module):
         return images if self.training else images.clamp(-1, 1)
 
 
-class R3GANBackbone(nn.Module):
+class R3GANBackbone(Backbone):
     """Images `(B, channels, resolution, resolution)` → features `(B, out_features)`: a learned average of the last map.
 
     Args:
@@ -175,7 +175,6 @@ class R3GANBackbone(nn.Module):
 
     @staticmethod
     def attention_resolutions(resolution: int) -> list[int]:
-        """Sides of the maps that attention can follow."""
         return _SIDES[resolution][::-1]
 
     def forward(self, images: Tensor) -> Tensor:

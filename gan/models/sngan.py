@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from gan.models.blocks.layers import ConditionalBatchNorm2d, Conv2d, Linear
 from gan.models.blocks.placement import Placement, attention_after
 from gan.models.blocks.residual import GeneratorBlock, ResidualBackbone, doubled_sides, halved_sides
+from gan.models.interface import Generator
 
 # Width multipliers: of the first map and of every block's output.
 _GENERATOR_WIDTHS = {
@@ -31,7 +32,7 @@ _BACKBONE_WIDTHS = {
 _BACKBONE_HALVINGS = {32: 2, 48: 4, 64: 5, 128: 5}  # how many of the blocks, from the first, halve the map
 
 
-class SNGANGenerator(nn.Module):
+class SNGANGenerator(Generator):
     """Latents `(B, latent_dim)` and labels `(B,)` or None → images `(B, channels, resolution, resolution)` in [−1, 1].
 
     Args:
@@ -74,7 +75,6 @@ class SNGANGenerator(nn.Module):
 
     @staticmethod
     def attention_resolutions(resolution: int) -> list[int]:
-        """Sides of the maps that attention can follow."""
         return doubled_sides(resolution, len(_GENERATOR_WIDTHS[resolution]) - 1)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -104,5 +104,4 @@ class SNGANBackbone(ResidualBackbone):
 
     @staticmethod
     def attention_resolutions(resolution: int) -> list[int]:
-        """Sides of the maps that attention can follow."""
         return halved_sides(resolution, len(_BACKBONE_WIDTHS[resolution]), _BACKBONE_HALVINGS[resolution])

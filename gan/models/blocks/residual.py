@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from gan.models.blocks.layers import RELU_GAIN, Conv2d, Resample, initialise_orthogonally
 from gan.models.blocks.placement import Placement, attention_after
+from gan.models.interface import Backbone
 
 
 class GeneratorBlock(nn.Module):
@@ -65,7 +66,7 @@ class BackboneBlock(nn.Module):
         return self.conv2(F.relu(self.conv1(F.relu(maps)))) + self.shortcut(maps)
 
 
-class ResidualBackbone(nn.Module):
+class ResidualBackbone(Backbone):
     """Spectrally normalised blocks, ReLU and global sum pooling: images `(B, C, R, R)` → features `(B, out_features)`.
 
     Args:
