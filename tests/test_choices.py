@@ -10,19 +10,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from gan.build import (
-    BACKBONES,
-    GENERATORS,
-    HEADS,
-    REGULARIZERS,
-    ImageFacts,
-    build_discriminator,
-    build_game,
-    build_generator,
-)
+from gan.build import ImageFacts, build_discriminator, build_game, build_generator
 from gan.config import Config, load_config
 from gan.errors import UserError
+from gan.models import BACKBONES, GENERATORS
 from gan.models.attention import ATTENTION
+from gan.models.heads import HEADS
+from gan.objectives import REGULARIZERS
 from gan.objectives.losses import LOSSES
 from gan.training.steps import Game, discriminator_step, generator_step
 from tests import DEFAULT, ROOT

@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from gan.build import BACKBONES, GENERATORS
+from gan.models import BACKBONES, GENERATORS, Backbone, Generator
 from gan.models.attention import ATTENTION
 from gan.models.biggan import BigGANBackbone, BigGANGenerator
 from gan.models.blocks.placement import Placement
 from gan.models.blocks.spectral_norm import SpectralNorm
 from gan.models.dcgan import DCGANGenerator
 from gan.models.heads import LinearHead, ProjectionHead
-from gan.models.interface import Backbone, Generator
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
 from gan.sampling.generate import generate

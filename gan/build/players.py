@@ -1,62 +1,59 @@
-"""Both players from their names: generators, backbones and heads."""
+"""Images of a config, what the players must know of them, and both players from their names."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import nn
 
-from gan.build.images import ImageFacts
-from gan.build.registry import construct
-from gan.config import AttentionConfig, BackboneConfig, Config
+from gan.config import AttentionConfig, BackboneConfig, Config, DataConfig, construct
+from gan.data.sources import source_info
+from gan.data.store import ImageStore, check_options, prepare
 from gan.errors import UserError, nearest
+from gan.models import BACKBONES, GENERATORS, Backbone, Generator
 from gan.models.attention import ATTENTION
-from gan.models.biggan import BigGANBackbone, BigGANGenerator
 from gan.models.blocks.placement import Placement
-from gan.models.dcgan import DCGANBackbone, DCGANGenerator
 from gan.models.discriminator import Discriminator
-from gan.models.heads import (
-    AuxiliaryClassifierHead,
-    CascadingRejection,
-    EnergyCascade,
-    Head,
-    IndependentHeads,
-    LinearHead,
-    MultidimensionalCritic,
-    ProjectionHead,
-    SlicedCascade,
-    SlicingHead,
-)
-from gan.models.interface import Backbone, Generator, Network
-from gan.models.r3gan import R3GANBackbone, R3GANGenerator
-from gan.models.sngan import SNGANBackbone, SNGANGenerator
+from gan.models.heads import HEADS
+from gan.models.interface import Network
 from gan.seeds import seeded
 
-GENERATORS: dict[str, type[Generator]] = {
-    "dcgan": DCGANGenerator,
-    "sngan": SNGANGenerator,
-    "biggan": BigGANGenerator,
-    "r3gan": R3GANGenerator,
-}
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the players must know of the images; `num_classes` is None where training is unconditional."""
+
+    resolution: int
+    channels: int
+    num_classes: int | None
 
 
-BACKBONES: dict[str, type[Backbone]] = {
-    "dcgan": DCGANBackbone,
-    "sngan": SNGANBackbone,
-    "biggan": BigGANBackbone,
-    "r3gan": R3GANBackbone,
-}
+def prepare_images(data: DataConfig, split: str | None = None) -> ImageStore:
+    """The images of a config's section, prepared on first use; `split` names another than the section's."""
+    return prepare(
+        data.source,
+        split=split or data.split,
+        resolution=data.resolution,
+        path=data.path,
+        root=data.root,
+        classes=data.classes,
+        images_per_class=data.images_per_class,
+        count=data.count,
+    )
 
 
-HEADS: dict[str, type[Head]] = {
-    "linear": LinearHead,
-    "projection": ProjectionHead,
-    "auxiliary_classifier": AuxiliaryClassifierHead,
-    "cascading_rejection": CascadingRejection,
-    "independent": IndependentHeads,
-    "energy_cascade": EnergyCascade,
-    "san": SlicingHead,
-    "sliced_cascade": SlicedCascade,
-    "multidimensional": MultidimensionalCritic,
-}
+def image_facts(config: Config) -> ImageFacts:
+    """Facts of the images from the source's description alone where that says enough, else from the images."""
+    data, info = config.data, source_info(config.data.source)
+    options = ("path", "classes", "images_per_class", "count")
+    given = [name for name in options if getattr(data, name) is not None]
+    check_options(data.source, given, data.split, data.resolution)
+    channels, num_classes = info.channels, info.num_classes or 0
+    if channels is None or info.has_labels is None or (info.has_labels and not num_classes):
+        store = prepare_images(config.data)
+        channels, num_classes = store.channels, store.num_classes
+    if config.conditional and not num_classes:
+        raise UserError(f"conditional: true found, but {config.data.source} gives no labels; false accepted")
+    return ImageFacts(config.data.resolution, channels, num_classes if config.conditional else None)
 
 
 def build_generator(config: Config, facts: ImageFacts) -> Generator:

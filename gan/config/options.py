@@ -1,4 +1,4 @@
-"""A registry's entry from its name and options, checked against its signature."""
+"""An entry of a table of names, from its name and options, checked against its signature."""
 
 import inspect
 from collections.abc import Callable, Mapping
