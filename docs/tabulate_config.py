@@ -31,6 +31,7 @@ SECTIONS: dict[str, type[schema.Section]] = {
     "discriminator.head": schema.HeadConfig,
     "generator.attention, discriminator.backbone.attention": schema.AttentionConfig,
     "objective": schema.ObjectiveConfig,
+    "objective.loss": schema.LossConfig,
     "objective.top_k": schema.TopKConfig,
     "objective.regularizers.NAME": schema.RegularizerConfig,
     "augmentation": schema.AugmentationConfig,

@@ -8,8 +8,10 @@ import yaml
 from gan.build import build_discriminator, build_generator, build_loss, build_stage_weights, image_facts
 from gan.config import Config, load_config, parse_yaml, validate
 from gan.errors import UserError
+from gan.objectives.losses import LeastSquares
 from tests import DEFAULT, ROOT
 
+LEAST_SQUARES = "objective.loss=least_squares"
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "experiments")
 
 
@@ -47,6 +49,9 @@ def test_every_config_is_accepted_and_survives_being_saved(path: Path) -> None:
         ("generator.width=[", ["generator.width", "not valid YAML"]),
         ("generator.options=&x [*x]", ["aliases are not accepted"]),
         ("objective.stage_weights=[0, 0, 0]", ["objective.stage_weights"]),
+        ("objective.loss=3", ["objective.loss: 3 found", "a name or a mapping"]),
+        ("objective.loss={nmae: hinge}", ["objective.loss.nmae", "'objective.loss.name'"]),
+        ("objective.loss.margin=1", ["objective.loss is a value", "no key 'margin'"]),
     ],
 )
 def test_the_schema_names_the_key_what_was_found_and_what_is_accepted(override: str, words: list[str]) -> None:
@@ -73,6 +78,10 @@ def test_the_schema_names_the_key_what_was_found_and_what_is_accepted(override: 
         (["discriminator.head.name=projection", "discriminator.head.options={}"], ["'projection' needs conditional"]),
         (["conditional=true", "discriminator.head.name=linear", "discriminator.head.options={}"], ["ignores labels"]),
         (["objective.loss=hing"], ["objective.loss", "'hinge'"]),
+        (["objective.loss.options.margin=1.0"], ["objective.loss.options.margin: hinge has no such option"]),
+        ([LEAST_SQUARES, "objective.loss.options.fake_targte=0.0"], ["loss.options.fake_targte", "'fake_target'"]),
+        ([LEAST_SQUARES, "objective.loss.options.fake_target=low"], ["loss.options.fake_target", "'low' found"]),
+        ([LEAST_SQUARES, "objective.loss.options.fake_target=1.0"], ["loss.options.real_target: 1.0 found"]),
         (["objective.stage_weights=[1, 2]"], ["objective.stage_weights", "2 weights found, 3 accepted"]),
         (["data.source=cifer10"], ["data.source", "'cifar10'"]),
         (["conditional=true", "data.source=celeba"], ["conditional: true found", "no labels"]),
@@ -99,6 +108,22 @@ def test_overrides_are_yaml() -> None:
     assert config.conditional is True
     assert config.data.flip is None
     assert build_stage_weights(config, 3)().tolist() == pytest.approx([1 / 6, 2 / 6, 3 / 6])
+
+
+def test_a_loss_is_a_name_or_a_name_and_options_and_is_saved_in_the_shorter_way() -> None:
+    plain = load_config(DEFAULT, [LEAST_SQUARES])
+    for override in ("objective.loss.options={}", "objective.loss={name: least_squares, options: {}}"):
+        assert load_config(DEFAULT, [LEAST_SQUARES, override]) == plain
+    assert plain.model_dump()["objective"]["loss"] == "least_squares"
+    assert load_config(DEFAULT).model_dump()["objective"]["loss"] == "hinge"
+    assert "objective" not in load_config(DEFAULT).model_dump(exclude_defaults=True)
+
+    given = load_config(DEFAULT, [LEAST_SQUARES, "objective.loss.options.fake_target=-1.0"])
+    assert given.model_dump()["objective"]["loss"] == {"name": "least_squares", "options": {"fake_target": -1.0}}
+    assert validate(yaml.safe_load(given.to_yaml())) == given
+    loss = build_loss(given)
+    assert isinstance(loss, LeastSquares)
+    assert (loss.fake_target, loss.real_target) == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -93,10 +93,8 @@ def _adam(modules: list[nn.Module], lr: float, section: OptimizerConfig) -> torc
 
 def build_loss(config: Config) -> Loss:
     """The adversarial loss."""
-    name = config.objective.loss
-    if name not in LOSSES:
-        raise UserError(f"objective.loss: no {name!r}{nearest(name, LOSSES)}")
-    return LOSSES[name]()
+    section = config.objective.loss
+    return construct(LOSSES, "objective.loss", section.name, section.options)
 
 
 def build_stage_weights(config: Config, stages: int) -> StageWeights:

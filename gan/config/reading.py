@@ -83,7 +83,7 @@ def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one `a.b=value` in a parsed config."""
+    """Set one `a.b=value` in a parsed config. A name alone may stand for a section that has one."""
     name, equals, text = override.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):
@@ -91,6 +91,8 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     value = parse_yaml(text, f"--set {name}")
     for depth, key in enumerate(keys[:-1]):
         child = tree.setdefault(key, {})
+        if isinstance(child, str) and keys[depth + 1] in ("name", "options"):
+            child = tree[key] = {"name": child}
         if not isinstance(child, dict):
             raise UserError(
                 f"--set {name}: {'.'.join(keys[: depth + 1])} is a value, it has no key '{keys[depth + 1]}'"
