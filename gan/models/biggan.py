@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.blocks.layers import Conv2d, Linear, initialise_orthogonally
+from gan.models.blocks.layers import Conv2d, Linear, ModulatedBatchNorm2d, initialise_orthogonally
 from gan.models.blocks.placement import Placement, attention_after
 from gan.models.blocks.residual import GeneratorBlock, ResidualBackbone, doubled_sides, halved_sides
 from gan.models.interface import Generator
@@ -24,7 +24,14 @@ _BACKBONE_WIDTHS = {32: (4, 4, 4, 4), 64: (1, 2, 4, 8, 16), 128: (1, 2, 4, 8, 16
 _BACKBONE_HALVINGS = {32: 2, 64: 4, 128: 5}  # how many of the blocks, from the first, halve the map
 
 
-class ConditionedBatchNorm2d(nn.Module):
+class LinearGain(Linear):
+    """1 + W c."""
+
+    def forward(self, condition: Tensor) -> Tensor:
+        return 1 + super().forward(condition)
+
+
+class ConditionedBatchNorm2d(ModulatedBatchNorm2d):
     """Batch normalisation with gain and bias linear in a condition, equation (1); an ordinary one where that is empty.
 
     Args:
@@ -34,19 +41,12 @@ class ConditionedBatchNorm2d(nn.Module):
     """
 
     def __init__(self, channels: int, condition_dim: int, *, spectral_norm: bool) -> None:
-        super().__init__()
-        self.normalize = nn.BatchNorm2d(channels, affine=condition_dim == 0)
-        self.gain: Linear | None = None
-        if condition_dim:
-            self.gain = Linear(condition_dim, channels, bias=False, spectral_norm=spectral_norm)
-            self.bias = Linear(condition_dim, channels, bias=False, spectral_norm=spectral_norm)
-
-    def forward(self, maps: Tensor, condition: Tensor) -> Tensor:
-        maps = self.normalize(maps)
-        if self.gain is None:
-            return maps
-        gain, bias = 1 + self.gain(condition)[..., None, None], self.bias(condition)[..., None, None]  # (B, C, 1, 1)
-        return torch.addcmul(bias.to(maps.dtype), maps, gain.to(maps.dtype))
+        if condition_dim == 0:
+            super().__init__(channels, None)
+        else:
+            gain = LinearGain(condition_dim, channels, bias=False, spectral_norm=spectral_norm)
+            bias = Linear(condition_dim, channels, bias=False, spectral_norm=spectral_norm)
+            super().__init__(channels, (gain, bias))
 
 
 class BigGANGenerator(Generator):

@@ -9,7 +9,10 @@ weights over m positions (m = n, or n/4 where keys and values are pooled), in ea
 of BigGAN: queries and keys have C/8 channels, values C/2, over all heads.
 """
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -150,6 +153,28 @@ class Attention(nn.Module):
         attended = self.form(tokens, values).transpose(1, 2).flatten(2)  # (B, n, C/2)
         residual = self.out(attended).mT.unflatten(2, (layout.height, layout.width))
         return maps + self.gamma * residual
+
+
+def in_block(form: Callable[..., Form]) -> Callable[..., Attention]:
+    """`form` in its block, from sizes and options. The signature has the block's options and the form's own."""
+
+    def build(
+        channels: int,
+        height: int,
+        width: int,
+        *,
+        heads: int = 1,
+        pooled: bool = False,
+        spectral_norm: bool = False,
+        **options: Any,
+    ) -> Attention:
+        layout = Layout(channels, height, width, heads, pooled, spectral_norm)
+        return Attention(layout, form(layout, **options))
+
+    *shared, _ = inspect.signature(build).parameters.values()
+    _, *own = inspect.signature(form).parameters.values()
+    build.__signature__ = inspect.Signature([*shared, *own], return_annotation=Attention)  # type: ignore[attr-defined]
+    return build
 
 
 def softmax(logits: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class DotProduct(LogitForm):
 
     Args:
         layout: the sizes.
-        scaled: divide by √d. SAGAN and BigGAN do not.
+        scaled: divide by √d. SAGAN and BigGAN do not; theirs has `pooled` and `spectral_norm` in its layout.
     """
 
     def __init__(self, layout: Layout, *, scaled: bool = True) -> None:

@@ -102,24 +102,40 @@ class Embedding(nn.Embedding):
         return self.weight if self.spectral_norm is None else self.spectral_norm(self.weight)
 
 
-class ConditionalBatchNorm2d(nn.Module):
-    """Batch normalisation with a gain and a bias per class (Dumoulin et al. 2017); one of each without classes."""
+class ModulatedBatchNorm2d(nn.Module):
+    """Batch normalisation, then a gain and a bias that follow a condition: g(c) · (h − μ)/σ + b(c).
 
-    def __init__(self, channels: int, num_classes: int | None = None) -> None:
+    Args:
+        channels: of the maps.
+        affine: g and b, modules that give `(B, channels)` of the condition; None for one gain and one bias.
+    """
+
+    def __init__(self, channels: int, affine: tuple[nn.Module, nn.Module] | None) -> None:
         super().__init__()
-        self.normalize = nn.BatchNorm2d(channels, affine=num_classes is None)
-        self.gain: nn.Embedding | None = None
-        if num_classes is not None:
-            self.gain, self.bias = nn.Embedding(num_classes, channels), nn.Embedding(num_classes, channels)
-            nn.init.ones_(self.gain.weight)
-            nn.init.zeros_(self.bias.weight)
+        self.normalize = nn.BatchNorm2d(channels, affine=affine is None)
+        self.gain: nn.Module | None = None
+        if affine is not None:
+            self.gain, self.bias = affine
 
-    def forward(self, maps: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, maps: Tensor, condition: Tensor | None = None) -> Tensor:
         maps = self.normalize(maps)
         if self.gain is None:
             return maps
-        gain, bias = self.gain(labels)[..., None, None], self.bias(labels)[..., None, None]  # (B, C, 1, 1)
+        gain, bias = self.gain(condition)[..., None, None], self.bias(condition)[..., None, None]  # (B, C, 1, 1)
         return torch.addcmul(bias.to(maps.dtype), maps, gain.to(maps.dtype))
+
+
+class ConditionalBatchNorm2d(ModulatedBatchNorm2d):
+    """Batch normalisation with a gain and a bias per class (Dumoulin et al. 2017); one of each without classes."""
+
+    def __init__(self, channels: int, num_classes: int | None = None) -> None:
+        if num_classes is None:
+            super().__init__(channels, None)
+        else:
+            gain, bias = nn.Embedding(num_classes, channels), nn.Embedding(num_classes, channels)
+            nn.init.ones_(gain.weight)
+            nn.init.zeros_(bias.weight)
+            super().__init__(channels, (gain, bias))
 
 
 @torch.no_grad()
