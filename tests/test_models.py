@@ -10,10 +10,10 @@ from torch import nn
 from gan.models import BACKBONES, GENERATORS, Backbone, Generator
 from gan.models.attention import ATTENTION
 from gan.models.biggan import BigGANBackbone, BigGANGenerator
-from gan.models.blocks.placement import Placement
 from gan.models.blocks.spectral_norm import SpectralNorm
 from gan.models.dcgan import DCGANGenerator
 from gan.models.heads import LinearHead, ProjectionHead
+from gan.models.interface import AttentionPlacement
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
 from gan.sampling.generate import generate
@@ -23,11 +23,11 @@ NETWORKS = [*GENERATORS.values(), *BACKBONES.values()]
 SIZES = [(network, resolution) for network in NETWORKS for resolution in network.resolutions]
 
 
-def placement(*resolutions: int) -> Placement:
+def attention_at(*resolutions: int) -> AttentionPlacement:
     def build(channels: int, height: int, width: int, *, spectral_norm: bool) -> nn.Module:
         return ATTENTION["dot_product"](channels, height, width, spectral_norm=spectral_norm)
 
-    return Placement(resolutions, build)
+    return AttentionPlacement(resolutions, build)
 
 
 def count(network: nn.Module) -> int:
@@ -83,8 +83,8 @@ def test_biggan_128_has_the_published_parameters(
     # Brock et al. 2019, table 1, which leaves the shared embedding out; attention at 64×64, 1,000 classes.
     monkeypatch.setattr(SpectralNorm, "update", lambda *_: None)  # slow on shapes alone
     with torch.device("meta"):
-        generator = BigGANGenerator(128, 3, width, latent_dim, 1000, placement(64), **options)
-        backbone = BigGANBackbone(128, 3, width, placement(64))
+        generator = BigGANGenerator(128, 3, width, latent_dim, 1000, attention_at(64), **options)
+        backbone = BigGANBackbone(128, 3, width, attention_at(64))
         head = ProjectionHead(backbone.out_features, 1000)
     embedding = 0 if generator.embedding is None else generator.embedding.weight.numel()
     discriminator = count(backbone) + count(head)

@@ -35,7 +35,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     """Players on `device`, their optimisers and losses."""
-    require_metrics(config.evaluation.metrics)  # scored in the end: a misspelt name is not to wait until then
+    require_metrics(config.evaluation.metrics)  # A misspelt name must not wait for the scores at the end.
     precision = resolve_precision(config.training.precision, device)
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
     generator = _over_ranks(build_generator(config, facts), config, device).to(device).to(memory_format=layout)

@@ -11,10 +11,9 @@ from gan.data.store import ImageStore, check_options, prepare
 from gan.errors import UserError, nearest
 from gan.models import BACKBONES, GENERATORS, Backbone, Generator
 from gan.models.attention import ATTENTION
-from gan.models.blocks.placement import Placement
 from gan.models.discriminator import Discriminator
 from gan.models.heads import HEADS
-from gan.models.interface import Network
+from gan.models.interface import AttentionPlacement, Network
 from gan.seeds import seeded
 
 
@@ -106,7 +105,7 @@ def build_backbone(key: str, section: BackboneConfig, seed: int, resolution: int
 
 def _attention(
     key: str, name: str, registry: Mapping[str, type[Network]], section: AttentionConfig | None, resolution: int
-) -> dict[str, Placement | None]:
+) -> dict[str, AttentionPlacement | None]:
     """What a network is told of attention; resolutions that it does not reach are refused."""
     reached = registry[name].attention_resolutions(resolution)
     if section is None:
@@ -122,11 +121,11 @@ def _attention(
             )
 
     def build(channels: int, height: int, width: int, *, spectral_norm: bool) -> nn.Module:
-        options = {"spectral_norm": spectral_norm, **section.options}  # the network's, unless the config says otherwise
+        options = {"spectral_norm": spectral_norm, **section.options}  # The config may differ from the network.
         sizes = {"channels": channels, "height": height, "width": width}
         return construct(ATTENTION, f"{key}.attention", section.name, options, heads=section.heads, **sizes)
 
-    return {"attention": Placement(tuple(section.resolutions), build)}
+    return {"attention": AttentionPlacement(tuple(section.resolutions), build)}
 
 
 def _head_classes(name: str, num_classes: int | None) -> dict[str, int | None]:

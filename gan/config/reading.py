@@ -31,12 +31,12 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-_Loader.add_implicit_resolver(  # YAML 1.2's floats: no dot needed before an exponent
+_Loader.add_implicit_resolver(  # A float of YAML 1.2 needs no dot before its exponent.
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
 
-_ACCEPTED = {  # where pydantic speaks of its own classes
+_ACCEPTED = {  # These stand in for messages in which pydantic speaks of its own classes.
     "model_type": "accepted: a mapping of keys to values",
     "too_short": "accepted: at least {min_length}",
     "too_long": "accepted: at most {max_length}",
@@ -121,9 +121,9 @@ def check(schema: type[Checked], tree: dict[str, Any]) -> Checked:
 
 def _explain(schema: type[Section], error: ValidationError) -> str:
     """The first mistake in one line: key, what was found, what is accepted."""
-    # An unknown key often is the misspelling of a missing one: say so rather than call the right one missing.
+    # An unknown key is often a misspelt one that is required, so it is named rather than the one that is missing.
     details = min(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
-    location = [str(part) for part in details["loc"] if "[" not in str(part)]  # a member of a union is no key
+    location = [str(part) for part in details["loc"] if "[" not in str(part)]  # A member of a union is no key.
     key = ".".join(location)
     if details["type"] == "extra_forbidden":
         accepted = _accepted_keys(schema, location[:-1])
@@ -146,8 +146,8 @@ def _explain(schema: type[Section], error: ValidationError) -> str:
 def _accepted_keys(section: Any, location: Sequence[str]) -> list[str]:
     """The keys of what lies at `location` below `section`; none where any are accepted."""
     for part in location:
-        is_mapping = get_origin(section) is dict  # of any name to sections
+        is_mapping = get_origin(section) is dict  # It has sections under any name.
         section = get_args(section)[1] if is_mapping else section.model_fields[part].annotation
-        if isinstance(section, UnionType):  # a section or null
+        if isinstance(section, UnionType):  # It is a section or null.
             section = get_args(section)[0]
     return list(section.model_fields)

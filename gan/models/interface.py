@@ -1,4 +1,8 @@
-"""What a generator and a backbone are, as `heads/interface.py` says it of a head."""
+"""What a generator and a backbone are, as `heads/interface.py` says it of a head, and how they come by attention."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
 
 from torch import nn
 
@@ -36,3 +40,40 @@ class Backbone(Network):
     """Images `(B, channels, resolution, resolution)` → features `(B, out_features)`."""
 
     out_features: int
+
+
+class BuildAttention(Protocol):
+    """What makes one attention module: maps `(B, channels, height, width)` → the same shape."""
+
+    def __call__(self, channels: int, height: int, width: int, *, spectral_norm: bool) -> nn.Module: ...
+
+
+@dataclass(frozen=True)
+class AttentionPlacement:
+    """Attention wherever a network first reaches one of `resolutions` (sides of its maps)."""
+
+    resolutions: tuple[int, ...]
+    build: BuildAttention
+
+
+def attention_after(
+    placement: AttentionPlacement | None, maps: Iterable[tuple[int, int]], *, spectral_norm: bool
+) -> nn.ModuleList:
+    """One module for each block: attention after the first block that reaches a wanted resolution, else the identity.
+
+    Networks call it last, so that their other initial weights are the same with attention and without.
+
+    Args:
+        placement: which attention, and after which blocks, or None for none.
+        maps: (channels, side) of each block's output.
+        spectral_norm: whether the network divides its weights by their spectral norm.
+    """
+    wanted = set(placement.resolutions) if placement else set()
+    modules = nn.ModuleList()
+    for channels, side in maps:
+        if placement is not None and side in wanted:
+            modules.append(placement.build(channels, side, side, spectral_norm=spectral_norm))
+            wanted.remove(side)
+        else:
+            modules.append(nn.Identity())
+    return modules

@@ -86,7 +86,7 @@ class Layout:
         if not self.pooled:
             return tokens
         maps = tokens.mT.unflatten(2, (self.height, self.width))
-        return F.max_pool2d(maps, 2).flatten(2).mT.contiguous()  # a copy where one map leaves its format open
+        return F.max_pool2d(maps, 2).flatten(2).mT.contiguous()  # One map leaves its format open, so copy.
 
     def split(self, tokens: Tensor) -> Tensor:
         """`(B, n, h·d)` → `(B, h, n, d)`."""
@@ -148,7 +148,7 @@ class Attention(nn.Module):
         size = (layout.channels, layout.height, layout.width)
         if maps.shape[1:] != size:
             raise ValueError(f"maps of {tuple(maps.shape[1:])} found, {size} accepted: attention is built for one size")
-        tokens = maps.flatten(2).mT.contiguous()  # (B, n, C); no copy where maps are channels_last
+        tokens = maps.flatten(2).mT.contiguous()  # (B, n, C), no copy where maps are channels_last
         values = layout.split(layout.pool(self.value(tokens)))
         attended = self.form(tokens, values).transpose(1, 2).flatten(2)  # (B, n, C/2)
         residual = self.out(attended).mT.unflatten(2, (layout.height, layout.width))
@@ -185,6 +185,6 @@ def softmax(logits: Tensor) -> Tensor:
 def apply_weights(weights: Tensor, values: Tensor) -> Tensor:
     """Weights `(B, h, n, m)` or `(h, n, m)` and values `(B, h, m, d)` → `(B, h, n, d)`, in the dtype of the values."""
     weights = weights.to(values.dtype)
-    if weights.dim() == 3:  # shared: one product over the whole batch
+    if weights.dim() == 3:  # All samples share them: one product over the whole batch.
         return torch.einsum("hnm,bhmd->bhnd", weights, values)
     return weights @ values

@@ -70,7 +70,7 @@ class _TwiceDifferentiable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if not torch.is_grad_enabled():  # the graph is retained as the caller may retain the one around it
+        if not torch.is_grad_enabled():  # The graph is kept because the caller may keep the one around it.
             return *torch.autograd.grad(ctx.attended, ctx.leaves, gradient, retain_graph=True), None
         inputs = ctx.saved_tensors
         with without_autocast(gradient):

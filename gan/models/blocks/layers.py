@@ -50,7 +50,7 @@ class Conv2d(nn.Conv2d):
 
 def upsample_convolve(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Nearest ×2 upsampling, then a convolution: `(B, C, H, W)` → `(B, O, 2H, 2W)`."""
-    if weight.shape[-1] == 1:  # pointwise: convolve the small map, then copy
+    if weight.shape[-1] == 1:  # A pointwise kernel convolves the small map, which is then copied.
         return F.interpolate(F.conv2d(maps, weight, bias), scale_factor=2.0, mode="nearest")
     kernel = _spread(weight).flip(-2, -1).transpose(0, 1)
     return F.conv_transpose2d(maps, kernel, bias, stride=2, padding=1)
@@ -58,7 +58,7 @@ def upsample_convolve(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
 
 def convolve_pool(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A convolution, then 2×2 average pooling: `(B, C, 2H, 2W)` → `(B, O, H, W)`."""
-    if weight.shape[-1] == 1:  # pointwise: pool first, then convolve the small map
+    if weight.shape[-1] == 1:  # A pointwise kernel convolves the small map, which is pooled before.
         return F.conv2d(F.avg_pool2d(maps, 2), weight, bias)
     return F.conv2d(maps, _spread(weight) / 4, bias, stride=2, padding=1)
 
@@ -72,11 +72,9 @@ def _spread(weight: Tensor) -> Tensor:
 class Linear(nn.Linear):
     """A linear layer, Glorot-uniform initialised."""
 
-    def __init__(
-        self, in_features: int, out_features: int, *, bias: bool = True, spectral_norm: bool = False, gain: float = 1.0
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, spectral_norm: bool = False) -> None:
         super().__init__(in_features, out_features, bias=bias)
-        nn.init.xavier_uniform_(self.weight, gain)
+        nn.init.xavier_uniform_(self.weight)
         if bias:
             nn.init.zeros_(self.bias)
         self.spectral_norm = SpectralNorm(self.weight) if spectral_norm else None
