@@ -28,7 +28,7 @@ from gan.data.preparation import Prepared, Selection, decoding, prepare, prepari
 from gan.data.preparation.inputs import FolderInput, _expand
 from gan.data.preparation.listing import Listing, Place
 from gan.data.preparation.tars import TarInput
-from gan.data.preparation.zips import ZipInput, members
+from gan.data.preparation.zips import ZipInput
 from gan.data.store import ImageStore
 from gan.errors import StorageError, UserError
 from tests import ROOT, SHARED_DATA
@@ -288,23 +288,48 @@ def test_a_later_member_of_the_same_name_replaces_the_earlier(tmp_path: Path) ->
     assert np.array_equal(store.images, [pixels(8, 8, 3, seed=seed) for seed in (2, 3, 1)])
 
 
-def test_the_zip_directory_is_read_as_zipfile_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_beyond_32_bits_is_read_by_processes_that_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 600)  # so that positions and the directory need 64 bits
     monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 5)
+    monkeypatch.setattr(writing, "BLOCK_IMAGES", 3)  # several workers read from one open archive
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.comment = b"a comment"
-        for index in range(20):
-            archive.writestr(f"class/é{index}.png", png(index))
+        for index in range(60):
+            archive.writestr(f"class/é{index:02d}.png", png(index))
         archive.writestr("class/", b"")
-    with zipfile.ZipFile(path) as archive:
-        expected = [(i.filename, i.header_offset, i.compress_size, i.CRC) for i in archive.infolist()]
-        found = list(members(path))
-        assert [tuple(member)[:4] for member in found] == expected
-        assert [member.regular for member in found] == [True] * 20 + [False]
-        source = ZipInput(path)
-        for index in range(20):
-            assert source.read(index) == archive.read(source.listing.path(index)) == png(index)
+    store = whole(prepare(path, tmp_path / "out", resolution=8, processes=4))
+    assert np.array_equal(store.images, [pixels(8, 8, 3, seed=index) for index in range(60)])
+
+
+def test_zip_members_that_are_no_plain_images_are_corrupt(tmp_path: Path) -> None:
+    """A member may lie about its size, be encrypted or packed otherwise; no more is unpacked than it announces."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("announced.png", bytes(2**28 + 1))
+        archive.writestr("bomb.png", bytes(2**27))
+        archive.writestr("bzip2.png", png(0), zipfile.ZIP_BZIP2)
+        archive.writestr("changed.png", png(1), zipfile.ZIP_STORED)
+        archive.writestr("encrypted.png", png(2))
+        archive.writestr("good.png", png(3))
+        archive.getinfo("bomb.png").file_size = 1000
+        archive.getinfo("encrypted.png").flag_bits |= 1
+    path.write_bytes(path.read_bytes().replace(png(1), png(1)[:-20] + bytes(20)))
+    source = ZipInput(path)
+    reasons = {0: "bytes; accepted", 2: "method 12; accepted", 3: "Bad CRC-32", 4: "encrypted"}
+    for index, reason in reasons.items():
+        with pytest.raises((ValueError, zipfile.BadZipFile), match=reason):
+            source.read(index)
+    tracemalloc.start()
+    with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32"):
+        source.read(1)
+    assert tracemalloc.get_traced_memory()[1] < 2**21
+    tracemalloc.stop()
+    prepared = prepare(path, tmp_path / "out", resolution=8, skip_corrupt=True, processes=1)
+    assert whole(prepared).num_images == 1
+    assert len(prepared.skipped()) == 5
 
 
 def test_damaged_archives_are_named(tmp_path: Path, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """From stored bytes to rows of pixels, in processes of their own, any of which may die without ending the work."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -153,6 +154,7 @@ def _start(task: Task, parent: int) -> None:
     """Prepare a worker: it leaves Ctrl-C to its parent and does not outlive it."""
     global _task, _file
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # a collection would write to every object of the listing, which then were no longer shared
     _task = task
     _file = os.open(task.target, os.O_WRONLY)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
