@@ -3,6 +3,7 @@
 An unknown key, a wrong type or a value out of range is refused in one line that names the key and what is accepted.
 """
 
+from gan.config.named import config_folder, config_names, find_config
 from gan.config.options import construct
 from gan.config.reading import apply_override, check, load_config, load_tree, parse_yaml, validate
 from gan.config.schema import (
@@ -31,7 +32,10 @@ __all__ = [
     "Section",
     "apply_override",
     "check",
+    "config_folder",
+    "config_names",
     "construct",
+    "find_config",
     "load_config",
     "load_tree",
     "parse_yaml",

@@ -40,7 +40,7 @@ class SourceInfo:
 class Source:
     """`recipe(split=, resolution=, **options)`; one that downloads also takes `root`, the folder for its files.
 
-    None where `path` is a directory that `python -m gan.data prepare` wrote: it is opened where it lies.
+    None where `path` is a directory that `gan prepare` wrote: it is opened where it lies.
     """
 
     info: SourceInfo

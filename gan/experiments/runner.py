@@ -22,7 +22,7 @@ from gan.files import write_text
 from gan.training.run_directory import RunDirectory
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-TRAIN = Path(__file__).parents[2] / "train.py"
+LIBRARY = Path(__file__).parents[2]  # where the package lies, installed or not
 Show = Callable[[Planned, Outcome], None]
 
 
@@ -53,7 +53,7 @@ def run_all(runs: Sequence[Planned], results: Path, out: Path, jobs: int, device
         results: folder of the outcomes.
         out: directory of the experiment.
         jobs: processes at once.
-        devices: as on the command line of train.py.
+        devices: as on the command line of `gan train`.
         show: called with every outcome as it comes, kept ones first.
 
     Raises:
@@ -109,14 +109,15 @@ def _train(planned: Planned, directory: Path, device: str, threads: int) -> Outc
     config = directory.with_suffix(".yaml")
     write_text(config, planned.config.to_yaml())
     threads = int(os.environ.get("OMP_NUM_THREADS", threads))
-    command = [sys.executable, str(TRAIN), str(config), "--device", device, "--out", str(directory)]
+    command = [sys.executable, "-m", "gan", "train", str(config), "--device", device, "--out", str(directory)]
+    path = [str(LIBRARY), *filter(None, [os.environ.get("PYTHONPATH")])]
     RunDirectory(directory).wait_until_free()  # of a run whose comparison was killed, and which is saving itself
     with directory.with_suffix(".log").open("a", encoding="utf-8") as log:
         process = subprocess.run(
             command,
             stdout=log,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(path)},
             check=False,
             preexec_fn=_stop_with_parent,
         )
