@@ -3,7 +3,8 @@
 An unknown key, a wrong type or a value out of range is refused in one line that names the key and what is accepted.
 """
 
-from gan.config.reading import apply_override, check, load_config, load_tree, parse_yaml, validate
+from gan.config.core_schema import dump_yaml, parse_yaml
+from gan.config.reading import apply_override, check, load_config, load_tree, validate
 from gan.config.schema import (
     AttentionConfig,
     BackboneConfig,
@@ -30,6 +31,7 @@ __all__ = [
     "Section",
     "apply_override",
     "check",
+    "dump_yaml",
     "load_config",
     "load_tree",
     "parse_yaml",
