@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()
-        if isinstance(event, yaml.AliasEvent):
+        if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="aliases are not accepted", problem_mark=event.start_mark)
         if getattr(event, "tag", None) not in (None, "!"):
             problem = f"tags are not accepted, {event.tag} found; a text is put in quotes"
