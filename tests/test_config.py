@@ -1,12 +1,14 @@
 """Every mistake in a config is one line that names the key."""
 
+import math
+import random
 from pathlib import Path
 
 import pytest
 import yaml
 
 from gan.build import build_discriminator, build_generator, build_loss, build_stage_weights, image_facts
-from gan.config import Config, load_config, parse_yaml, validate
+from gan.config import Config, dump_yaml, load_config, parse_yaml, validate
 from gan.errors import UserError
 from gan.objectives.losses import LeastSquares
 from tests import DEFAULT, ROOT
@@ -48,6 +50,12 @@ def test_every_config_is_accepted_and_survives_being_saved(path: Path) -> None:
         ("generator.width={a: 1, a: 2}", ["'a' appears twice"]),
         ("generator.width=[", ["generator.width", "not valid YAML"]),
         ("generator.options=&x [*x]", ["aliases are not accepted"]),
+        ("generator.width=!!bool maybe", ["generator.width", "tags are not accepted"]),
+        ('data.path="\\0"', ["data.path", "'\\x00' is not accepted"]),
+        ('data.path="\\ud800"', ["data.path", "'\\ud800' is not accepted"]),
+        (f"generator.width={'9' * 50_000}", ["generator.width", "digits"]),
+        ("generator.width=0x", ["generator.width", "'0x' found"]),
+        ("data.flip=no", ["data.flip", "'no' found", "boolean"]),
         ("objective.stage_weights=[0, 0, 0]", ["objective.stage_weights"]),
         ("objective.loss=3", ["objective.loss: 3 found", "a name or a mapping"]),
         ("objective.loss={nmae: hinge}", ["objective.loss.nmae", "'objective.loss.name'"]),
@@ -160,3 +168,28 @@ def test_what_arms_share_starts_the_same() -> None:
         assert all((first[name] == second[name]).all() for name in first)
     other = build_generator(load_config(DEFAULT, ["seed=1"]), facts).state_dict()
     assert any((pairs[0][0][name] != other[name]).any() for name in other)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10), ("0o10", 8), ("0x10", 16), ("+12", 12), ("-0", 0), ("2e-4", 2e-4), ("1E3", 1000.0), (".5", 0.5),
+        ("5.", 5.0), ("012.5", 12.5), ("-.inf", -math.inf), ("1:30", "1:30"), ("0:0.5", "0:0.5"), ("yes", "yes"),
+        ("1_000", "1_000"), ("2024-01-01", "2024-01-01"), ("0b1", "0b1"), ("<<", "<<"), ("=", "="), ("True", True),
+        ("~", None), ("", None), ("'010'", "010"),
+    ],
+)  # fmt: skip
+def test_scalars_are_read_as_the_core_schema_of_yaml_1_2_has_them(text: str, value: object) -> None:
+    read = parse_yaml(text, "here")
+    assert type(read) is type(value)
+    assert read == value
+
+
+def test_what_is_written_is_read_back_by_both_versions_of_yaml() -> None:
+    chance = random.Random(0)
+    letters = "0123456789eExoOb_.:+-~ynYNtrueflsoinaINA <>=&*!|'\"#%@`,[]{}?\n \t"
+    texts = ["".join(chance.choices(letters, k=chance.randrange(7))) for _ in range(5000)]
+    for value in (*texts, 1e-5, 1e22, -0.0, 1e300, 10**30, True, None, [], {}):
+        written = dump_yaml({"key": [value]})
+        assert parse_yaml(written, "here") == {"key": [value]}
+        assert yaml.safe_load(written) == {"key": [value]}

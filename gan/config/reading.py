@@ -1,57 +1,21 @@
 """From a YAML file and overrides `section.key=value`, whose values are YAML too, to a checked config."""
 
-import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError
 
+from gan.config.core_schema import parse_yaml
 from gan.config.schema import Checked, Config, Section
 from gan.errors import UserError, nearest
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 2e-4 as a number and refuses repeated keys and aliases."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if not isinstance(key, str):
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} is not a string", problem_mark=node.start_mark)
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"key '{key}' appears twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases are not accepted", problem_mark=self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
-
-_Loader.add_implicit_resolver(  # A float of YAML 1.2 needs no dot before its exponent.
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
 
 _ACCEPTED = {  # These stand in for messages in which pydantic speaks of its own classes.
     "model_type": "accepted: a mapping of keys to values",
     "too_short": "accepted: at least {min_length}",
     "too_long": "accepted: at most {max_length}",
 }
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML, raising a one-line UserError that starts with `where`."""
-    try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not valid YAML: {problem}") from error
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

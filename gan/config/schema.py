@@ -6,8 +6,9 @@ wrong type or a value out of range is refused in one line that names the key and
 
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from gan.config.core_schema import dump_yaml
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -245,4 +246,4 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The resolved config, every default written out."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump())

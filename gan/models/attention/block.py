@@ -156,7 +156,7 @@ class Attention(nn.Module):
 
 
 def in_block(form: Callable[..., Form]) -> Callable[..., Attention]:
-    """`form` in its block, from sizes and options. The signature has the block's options and the form's own."""
+    """`form` in its block, from sizes and options; described as the form is, with the options of both."""
 
     def build(
         channels: int,
@@ -171,6 +171,7 @@ def in_block(form: Callable[..., Form]) -> Callable[..., Attention]:
         layout = Layout(channels, height, width, heads, pooled, spectral_norm)
         return Attention(layout, form(layout, **options))
 
+    build.__doc__ = form.__doc__
     *shared, _ = inspect.signature(build).parameters.values()
     _, *own = inspect.signature(form).parameters.values()
     build.__signature__ = inspect.Signature([*shared, *own], return_annotation=Attention)  # type: ignore[attr-defined]
