@@ -28,6 +28,8 @@ from gan.models.heads import (
 )
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
+from gan.models.unrolled_dcgan import UnrolledDCGANBackbone, UnrolledDCGANGenerator
+from gan.models.veegan_dcgan import VEEGANBackbone, VEEGANGenerator
 from gan.seeds import seeded
 
 GENERATORS: dict[str, Callable[..., nn.Module]] = {
@@ -35,6 +37,8 @@ GENERATORS: dict[str, Callable[..., nn.Module]] = {
     "sngan": SNGANGenerator,
     "biggan": BigGANGenerator,
     "r3gan": R3GANGenerator,
+    "unrolled_dcgan": UnrolledDCGANGenerator,
+    "veegan_dcgan": VEEGANGenerator,
 }
 
 
@@ -43,6 +47,8 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "sngan": SNGANBackbone,
     "biggan": BigGANBackbone,
     "r3gan": R3GANBackbone,
+    "unrolled_dcgan": UnrolledDCGANBackbone,
+    "veegan_dcgan": VEEGANBackbone,
 }
 
 
@@ -82,13 +88,15 @@ def build_discriminator(config: Config, facts: ImageFacts) -> Discriminator:
     """The discriminator with its initial weights, on the CPU; the backbone's do not depend on the head."""
     head = config.discriminator.head
     section = config.discriminator.backbone
-    built_backbone = build_backbone("discriminator.backbone", section, config.seed, facts.resolution, facts.channels)
+    packing = config.discriminator.packing
+    channels = packing * facts.channels
+    built_backbone = build_backbone("discriminator.backbone", section, config.seed, facts.resolution, channels)
     supplied = _head_classes(head.name, facts.num_classes)
     with seeded(config.seed, "head"):
         built_head = construct(
             HEADS, "discriminator.head", head.name, head.options, in_features=built_backbone.out_features, **supplied
         )
-    return Discriminator(built_backbone, built_head)
+    return Discriminator(built_backbone, built_head, packing)
 
 
 def build_backbone(key: str, section: BackboneConfig, seed: int, resolution: int, channels: int) -> nn.Module:

@@ -1,5 +1,6 @@
 """Everything else that a run needs: the game, data, random numbers, schedule."""
 
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from gan.build.players import build_discriminator, build_generator
 from gan.config import Config, OptimizerConfig
 from gan.data.loader import Loader
 from gan.data.sources import source_info
+from gan.data.stacked_mnist import StackedLoader
 from gan.data.store import ImageStore
 from gan.device import make_autocast, resolve_precision
 from gan.errors import UserError
@@ -23,6 +25,7 @@ from gan.training.latents import Latents
 from gan.training.noise import Noise
 from gan.training.schedule import Schedule
 from gan.training.steps import Game
+from gan.training.trainer import Batches
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -64,6 +67,10 @@ def build_accumulation(config: Config) -> Accumulation:
     """
     accumulation = Accumulation(config.training.accumulation, distributed.rank(), distributed.world_size())
     accumulation.require_divisible(config.training.batch_size)
+    packing = config.discriminator.packing
+    part = config.training.batch_size // (accumulation.world_size * accumulation.micro_batches)
+    if part % packing:
+        raise UserError(f"discriminator.packing: {packing} found, divisors of {part}, a micro-batch, accepted")
     return accumulation
 
 
@@ -85,14 +92,20 @@ def _adam(modules: list[nn.Module], lr: float, section: OptimizerConfig) -> torc
     return torch.optim.Adam(parameters, lr, (first, second), section.epsilon, fused=True)
 
 
-def build_loader(config: Config, store: ImageStore, device: torch.device) -> Loader:
-    """Batches of real images on `device`."""
-    flip = config.data.flip
-    return Loader(
+def build_loader(config: Config, store: ImageStore, device: torch.device) -> Batches:
+    """Batches of real images on `device`.
+
+    Raises:
+        UserError: images that are composed as they are drawn are to be flipped.
+    """
+    flip = source_info(config.data.source).flip_sensible if config.data.flip is None else config.data.flip
+    if store.parts is not None and flip:
+        raise UserError(f"data.flip: true found; {config.data.source} takes false")
+    build = partial(Loader, flip=flip) if store.parts is None else StackedLoader
+    return build(
         store,
         config.training.batch_size // distributed.world_size(),
         device,
-        flip=source_info(config.data.source).flip_sensible if flip is None else flip,
         seed=derive_seed(config.seed, "data"),
         channels_last=config.training.channels_last,
         rank=distributed.rank(),

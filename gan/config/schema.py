@@ -79,6 +79,7 @@ class DiscriminatorConfig(Section):
 
     backbone: BackboneConfig
     head: HeadConfig
+    packing: Positive = 1  # images that are judged together, over their channels (PacGAN)
 
 
 class RegularizerConfig(Section):
@@ -221,6 +222,16 @@ class Config(Section):
         weights = self.objective.stage_weights
         if isinstance(weights, list) and sum(weights) <= 0:
             raise ValueError("objective.stage_weights: at least one must be positive")
+        return self
+
+    @model_validator(mode="after")
+    def _packs_are_judged_alone(self) -> "Config":
+        packing = self.discriminator.packing
+        if packing > 1 and self.conditional:
+            raise ValueError(f"discriminator.packing: {packing} found; with conditional: true 1 is accepted")
+        if packing > 1 and self.objective.regularizers:
+            named = ", ".join(self.objective.regularizers)
+            raise ValueError(f"discriminator.packing: {packing} found; with the regularizers {named} 1 is accepted")
         return self
 
     def to_yaml(self) -> str:

@@ -82,7 +82,7 @@ def discriminator_gradients(
 ) -> tuple[dict[str, Tensor], Observation]:
     """Add one micro-batch's gradient to D's; returns what to report, and what D saw, detached.
 
-    Real and fake images are scored in one pass, which equals two where D normalises no batch.
+    Real and fake images are scored in one pass where D normalises no batch, for then it equals two.
     """
     count = len(real_images)
     labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
@@ -93,9 +93,10 @@ def discriminator_gradients(
         with torch.no_grad():
             fake_images = game.generator(latents, fake_labels).to(real_images.dtype)
         images = game.augmentation(torch.cat([real_images, fake_images]), random)
-        features = game.discriminator.features(images)
+        features = game.discriminator.features_of_both(images, count)
         scores = game.discriminator.head(features, labels)
-    real_scores, fake_scores = scores.split(count)
+    judged = count // game.discriminator.packing
+    real_scores, fake_scores = scores.split(judged)
 
     # Loss, penalties, backward
     weights = game.stage_weights()
@@ -106,12 +107,12 @@ def discriminator_gradients(
         augment=lambda fakes: augment(torch.cat([real_images, fakes]))[count:],
     )  # fmt: skip
     penalties = game.regularizers("discriminator", batch)
-    (loss + direction_loss(game, features, labels, count) + sum(penalties.values())).backward()
+    (loss + direction_loss(game, features, labels, judged) + sum(penalties.values())).backward()
 
     values = {"loss/discriminator": loss, "scores/real": real_scores.mean(0), "scores/fake": fake_scores.mean(0)}
     if game.augmentation.target is not None:
         values["augmentation/real_sign"] = (real_scores @ weights).sign().mean()
-    return detached("discriminator", values, penalties), Observation(features.detach(), labels, count)
+    return detached("discriminator", values, penalties), Observation(features.detach(), labels, judged)
 
 
 def direction_loss(game: Game, features: Tensor, labels: Tensor | None, real_count: int) -> Tensor | float:
