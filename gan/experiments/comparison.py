@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from gan.config import Config, Positive, Section, apply_override, check, load_tree, validate
 from gan.errors import UserError, nearest
 from gan.experiments.verdicts import Rule
+from gan.metrics.audits.digit_readers import DIGIT_READERS
 from gan.metrics.table import METRICS
 
 MODES = ("modes", "kl_modes")  # exact ones, of digits and stacked digits
-DIGIT_SOURCES = ("digits", "stacked_digits")
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Scale = Literal["log", "linear"]
@@ -137,7 +137,7 @@ class Planned:
     @property
     def has_modes(self) -> bool:
         """Whether the data have modes that a classifier reads."""
-        return self.config.data.source in DIGIT_SOURCES
+        return self.config.data.source in DIGIT_READERS
 
     @property
     def modes_read(self) -> int | None:
@@ -205,8 +205,8 @@ def _plan(
         raise UserError(f"arms.{arm}: evaluation.at_end: false found, true accepted in a comparison")
     if primary in METRICS and primary not in run.evaluation.metrics:
         raise UserError(f"primary: {primary} found, but evaluation.metrics of arm {arm} lacks it")
-    if primary in MODES and run.data.source not in DIGIT_SOURCES:
-        raise UserError(f"primary: {primary} found, accepted for digits and stacked_digits alone")
+    if primary in MODES and run.data.source not in DIGIT_READERS:
+        raise UserError(f"primary: {primary} found, accepted for {', '.join(DIGIT_READERS)} alone")
     if config.primary.target is not None and (primary not in METRICS or not run.evaluation.every):
         raise UserError(
             f"primary.target: {config.primary.target} found, but arm {arm} does not measure {primary} in training; "
