@@ -15,6 +15,7 @@ from gan.config import Config, load_config
 from gan.data import ImageStore, prepare
 from gan.data.stacked_mnist import FIXED_COUNT, StackedLoader, triple_shares
 from gan.errors import UserError
+from gan.models.blocks.phase_convolution import phase_convolve
 from gan.models.blocks.same_padding import SameConv2d, SameConvTranspose2d
 from gan.training.steps import discriminator_step
 from tests import ROOT
@@ -225,6 +226,23 @@ def test_convolutions_pad_as_tensorflow_does(side: int, kernel: int) -> None:
     torch.testing.assert_close(down(x), expected)
     torch.testing.assert_close((down(x) * y).sum(), (x * up(y)).sum())
     assert up(y).shape == x.shape
+
+
+@pytest.mark.parametrize(("side", "before"), [(7, 1), (8, 0), (14, 0)])
+def test_phases_are_a_transposed_convolution_and_so_are_their_gradients(side: int, before: int) -> None:
+    torch.manual_seed(0)
+    half = -(-side // 2)
+    inputs = [torch.randn(*shape).double().requires_grad_() for shape in ((2, 5, half, half), (5, 3, 3, 3), (3,))]
+    maps, weight, bias = inputs
+    expected = F.conv_transpose2d(maps, weight, bias, stride=2, padding=before)[..., :side, :side]
+    found = phase_convolve(maps, weight, bias, before, side)
+    torch.testing.assert_close(found, expected)
+    gradient = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, inputs, gradient), torch.autograd.grad(expected, inputs, gradient)
+    )
+    if side == 7:
+        assert torch.autograd.gradgradcheck(lambda *given: phase_convolve(*given, before, side), inputs)
 
 
 # a discriminator that normalises batches, and packs

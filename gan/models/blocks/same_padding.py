@@ -7,6 +7,10 @@ PyTorch's symmetric `padding` would put it on the left and the top.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gan.models.blocks.phase_convolution import phase_convolve
+
+PHASED = 64  # input channels, up to which the phases of a transposed convolution are faster than oneDNN's own
+
 
 class SameConv2d(nn.Conv2d):
     """A convolution of stride 2: `(B, C, n, n)` → `(B, O, ⌈n/2⌉, ⌈n/2⌉)`; weights from N(0, 0.02²), biases zero."""
@@ -33,6 +37,9 @@ class SameConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, maps: Tensor, output_size: list[int] | None = None) -> Tensor:
         before, _ = same_margins(self.side, self.kernel_size[0])
+        if self.kernel_size == (3, 3) and self.in_channels <= PHASED and maps.device.type == "cpu":
+            assert self.bias is not None
+            return phase_convolve(maps, self.weight, self.bias, before, self.side)
         wide = F.conv_transpose2d(maps, self.weight, self.bias, stride=2, padding=before)
         return wide[..., : self.side, : self.side]
 
