@@ -1,4 +1,4 @@
-"""Train the referee of MNIST's digits, `gan/metrics/audits/mnist_classifier.safetensors`: some ten minutes on one thread.
+"""Train the referee of MNIST's digits, `mnist_classifier.safetensors`: some ten minutes on one thread.
 
     OMP_NUM_THREADS=1 python benchmarks/train_mnist_classifier.py mnist_train.npz mnist_test.npz OUT.safetensors
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.metrics.audits.mnist_classifier import ACCURACY, WEIGHTS, load_mnist_classifier
-from gan.metrics.audits.modes import exact_divergence
 from gan.build import ImageFacts, build_discriminator, build_game, build_generator, build_loader
 from gan.config import Config, load_config
 from gan.data import ImageStore, prepare
 from gan.data.stacked_mnist import FIXED_COUNT, StackedLoader, triple_shares
 from gan.errors import UserError
+from gan.metrics.audits.mnist_classifier import ACCURACY, WEIGHTS, load_mnist_classifier
+from gan.metrics.audits.modes import exact_divergence
 from gan.models.blocks.phase_convolution import phase_convolve
 from gan.models.blocks.same_padding import SameConv2d, SameConvTranspose2d
 from gan.training.steps import discriminator_step

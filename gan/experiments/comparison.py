@@ -15,7 +15,7 @@ from gan.experiments.verdicts import Rule
 from gan.metrics.audits.digit_readers import DIGIT_READERS
 from gan.metrics.table import METRICS
 
-MODES = ("modes", "kl_modes")  # exact ones, of digits and stacked digits
+MODES = ("modes", "kl_modes")  # exact ones, of digits that a classifier reads
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Scale = Literal["log", "linear"]

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from gan.data.recipe import Labels, Pixels
 from gan.metrics.audits.digit_classifier import train_digit_classifier
 from gan.metrics.audits.mnist_classifier import load_mnist_classifier
-from gan.data.recipe import Labels, Pixels
 
 
 class DigitReader(Protocol):
