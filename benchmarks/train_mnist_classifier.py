@@ -1,4 +1,4 @@
-"""Train the referee of MNIST's digits, `mnist_classifier.safetensors`: some ten minutes on one thread.
+"""Train the referee of MNIST's digits, `mnist_digits-….safetensors`: some ten minutes on one thread.
 
     OMP_NUM_THREADS=1 python benchmarks/train_mnist_classifier.py mnist_train.npz mnist_test.npz OUT.safetensors
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from gan.metrics.audits.mnist_classifier import MnistNetwork, predict, save_network
+from gan.metrics.audits.mnist_classifier import predict, save_network
+from gan.metrics.extractors.mnist_digits import MnistNetwork
 
 SEED, EPOCHS, BATCH, RATE = 0, 10, 128, 3e-3
 

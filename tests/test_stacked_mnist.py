@@ -13,8 +13,14 @@ from gan.config import Config, load_config
 from gan.data import ImageStore, prepare
 from gan.data.stacked_mnist import FIXED_COUNT, StackedLoader, triple_shares
 from gan.errors import UserError
-from gan.metrics.audits.mnist_classifier import ACCURACY, WEIGHTS, load_mnist_classifier
+from gan.metrics.accumulators import ClassCounts
+from gan.metrics.audits.mnist_classifier import load_mnist_classifier
 from gan.metrics.audits.modes import exact_divergence
+from gan.metrics.evaluator import Evaluator
+from gan.metrics.extractors.catalogue import build_extractor
+from gan.metrics.extractors.interface import extract
+from gan.metrics.extractors.mnist_digits import ACCURACY, WEIGHTS
+from gan.metrics.formulas import divergence_from_uniform
 from gan.models.blocks.phase_convolution import phase_convolve
 from gan.models.blocks.same_padding import SameConv2d, SameConvTranspose2d
 from gan.training.steps import discriminator_step
@@ -321,3 +327,42 @@ def test_what_cannot_be_packed_is_refused(override: str, words: str) -> None:
         build_game(config, ImageFacts(28, 3, None), CPU)
     assert str(error.value).startswith("discriminator.packing: 2 found")
     assert "\n" not in str(error.value)
+
+
+# measures in training
+
+
+@needs_mnist
+def test_the_extractor_reads_what_the_classifier_reads(real: ImageStore) -> None:
+    images = np.array(real.images[:512])
+    extractor = build_extractor("mnist_digits")
+    layers = extract(extractor, torch.from_numpy(images).permute(0, 3, 1, 2))
+    assert {name: tuple(values.shape) for name, values in layers.items()} == {
+        "features": (512, 384), "logits": (512, 1000),
+    }  # fmt: skip
+    assert np.array_equal(layers["logits"].argmax(1).numpy(), load_mnist_classifier().classify(images))
+    assert torch.allclose(layers["logits"].exp().sum(1), torch.ones(512), atol=1e-5)  # a product of distributions
+
+
+def test_modes_are_counted_as_they_are_by_hand() -> None:
+    counts = ClassCounts()
+    for classes in (torch.tensor([0, 0, 1]), torch.tensor([3])):
+        counts.update(F.one_hot(classes, 4).float())
+    other = ClassCounts()
+    other.merge(counts)
+    assert other.result().tolist() == [2, 1, 0, 1]
+    shares = np.array([2, 1, 0, 1]) / 4
+    assert divergence_from_uniform(other.result()).item() == pytest.approx(exact_divergence(shares, np.full(4, 0.25)))
+    assert divergence_from_uniform(torch.tensor([7, 0, 0])).item() == pytest.approx(np.log(3))
+
+
+def test_a_generator_is_scored_by_its_modes(tmp_path: Path) -> None:
+    """Images of two triples: two modes, KL log 500."""
+    evaluator = Evaluator(build_extractor("mnist_digits"), metrics=["mode_divergence", "mode_count"], progress=False)
+    random = np.random.default_rng(0)
+    images = random.integers(256, size=(2, 28, 28, 3), dtype=np.uint8)
+    read = load_mnist_classifier().classify(images)
+    reference = evaluator.reference(np.repeat(images, 4, 0), name="two", split="train")
+    result = evaluator.evaluate_images(np.repeat(images, 8, 0), reference)
+    modes = len(set(read.tolist()))
+    assert result.metrics == {"mode_divergence": pytest.approx(np.log(1000 / modes)), "mode_count": modes}

@@ -1,7 +1,4 @@
-"""The referee of MNIST's digits: a small network whose weights lie beside this file.
-
-`benchmarks/train_mnist_classifier.py` made them from the 60,000 training digits alone.
-"""
+"""MNIST's digits as the referee of `gan.metrics.extractors.mnist_digits` reads them: classes alone, of uint8 images."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,36 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load, save
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from gan.data.recipe import Labels, Pixels
 from gan.files import atomic_path
+from gan.metrics.extractors.mnist_digits import ACCURACY, WEIGHTS, MnistNetwork, of_side
 
-WEIGHTS = Path(__file__).with_name("mnist_classifier.safetensors")
-ACCURACY = 0.9958  # on MNIST's 10,000 test digits
-SIDE = 28  # pixels of a digit that the network reads
 BLOCK = 1024  # digits at a time
-
-
-class MnistNetwork(nn.Module):
-    """Digits `(B, 1, 28, 28)` in [0, 1] → logits `(B, 10)`: three convolutions, two linear layers, 98,554 weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            *_convolution(1, 16), nn.MaxPool2d(2),
-            *_convolution(16, 32), nn.MaxPool2d(2),
-            *_convolution(32, 64), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 9, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, 10),
-        )  # fmt: skip
-
-    def forward(self, digits: Tensor) -> Tensor:
-        return self.layers(digits)
-
-
-def _convolution(in_channels: int, out_channels: int) -> list[nn.Module]:
-    return [nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()]
 
 
 @dataclass(frozen=True)
@@ -64,7 +38,7 @@ class MnistClassifier:
         labels = np.zeros(len(images), dtype=np.int64)
         for start in range(0, len(images), BLOCK):
             block = torch.from_numpy(np.array(images[start : start + BLOCK])).permute(3, 0, 1, 2)  # (C, n, R, R)
-            digits = predict(self.network, _of_side(block.flatten(0, 1)[:, None].float() / 255))
+            digits = predict(self.network, of_side(block.flatten(0, 1)[:, None].float() / 255))
             places = 10 ** torch.arange(len(block) - 1, -1, -1)
             labels[start : start + BLOCK] = (digits.unflatten(0, (len(block), -1)) * places[:, None]).sum(0)
         return labels
@@ -90,12 +64,3 @@ def save_network(network: MnistNetwork, path: Path) -> str:
 def predict(network: MnistNetwork, digits: Tensor) -> Tensor:
     """Digits `(N, 1, 28, 28)` in [0, 1] → 0 … 9, int64 `(N,)`."""
     return torch.cat([network(block).argmax(1) for block in digits.split(BLOCK)])
-
-
-def _of_side(digits: Tensor) -> Tensor:
-    """Digits `(N, 1, R, R)` as `(N, 1, 28, 28)`."""
-    margin = digits.shape[-1] - SIDE
-    if 0 <= margin <= 4:
-        before = margin // 2
-        return digits[..., before : before + SIDE, before : before + SIDE]
-    return F.interpolate(digits, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
