@@ -23,7 +23,7 @@ from gan.metrics.extractors.mnist_digits import ACCURACY, WEIGHTS
 from gan.metrics.formulas import divergence_from_uniform
 from gan.models.blocks.phase_convolution import phase_convolve
 from gan.models.blocks.same_padding import SameConv2d, SameConvTranspose2d
-from gan.training.steps import discriminator_step
+from gan.training.steps import discriminator_step, generator_step
 from tests import ROOT
 
 SHARED = ROOT.parent / "shared" / "data"
@@ -366,3 +366,24 @@ def test_a_generator_is_scored_by_its_modes(tmp_path: Path) -> None:
     result = evaluator.evaluate_images(np.repeat(images, 8, 0), reference)
     modes = len(set(read.tolist()))
     assert result.metrics == {"mode_divergence": pytest.approx(np.log(1000 / modes)), "mode_count": modes}
+
+
+def test_shared_latents_give_what_each_player_would_make_of_them() -> None:
+    """Fakes that are made once train both players as fakes that each makes of the same latents."""
+    players = []
+    for shared in (False, True):
+        game = build_game(load_config(HALF, [f"training.shared_latents={shared}"]), ImageFacts(28, 3, None), CPU)
+        random = torch.Generator().manual_seed(0)
+        for _ in range(2):
+            images = torch.rand(128, 3, 28, 28, generator=random) * 2 - 1
+            latents = torch.randn(128, 256, generator=random)
+            discriminator_step(game, images, None, latents, None)
+            generator_step(game, latents, None, images, None)
+        players.append([*game.generator.parameters(), *game.discriminator.parameters()])
+    for separate, once in zip(*players, strict=True):
+        assert torch.equal(separate, once)
+
+
+def test_shared_latents_are_of_one_step_of_the_discriminator() -> None:
+    with pytest.raises(UserError, match="discriminator_steps: 2 found; with shared_latents 1 is accepted"):
+        load_config(HALF, ["training.discriminator_steps=2"])

@@ -21,6 +21,7 @@ from gan.metrics.table import require_metrics
 from gan.seeds import derive_seed
 from gan.training.accumulation import Accumulation
 from gan.training.batch_norm import has_batch_norms, synchronise_batch_norms
+from gan.training.fakes import Fakes
 from gan.training.latents import Latents
 from gan.training.noise import Noise
 from gan.training.schedule import Schedule
@@ -45,6 +46,7 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     return Game(
         generator=generator,
         discriminator=discriminator,
+        fakes=Fakes(generator, config.training.shared_latents),
         generator_optimizer=_adam([generator], rates.generator_lr, rates),
         discriminator_optimizer=_adam([discriminator, stage_weights], rates.discriminator_lr, rates),
         loss=build_loss(config),

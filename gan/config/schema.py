@@ -137,6 +137,7 @@ class TrainingConfig(Section):
     accumulation: Positive = 1  # micro-batches that each process splits its share of a batch into, to save memory
     sync_batch_norm: bool = True  # with several processes: normalise over the batch of all of them
     discriminator_steps: Positive = 1  # per generator step
+    shared_latents: bool = False  # the generator is given the latents of the discriminator's step: fakes are made once
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware computes it
     channels_last: bool = True  # layout of feature maps
     recoveries: NonNegative = 0  # how often to go back to the newest checkpoint, with new random numbers, after a NaN
@@ -146,6 +147,13 @@ class TrainingConfig(Section):
     def _micro_batches_are_equal(self) -> "TrainingConfig":
         if self.batch_size % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_latents_are_of_one_step(self) -> "TrainingConfig":
+        for name in ("accumulation", "discriminator_steps"):
+            if self.shared_latents and getattr(self, name) > 1:
+                raise ValueError(f"{name}: {getattr(self, name)} found; with shared_latents 1 is accepted")
         return self
 
 

@@ -15,6 +15,7 @@ from gan.objectives.stage_weights import StageWeights, weighted_mean
 from gan.objectives.top_k import TopK
 from gan.training.accumulation import Accumulation, Update
 from gan.training.diagnostics import Observation, joined
+from gan.training.fakes import Fakes
 from gan.training.noise import Noise
 
 
@@ -28,6 +29,7 @@ class Game:
 
     generator: nn.Module
     discriminator: Discriminator
+    fakes: Fakes
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
     loss: Loss
@@ -90,8 +92,7 @@ def discriminator_gradients(
     # Forward
     augment = repeating(game.augmentation, random)
     with game.autocast():
-        with torch.no_grad():
-            fake_images = game.generator(latents, fake_labels).to(real_images.dtype)
+        fake_images = game.fakes.for_discriminator(latents, fake_labels).to(real_images.dtype)
         images = game.augmentation(torch.cat([real_images, fake_images]), random)
         features = game.discriminator.features_of_both(images, count)
         scores = game.discriminator.head(features, labels)
@@ -132,7 +133,8 @@ def generator_step(
 
     Real images are for relativistic losses and regularisers; others leave them alone.
     """
-    update_spectral_norms(game.generator)
+    if not game.fakes.shared:
+        update_spectral_norms(game.generator)
     update = game.update("generator", game.generator_optimizer)
     micro_batches = update.micro_batches(latents, labels, real_images, real_labels)
     return update.step([generator_gradients(game, *micro_batch) for micro_batch in micro_batches])
@@ -153,7 +155,7 @@ def generator_gradients(
     # Forward
     augment = repeating(game.augmentation, random)
     with game.autocast():
-        fake_images = game.augmentation(game.generator(latents, labels).to(real_images.dtype), random)
+        fake_images = game.augmentation(game.fakes.for_generator(latents, labels).to(real_images.dtype), random)
         real_images = game.augmentation(real_images, random)
         fake_scores = game.discriminator(fake_images, labels)
         real_scores = game.discriminator(real_images, real_labels) if game.loss.relativistic else None
