@@ -27,6 +27,7 @@ SECTIONS: dict[str, type[schema.Section]] = {
     "": schema.Config,
     "data": schema.DataConfig,
     "generator": schema.GeneratorConfig,
+    "discriminator": schema.DiscriminatorConfig,
     "discriminator.backbone": schema.BackboneConfig,
     "discriminator.head": schema.HeadConfig,
     "generator.attention, discriminator.backbone.attention": schema.AttentionConfig,

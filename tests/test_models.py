@@ -81,7 +81,7 @@ def test_biggan_128_has_the_published_parameters(
     monkeypatch: pytest.MonkeyPatch, width: int, latent_dim: int, options: dict, millions: float
 ) -> None:
     # Brock et al. 2019, table 1, which leaves the shared embedding out; attention at 64×64, 1,000 classes.
-    monkeypatch.setattr(SpectralNorm, "update", lambda *_: None)  # slow on shapes alone
+    monkeypatch.setattr(SpectralNorm, "update", lambda *_, **__: None)  # slow on shapes alone
     with torch.device("meta"):
         generator = BigGANGenerator(128, 3, width, latent_dim, 1000, attention_at(64), **options)
         backbone = BigGANBackbone(128, 3, width, attention_at(64))

@@ -1,5 +1,6 @@
 """The game, from what the players play for to how batches are drawn and when things happen."""
 
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -10,6 +11,7 @@ from gan.build.players import ImageFacts, build_discriminator, build_generator
 from gan.config import Config, OptimizerConfig, construct
 from gan.data.loader import Loader
 from gan.data.sources import source_info
+from gan.data.stacked_mnist import StackedLoader
 from gan.data.store import ImageStore
 from gan.device import make_autocast, resolve_precision
 from gan.errors import UserError, nearest
@@ -25,10 +27,12 @@ from gan.objectives.top_k import TopK
 from gan.seeds import derive_seed
 from gan.training.accumulation import Accumulation
 from gan.training.batch_norm import has_batch_norms, synchronise_batch_norms
+from gan.training.fakes import Fakes
 from gan.training.latents import Latents
 from gan.training.noise import Noise
 from gan.training.schedule import Schedule
 from gan.training.steps import Game
+from gan.training.trainer import Batches
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -48,6 +52,7 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     return Game(
         generator=generator,
         discriminator=discriminator,
+        fakes=Fakes(generator, config.training.shared_latents),
         generator_optimizer=_adam([generator], rates.generator_lr, rates),
         discriminator_optimizer=_adam([discriminator, stage_weights], rates.discriminator_lr, rates),
         loss=build_loss(config),
@@ -70,6 +75,10 @@ def build_accumulation(config: Config) -> Accumulation:
     """
     accumulation = Accumulation(config.training.accumulation, distributed.rank(), distributed.world_size())
     accumulation.require_divisible(config.training.batch_size)
+    packing = config.discriminator.packing
+    part = config.training.batch_size // (accumulation.world_size * accumulation.micro_batches)
+    if part % packing:
+        raise UserError(f"discriminator.packing: {packing} found, divisors of {part}, a micro-batch, accepted")
     return accumulation
 
 
@@ -143,14 +152,20 @@ def build_augmentation(config: Config) -> Augmentation:
     return Augmentation(section.operations, probability, section.target, section.images_to_full)
 
 
-def build_loader(config: Config, store: ImageStore, device: torch.device) -> Loader:
-    """Batches of real images on `device`."""
-    flip = config.data.flip
-    return Loader(
+def build_loader(config: Config, store: ImageStore, device: torch.device) -> Batches:
+    """Batches of real images on `device`.
+
+    Raises:
+        UserError: images that are composed as they are drawn are to be flipped.
+    """
+    flip = source_info(config.data.source).flip_sensible if config.data.flip is None else config.data.flip
+    if store.parts is not None and flip:
+        raise UserError(f"data.flip: true found; {config.data.source} takes false")
+    build = partial(Loader, flip=flip) if store.parts is None else StackedLoader
+    return build(
         store,
         config.training.batch_size // distributed.world_size(),
         device,
-        flip=source_info(config.data.source).flip_sensible if flip is None else flip,
         seed=derive_seed(config.seed, "data"),
         channels_last=config.training.channels_last,
         rank=distributed.rank(),

@@ -78,13 +78,15 @@ def build_discriminator(config: Config, facts: ImageFacts) -> Discriminator:
     """The discriminator with its initial weights, on the CPU; the backbone's do not depend on the head."""
     head = config.discriminator.head
     section = config.discriminator.backbone
-    built_backbone = build_backbone("discriminator.backbone", section, config.seed, facts.resolution, facts.channels)
+    packing = config.discriminator.packing
+    channels = packing * facts.channels
+    built_backbone = build_backbone("discriminator.backbone", section, config.seed, facts.resolution, channels)
     supplied = _head_classes(head.name, facts.num_classes)
     with seeded(config.seed, "head"):
         built_head = construct(
             HEADS, "discriminator.head", head.name, head.options, in_features=built_backbone.out_features, **supplied
         )
-    return Discriminator(built_backbone, built_head)
+    return Discriminator(built_backbone, built_head, packing)
 
 
 def build_backbone(key: str, section: BackboneConfig, seed: int, resolution: int, channels: int) -> Backbone:

@@ -80,6 +80,7 @@ class DiscriminatorConfig(Section):
 
     backbone: BackboneConfig
     head: HeadConfig
+    packing: Positive = 1  # images that are judged together, over their channels (PacGAN)
 
 
 class RegularizerConfig(Section):
@@ -157,6 +158,7 @@ class TrainingConfig(Section):
     accumulation: Positive = 1  # micro-batches that each process splits its share of a batch into, to save memory
     sync_batch_norm: bool = True  # with several processes: normalise over the batch of all of them
     discriminator_steps: Positive = 1  # per generator step
+    shared_latents: bool = False  # the generator is given the latents of the discriminator's step: fakes are made once
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware computes it
     channels_last: bool = True  # layout of feature maps
     recoveries: NonNegative = 0  # how often to go back to the newest checkpoint, with new random numbers, after a NaN
@@ -166,6 +168,13 @@ class TrainingConfig(Section):
     def _micro_batches_are_equal(self) -> "TrainingConfig":
         if self.batch_size % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_latents_are_of_one_step(self) -> "TrainingConfig":
+        for name in ("accumulation", "discriminator_steps"):
+            if self.shared_latents and getattr(self, name) > 1:
+                raise ValueError(f"{name}: {getattr(self, name)} found; with shared_latents 1 is accepted")
         return self
 
 
@@ -242,6 +251,16 @@ class Config(Section):
         weights = self.objective.stage_weights
         if isinstance(weights, list) and sum(weights) <= 0:
             raise ValueError("objective.stage_weights: at least one must be positive")
+        return self
+
+    @model_validator(mode="after")
+    def _packs_are_judged_alone(self) -> "Config":
+        packing = self.discriminator.packing
+        if packing > 1 and self.conditional:
+            raise ValueError(f"discriminator.packing: {packing} found; with conditional: true 1 is accepted")
+        if packing > 1 and self.objective.regularizers:
+            named = ", ".join(self.objective.regularizers)
+            raise ValueError(f"discriminator.packing: {packing} found; with the regularizers {named} 1 is accepted")
         return self
 
     def to_yaml(self) -> str:

@@ -5,6 +5,8 @@ from gan.models.dcgan import DCGANBackbone, DCGANGenerator
 from gan.models.interface import Backbone, Generator
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
+from gan.models.unrolled_dcgan import UnrolledDCGANBackbone, UnrolledDCGANGenerator
+from gan.models.veegan_dcgan import VEEGANBackbone, VEEGANGenerator
 
 __all__ = ["BACKBONES", "GENERATORS", "Backbone", "Generator"]
 
@@ -13,6 +15,8 @@ GENERATORS: dict[str, type[Generator]] = {
     "sngan": SNGANGenerator,
     "biggan": BigGANGenerator,
     "r3gan": R3GANGenerator,
+    "unrolled_dcgan": UnrolledDCGANGenerator,
+    "veegan_dcgan": VEEGANGenerator,
 }
 
 BACKBONES: dict[str, type[Backbone]] = {
@@ -20,4 +24,6 @@ BACKBONES: dict[str, type[Backbone]] = {
     "sngan": SNGANBackbone,
     "biggan": BigGANBackbone,
     "r3gan": R3GANBackbone,
+    "unrolled_dcgan": UnrolledDCGANBackbone,
+    "veegan_dcgan": VEEGANBackbone,
 }

@@ -238,11 +238,12 @@ class Trainer:
         labels = labels if fake_labels is not None else None  # those of a labelled set, in unconditional training
         values, self._seen = self._discriminator_step(images, labels, latents, fake_labels)
         self._averages.add(values)
-        self._real = images, labels
+        self._real, self._given = (images, labels), (latents, fake_labels)
 
     def _play_generator(self) -> None:
         images, labels = self._real
-        latents, fake_labels = self._latents.next("generator", len(images))
+        shared = self.game.fakes.shared
+        latents, fake_labels = self._given if shared else self._latents.next("generator", len(images))
         self._averages.add(self._generator_step(latents, fake_labels, images, labels))
 
     def _log(self, progress: "tqdm[Any]", clock: "Clock") -> None:
