@@ -89,6 +89,7 @@ def test_the_schema_names_the_key_what_was_found_and_what_is_accepted(override: 
         (["objective.loss.options.margin=1.0"], ["objective.loss.options.margin: hinge has no such option"]),
         ([LEAST_SQUARES, "objective.loss.options.fake_targte=0.0"], ["loss.options.fake_targte", "'fake_target'"]),
         ([LEAST_SQUARES, "objective.loss.options.fake_target=low"], ["loss.options.fake_target", "'low' found"]),
+        ([LEAST_SQUARES, "objective.loss.options.fake_target=.nan"], ["loss.options.fake_target: nan found", "finite"]),
         ([LEAST_SQUARES, "objective.loss.options.fake_target=1.0"], ["loss.options.real_target: 1.0 found"]),
         (["objective.stage_weights=[1, 2]"], ["objective.stage_weights", "2 weights found, 3 accepted"]),
         (["data.source=cifer10"], ["data.source", "'cifar10'"]),

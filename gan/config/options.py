@@ -39,7 +39,7 @@ def construct(
 
 def _check_type(key: str, value: Any, annotation: Any) -> None:
     try:
-        TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
+        TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"]
         raise UserError(f"{key}: {value!r} found; {message[0].lower()}{message[1:]}") from error
