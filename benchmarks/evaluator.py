@@ -30,6 +30,7 @@ from gan.allocator import keep_freed_memory
 from gan.device import resolve_device
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor
+from gan.metrics.extractors.weights import file_sha256
 from gan.metrics.formulas import frechet_distance
 
 NAMES = {
@@ -123,7 +124,9 @@ def race_end_to_end(count: int, device: torch.device, batch_size: int, compiled:
         save_random_inception(weights)
 
         def ours() -> dict[str, float]:
-            extractor = build_extractor("inception", weights=weights, device=device, allow_unknown_weights=True)
+            extractor = build_extractor(
+                "inception", weights=weights, device=device, expected_sha256=file_sha256(weights)
+            )
             metrics = ("fid", "is", "kid")
             evaluator = Evaluator(extractor, device, metrics, batch_size, progress=False, compiled=compiled)
             reference = evaluator.reference(real, name="noise", split="train")

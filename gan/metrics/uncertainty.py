@@ -18,6 +18,7 @@ from gan.progress import passing
 
 LEVEL = 0.95
 ROWS = 4096  # of a block
+KERNEL_ROWS = 10_000  # images that a kernel's expectation is taken over, at the most
 INFINITY_POINTS = 15  # sample counts from N/10 to N, as in the paper for N = 50,000
 
 
@@ -64,10 +65,10 @@ def inception_influence(logits: Tensor, splits: int, shuffle_seed: int) -> Tenso
     return _centred(influence)
 
 
-def kernel_influence(fake: Tensor, real: Tensor, limit: int = 10_000) -> Tensor:
-    """ψ `(N,)` of the kernel distance: 2 E k(x, X') − 2 E k(x, Y), less its mean, over at most `limit` X' and Y."""
-    columns, gamma = fake[:limit].double(), 1 / fake.shape[1]
-    others = real[:limit].double()
+def kernel_influence(fake: Tensor, real: Tensor) -> Tensor:
+    """ψ `(N,)` of the kernel distance: 2 E k(x, X') − 2 E k(x, Y), less its mean, over at most 10,000 X' and Y."""
+    columns, gamma = fake[:KERNEL_ROWS].double(), 1 / fake.shape[1]
+    others = real[:KERNEL_ROWS].double()
     influence = []
     for start in range(0, len(fake), ROWS):
         rows = fake[start : start + ROWS].double()
