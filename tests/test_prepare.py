@@ -631,7 +631,7 @@ def test_the_command(tmp_path: Path, folder: Path) -> None:
     (folder / "dog" / "bad.png").write_bytes(b"bad")
     status, output, errors = call(folder, "--out", tmp_path / "b", "--resolution", 16)
     assert (status, output) == (2, "")
-    assert errors.splitlines()[-1].startswith("gan.data: cannot read the image")
+    assert errors.splitlines()[-1].startswith("main prepare: cannot read the image")
     assert "dog/bad.png" in errors
     status, output, errors = call(folder, "--out", tmp_path / "b", "--resolution", 16, "--skip-corrupt")
     assert status == 0
