@@ -8,14 +8,20 @@ from typing import Any
 import numpy as np
 
 from gan.commands.audited_run import AuditedRun, AuditOptions, MeasuredImages
+from gan.commands.digit_readers import DIGIT_READERS
 from gan.data.recipe import Labels, Pixels
 from gan.data.stacked_mnist import triple_shares
 from gan.errors import UserError
 from gan.files import atomic_path
-from gan.metrics.audits.digit_readers import DIGIT_READERS
 from gan.metrics.audits.features import PixelExtractor
-from gan.metrics.audits.graph import find_communities, mutual_neighbour_graph
-from gan.metrics.audits.modes import ModeReport, assign, compare_occupancy, exact_divergence
+from gan.metrics.audits.modes import (
+    ModeReport,
+    assign,
+    compare_occupancy,
+    exact_divergence,
+    find_communities,
+    mutual_neighbour_graph,
+)
 from gan.metrics.extractors.interface import identify
 from gan.pictures import Row, captioned_rows
 

@@ -4,9 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gan.errors import NonFiniteError, UserError
+
+Pixels = NDArray[np.uint8]  # (N, H, W, C)
+Labels = NDArray[np.int64]  # (N,)
 
 
 def to_uint8(images: Tensor) -> Tensor:
