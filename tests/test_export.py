@@ -25,7 +25,7 @@ import gan.sample
 from gan.build import ImageFacts, build_generator
 from gan.commands.image_sets import open_set
 from gan.commands.launch import launch
-from gan.commands.score_images import score_images
+from gan.commands.score import score_images
 from gan.config import load_config
 from gan.errors import UserError
 from gan.metrics.evaluator import Evaluator
