@@ -69,7 +69,7 @@ def summary(found: Memorisation, generated: MeasuredImages, training: MeasuredIm
         "closeness": asdict(found.closeness),
         "duplicates": asdict(found.duplicates),
         "relative_duplicates": asdict(found.relative_duplicates),
-        # the images of a set are each other's neighbours: no independence, so no interval and no p-value
+        # The images of a set are each other's neighbours, hence not independent: no interval and no p-value.
         "repeats": {key: value for key, value in repeats.items() if key not in ("p_value", "low", "high")},
         "closest": closest_pairs(found.nearest, generated, training),
     }

@@ -30,7 +30,7 @@ class GaussianStatistics:
         features = features.to(self.mean.device).double()
         mean = features.mean(dim=0)
         centred = features - mean
-        # centring first loses no digits, where Σ xxᵀ − n μμᵀ would
+        # Centring first loses no digits, where Σ xxᵀ − n μμᵀ would.
         self.scatter.addmm_(centred.T, centred)
         self._shift(mean, len(features))
 

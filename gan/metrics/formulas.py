@@ -119,7 +119,7 @@ def kernel_distance(
     if not 2 <= subset_size <= min(len(features_1), len(features_2)):
         raise ValueError(f"subsets of {subset_size} from {len(features_1)} and {len(features_2)} features")
     generator = np.random.RandomState(seed)
-    # room for one subset, used again: allocating it anew each time leaves holes in memory
+    # The room for one subset is used again: allocating it anew each time leaves holes in memory.
     drawn = torch.empty(2, subset_size, features_1.shape[1], dtype=torch.float64, device=features_1.device)
     kernel = drawn.new_empty(subset_size, subset_size)
     distances = []

@@ -42,7 +42,7 @@ def array_sampler(images: np.ndarray) -> Callable[[int], Tensor]:
 
     def sample(count: int) -> Tensor:
         nonlocal position
-        # a copy, because a memory map may be read-only, which tensors cannot be
+        # This is a copy, because a memory map may be read-only, which tensors cannot be.
         batch = torch.from_numpy(np.array(images[position : position + count]))
         position += count
         return batch.permute(0, 3, 1, 2)

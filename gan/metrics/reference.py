@@ -95,13 +95,13 @@ class CacheKey:
 def load_statistics(directory: Path, key: CacheKey, with_features: bool) -> ReferenceStatistics | None:
     """The cached statistics; None when there are none, when they are damaged, or lack the features wanted."""
     try:
-        # the archive's checksums are verified as its members are read; pickles are refused
+        # The archive's checksums are verified as its members are read; pickles are refused.
         with key.path(directory).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if str(archive["key"]) != key.text():
                 return None
             mean, covariance = torch.from_numpy(archive["mean"]), torch.from_numpy(archive["covariance"])
             features = torch.from_numpy(archive["features"]) if with_features else None
-    except Exception:  # a damaged archive raises almost anything, and every failure to read has one cure: recompute
+    except Exception:  # A damaged archive raises almost anything; whatever cannot be read is computed again.
         return None
     dimensions = len(mean)
     if mean.dtype != torch.float64 or covariance.shape != (dimensions, dimensions):

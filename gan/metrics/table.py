@@ -118,7 +118,7 @@ def _inception_score(evidence: Evidence) -> Sequence[Score]:
 def _kernel_distance(evidence: Evidence) -> Sequence[Score]:
     protocol = evidence.protocol
     subsets, size, seed = protocol.kernel_subsets, protocol.kernel_subset_size, protocol.metric_seed
-    # torch-fidelity draws from its first input, the generated images, first
+    # torch-fidelity draws from its first input, the generated images, first.
     mean, deviation = (score.item() for score in kernel_distance(evidence.fake, evidence.real, subsets, size, seed))
     influence = kernel_influence(evidence.fake, evidence.real) if evidence.bootstrapped else None
     return [Score(mean, influence, noise=deviation / subsets**0.5), Score(deviation)]

@@ -99,7 +99,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     """
     try:
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its unpickler and archive reader raise
+    except Exception as error:  # torch.load raises whatever its unpickler and its reader of archives raise.
         raise UserError(f"{path}: not a file of plain weights ({type(error).__name__})") from error
     if not isinstance(state_dict, Mapping) or not all(isinstance(value, Tensor) for value in state_dict.values()):
         raise UserError(f"{path}: expected a state dict, a mapping from names to tensors")
@@ -136,7 +136,7 @@ def _download(official: OfficialWeights) -> None:
     try:
         official.path.parent.mkdir(parents=True, exist_ok=True)
         with _socket_timeout(DOWNLOAD_TIMEOUT):
-            # writes beside the place, checks the digest, then renames
+            # It writes beside the place, checks the digest, then renames.
             torch.hub.download_url_to_file(official.url, str(official.path), hash_prefix=official.sha256)
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
