@@ -60,7 +60,7 @@ def checkpoint(
     chosen = {name: value for name, value in settings.items() if value is not None}
     with one_line_errors():
         with importing():
-            from gan.commands.score_run import score_run
+            from gan.commands.score import score_run
         click.echo(score_run(run, which_checkpoint(step, best), "raw" if raw else "ema", device, chosen, as_json))
 
 
@@ -88,7 +88,7 @@ def images(
     settings |= {"metrics": metrics.split(","), "dtype": dtype or "float32", "bootstrap": bootstrap or 0}
     with one_line_errors():
         with importing():
-            from gan.commands.score_images import score_images
+            from gan.commands.score import score_images
         click.echo(score_images(images, reference, **settings))
 
 
@@ -102,7 +102,7 @@ def compare(results: tuple[Path, ...], as_json: bool) -> None:
     """
     with one_line_errors():
         with importing():
-            from gan.commands.compare_results import compare_results
+            from gan.commands.saved_results import compare_results
         click.echo(compare_results(results, as_json))
 
 

@@ -44,8 +44,7 @@ def main(
                 raise UserError("task: classification found under torchrun; accepted: one process")
             with importing():
                 from gan.device import resolve_device
-                from gan.experiments.classification.config import ClassifierConfig
-                from gan.experiments.classification.training import run_classifier
+                from gan.experiments.classification import ClassifierConfig, run_classifier
             experiment = check(ClassifierConfig, tree)
             click.echo(run_classifier(experiment, resolve_device(device), out or Path("outputs") / name))
             return
