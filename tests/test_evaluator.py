@@ -603,7 +603,7 @@ def test_dinov2_is_not_downloaded_and_has_no_class_score(tmp_path):
     clip = build_extractor("clip-vit-b-32", weights=path, allow_unknown_weights=True)
     assert extract(clip, torch.zeros(2, 3, 8, 8, dtype=torch.uint8))["clip"].shape == (2, 5)
     assert identify(clip).name == "clip-vit-b-32, custom weights"
-    with pytest.raises(UserError, match="is needs the logits of classes, which extractor 'clip-vit-b-32"):
+    with pytest.raises(UserError, match="a metric needs the logits of classes, which extractor 'clip-vit-b-32"):
         build(clip)
 
 
