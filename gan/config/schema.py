@@ -6,8 +6,9 @@ wrong type or a value out of range is refused in one line that names the key and
 
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from gan.config.core_schema import dump_yaml
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -90,6 +91,26 @@ class RegularizerConfig(Section):
     options: Options = {}  # of this regulariser
 
 
+class LossConfig(Section):
+    """The adversarial loss, taken of every stage's score. A name alone stands for it where there are no options."""
+
+    name: str = "hinge"  # one of objectives.md
+    options: Options = {}  # of this loss
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return {"name": given}
+        if isinstance(given, dict | LossConfig):
+            return given
+        raise ValueError(f"{given!r} found; a name or a mapping with the keys name and options accepted")
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, dump: SerializerFunctionWrapHandler) -> Any:
+        return dump(self) if self.options else self.name
+
+
 class TopKConfig(Section):
     """Which share of its samples, the best ones, the generator is trained on: from all, times `decay` every step."""
 
@@ -100,7 +121,7 @@ class TopKConfig(Section):
 class ObjectiveConfig(Section):
     """The adversarial loss; how the stages' losses are averaged; what is added to them."""
 
-    loss: str = "hinge"  # taken of every stage's score
+    loss: LossConfig = LossConfig()
     # λ: uniform; geometric, each half of the one before; learned as a softmax; or one number a stage, scaled to sum 1
     stage_weights: Literal["uniform", "geometric", "learned"] | list[Annotated[float, Field(ge=0)]] = "uniform"
     generator_stages: Literal["all", "first"] = "all"  # which scores the generator is trained on
@@ -244,4 +265,4 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The resolved config, every default written out."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump())

@@ -44,8 +44,8 @@ class SourceInfo:
 class Source:
     """`recipe(split=, resolution=, **options)`; one that downloads also takes `root`, the folder for its files.
 
-    `recipe` is None where `path` is a directory that `python -m gan.data prepare` wrote: it is opened where it lies.
-    `compose` makes of prepared parts the store that training composes its images from.
+    `recipe` is None where `path` is a directory that `gan prepare` wrote: it is opened where it lies. `compose` makes
+    of prepared parts the store that training composes its images from.
     """
 
     info: SourceInfo

@@ -116,7 +116,7 @@ def _open_prepared(directory: Path, resolution: int) -> ImageStore:
     store = open_directory(directory)
     if store is None:
         splits = sorted(str(meta.parent) for meta in directory.glob(f"*/{META}"))
-        accepted = " or ".join(splits) or "what `python -m gan.data prepare` wrote as --out"
+        accepted = " or ".join(splits) or "what `gan prepare` wrote as --out"
         raise UserError(f"data.path: {directory} is not a whole directory of prepared images; accepted: {accepted}")
     if store.resolution != resolution:
         raise UserError(

@@ -175,7 +175,7 @@ def load_comparison(path: Path, overrides: tuple[str, ...], out: Path) -> Compar
     tree = load_tree(path, overrides)
     if tree.get("task") != "comparison":
         found = repr(tree["task"]) + " found" if "task" in tree else "missing"
-        raise UserError(f"{path}: task: {found}, 'comparison' accepted; other configs are for train.py")
+        raise UserError(f"{path}: task: {found}, 'comparison' accepted; other configs are for `gan train`")
     config = check(ComparisonConfig, tree)
     results = out / "results" if config.results is None else path.parent / config.results
     trials: list[Planned] = []

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gan.models.heads import Head
+from gan.models.interface import Backbone
 
 
 class Discriminator(nn.Module):
@@ -16,7 +17,7 @@ class Discriminator(nn.Module):
             arXiv:1712.04086).
     """
 
-    def __init__(self, backbone: nn.Module, head: Head, packing: int = 1) -> None:
+    def __init__(self, backbone: Backbone, head: Head, packing: int = 1) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

@@ -9,13 +9,14 @@ from torch.nn import functional as F
 
 from gan.models.blocks.layers import ConditionalBatchNorm2d
 from gan.models.blocks.same_padding import SameConv2d, SameConvTranspose2d, initialise
+from gan.models.interface import Backbone, Generator
 
 BOTTOM = 4  # side of the smallest map
 SIDES = {28: (7, 14, 28), 32: (8, 16, 32)}  # of the maps above it
 SLOPE = 0.3  # of leaky ReLU below 0
 
 
-class UnrolledDCGANGenerator(nn.Module):
+class UnrolledDCGANGenerator(Generator):
     """Latents `(B, latent_dim)` and labels `(B,)` or None → images `(B, channels, resolution, resolution)` in [−1, 1].
 
     Args:
@@ -57,7 +58,7 @@ class UnrolledDCGANGenerator(nn.Module):
         return F.tanh(self.to_image(F.relu(self.norms[-1](maps, labels))))
 
 
-class UnrolledDCGANBackbone(nn.Module):
+class UnrolledDCGANBackbone(Backbone):
     """Images `(B, channels, resolution, resolution)` → the flattened last map of 4×4, `(B, out_features)`.
 
     Args:

@@ -9,13 +9,14 @@ from torch.nn import functional as F
 
 from gan.models.blocks.layers import ConditionalBatchNorm2d
 from gan.models.blocks.same_padding import SameConv2d, SameConvTranspose2d, initialise
+from gan.models.interface import Backbone, Generator
 
 BOTTOM = 2  # side of the smallest map
 SIDES = {28: (4, 7, 14, 28), 32: (4, 8, 16, 32)}  # of the maps above it
 SLOPE = 0.2  # of leaky ReLU below 0
 
 
-class VEEGANGenerator(nn.Module):
+class VEEGANGenerator(Generator):
     """Latents `(B, latent_dim)` and labels `(B,)` or None → images `(B, channels, resolution, resolution)` in [−1, 1].
 
     Args:
@@ -55,7 +56,7 @@ class VEEGANGenerator(nn.Module):
         return F.tanh(maps)
 
 
-class VEEGANBackbone(nn.Module):
+class VEEGANBackbone(Backbone):
     """Images `(B, channels, resolution, resolution)` → the flattened last map of 2×2, `(B, out_features)`.
 
     Args:
