@@ -93,6 +93,7 @@ def save_random_inception(path: Path) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.1, generator=generator)
             nn.init.uniform_(module.running_var, 0.8, 1.2, generator=generator)
         elif isinstance(module, nn.Linear):

@@ -32,12 +32,13 @@ from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor
 from gan.metrics.extractors.efficientnet import register
 from gan.metrics.images import array_sampler, to_uint8
+from gan.pictures import tile
 from gan.sampling import export as exporting
 from gan.sampling.card import model_card
 from gan.sampling.export import export, write_onnx, write_torchscript
 from gan.sampling.generate import Description, LoadedGenerator
 from gan.sampling.latents import Truncation, evaluation_latents
-from gan.sampling.pictures import class_rows, interpolated_latents, tile
+from gan.sampling.pictures import class_rows, interpolated_latents
 from gan.sampling.write import Draw, save_folder
 from tests import DEFAULT, ROOT
 from tests.test_evaluator import random_inception  # noqa: F401

@@ -19,7 +19,15 @@ from gan.metrics.evidence import Evidence, Tally
 from gan.metrics.extractors.interface import Extraction, metric_layers
 from gan.metrics.images import array_sampler, check_images, of_size, to_uint8
 from gan.metrics.protocol import Protocol, ReferenceIdentity
-from gan.metrics.reference import CacheKey, ReferenceStatistics, content_hash, kept_rows, load, require_fitting, save
+from gan.metrics.reference import (
+    CacheKey,
+    ReferenceStatistics,
+    content_hash,
+    kept_rows,
+    load_statistics,
+    require_fitting,
+    save_statistics,
+)
 from gan.metrics.results import Result
 from gan.metrics.table import METRICS, Need, require_metrics, score
 from gan.progress import passing_bar
@@ -107,13 +115,13 @@ class Evaluator:
         count, height, width, channels = images.shape
         identity = ReferenceIdentity(name, split, content or content_hash(images), count, (channels, height, width))
         key = CacheKey(identity, self.identity, self.layer, self.reference_features, METRIC_SEED)
-        cache_dir = cache_dir if distributed.is_main() else None
+        cache = None if cache_dir is None or not distributed.is_main() else Path(cache_dir)
         kept = torch.from_numpy(kept_rows(count, self.reference_features, METRIC_SEED))
-        statistics = load(Path(cache_dir), key, self._needs("reference features")) if cache_dir is not None else None
+        statistics = None if cache is None else load_statistics(cache, key, self._needs("reference features"))
         if distributed.from_main(statistics is None):
             statistics = self._measure(images, identity, kept)
-            if cache_dir is not None:
-                save(Path(cache_dir), key, statistics)
+            if cache is not None:
+                save_statistics(cache, key, statistics)
         if statistics is None:  # read by the main rank, which alone needs it
             statistics = unmeasured(identity, self.identity, self.layer)
         kept_labels = None if labels is None else torch.from_numpy(np.asarray(labels))[kept]

@@ -6,6 +6,8 @@ around the score itself: a Fréchet distance recomputed from resampled images is
 plain percentile interval misses (docs/evaluation.md has the simulations).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -44,8 +46,7 @@ def frechet_influence(target: FrechetTarget, features: Tensor) -> Tensor:
     for block in features.split(ROWS):
         centred = block.to(mean.device).double() - mean
         influence.append(2 * centred @ (mean - target.mean) + (centred * (centred @ gradient)).sum(dim=1))
-    joined = torch.cat(influence)
-    return joined - joined.mean()
+    return _centred(influence)
 
 
 def inception_influence(logits: Tensor, splits: int, shuffle_seed: int) -> Tensor:
@@ -60,8 +61,7 @@ def inception_influence(logits: Tensor, splits: int, shuffle_seed: int) -> Tenso
         conditional, negative_entropy = conditional_probabilities(block)
         cross = torch.xlogy(conditional, marginal[parts]).sum(dim=1)  # Σ_y p log p̄
         influence.append(weight[parts] * (negative_entropy - cross - divergences[parts]))
-    joined = torch.cat(influence)
-    return joined - joined.mean()
+    return _centred(influence)
 
 
 def kernel_influence(fake: Tensor, real: Tensor, limit: int = 10_000) -> Tensor:
@@ -76,8 +76,7 @@ def kernel_influence(fake: Tensor, real: Tensor, limit: int = 10_000) -> Tensor:
         among = torch.arange(start, start + len(rows), device=fake.device) < len(columns)  # itself is left out
         means = torch.where(among, (within.sum(dim=1) - own) / (len(columns) - 1), within.mean(dim=1))
         influence.append(2 * means - 2 * (rows @ others.T).mul_(gamma).add_(1).pow_(3).mean(dim=1))
-    joined = torch.cat(influence)
-    return joined - joined.mean()
+    return _centred(influence)
 
 
 def frechet_infinity(
@@ -108,6 +107,12 @@ def frechet_infinity(
             influence[:, drawn] += coefficients[:, point, None] * moved
     first, second = (influence[0], influence[1]) if with_influence else (None, None)
     return line[0].item(), line[1].item(), first, second
+
+
+def _centred(blocks: Sequence[Tensor]) -> Tensor:
+    """All blocks `(n,)` after each other, less their mean."""
+    values = torch.cat(list(blocks))
+    return values - values.mean()
 
 
 def _gaussian(features: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

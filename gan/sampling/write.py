@@ -18,9 +18,10 @@ from torch import Tensor
 
 from gan.errors import UserError, nearest
 from gan.files import atomic_path, write_text
+from gan.pictures import to_picture
 from gan.progress import lasting_bar
 from gan.sampling.generate import Batch, LoadedGenerator
-from gan.sampling.pictures import MAXIMUM_IMAGES, class_rows, save_grid, save_interpolation, to_picture
+from gan.sampling.pictures import MAXIMUM_IMAGES, class_rows, save_grid, save_interpolation
 from gan.seeds import seeded_generator
 
 MANIFEST = "samples.json"

@@ -11,6 +11,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from gan.errors import UserError
 from gan.files import atomic_path, sync, write_text
+from gan.metrics.images import rounded
+from gan.pictures import tile, to_picture
 from gan.training.plain_state import is_count
 
 LOG = "metrics.jsonl"  # in the directory of a run
@@ -120,13 +122,11 @@ class Tracker:
 
     def grid(self, step: int, name: str, images: Tensor, columns: int) -> Path:
         """Log images `(n, C, H, W)` in [−1, 1] as one grid, to TensorBoard and to samples/; returns the file."""
-        from torchvision.utils import make_grid, save_image  # here, because importing it takes a second
-
-        grid = make_grid(images.cpu() / 2 + 0.5, nrow=columns, padding=1).clamp(0, 1)
+        grid = tile(rounded(images).cpu(), columns)
         self._board.add_image(name, grid, step)
         path = self._directory / "samples" / f"{name}_{step:08d}.png"
         with atomic_path(path) as temporary:
-            save_image(grid, temporary, format="png")
+            to_picture(grid).save(temporary, format="PNG")
         return path
 
     def matrix(self, step: int, name: str, matrix: Tensor, size: int = 96) -> None:
