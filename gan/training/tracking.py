@@ -1,9 +1,11 @@
 """What a run leaves to look at: scalars in metrics.jsonl and TensorBoard, image grids in both TensorBoard and files."""
 
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -107,7 +109,8 @@ class Tracker:
     def _open(self, step: int) -> None:
         self._drop_after(step)
         self._file = self._metrics.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(self._directory / "tensorboard"), purge_step=step + 1)
+        with patch.object(socket, "gethostname", return_value="host"):  # TensorBoard names its files by it
+            self._board = SummaryWriter(str(self._directory / "tensorboard"), purge_step=step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log named numbers at a step."""
