@@ -1,6 +1,6 @@
 """From names to things: the only place where a config becomes objects."""
 
-from gan.build.images import ImageFacts, image_facts, prepare_images
+from gan.build.images import ImageFacts, ImageRecord, image_facts, image_record, prepare_images, recorded_images
 from gan.build.objective import (
     REGULARIZERS,
     build_augmentation,
@@ -19,6 +19,7 @@ __all__ = [
     "HEADS",
     "REGULARIZERS",
     "ImageFacts",
+    "ImageRecord",
     "build_accumulation",
     "build_augmentation",
     "build_backbone",
@@ -34,5 +35,7 @@ __all__ = [
     "build_top_k",
     "construct",
     "image_facts",
+    "image_record",
     "prepare_images",
+    "recorded_images",
 ]

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from gan.allocator import keep_freed_memory
-from gan.commands.image_sets import CACHE, ImageSet, open_set, resolution_of, run_of
+from gan.commands.image_sets import ImageSet, open_set, resolution_of, run_of, user_cache
 from gan.device import resolve_device
 from gan.errors import UserError
 from gan.metrics.evaluator import Evaluator
@@ -33,6 +34,7 @@ def score_images(
     compiled: bool,
     device: str,
     batch_size: int,
+    cache: Path | None,
     as_json: bool,
 ) -> str:
     """Score one set of images against another; returns a table, or JSON.
@@ -46,6 +48,7 @@ def score_images(
         reference_limit: of the reference, where that differs.
         skip_corrupt: pass over files that cannot be read, and say how many.
         device: as on the command line.
+        cache: where prepared images and features are kept; None for `user_cache`.
         as_json: return JSON with the protocol.
 
     Raises:
@@ -53,11 +56,11 @@ def score_images(
     """
     keep_freed_memory()
     require_known(extractor, "--extractor")
-    place = resolve_device(device)
+    place, cache = resolve_device(device), cache or user_cache()
     resolution = resolution or resolution_of((images, reference))
     asked = [(images, limit), (reference, reference_limit or limit)]
     sets = {  # what has to be generated last: a mistake in the other is known by then
-        role: open_set(name, resolution, count, place, skip_corrupt)
+        role: open_set(name, resolution, count, place, skip_corrupt, cache)
         for role, (name, count) in sorted(enumerate(asked), key=lambda item: run_of(item[1][0]) is not None)
     }
     first, second = sets[0], sets[1]
@@ -66,7 +69,7 @@ def score_images(
             raise UserError(f"{name}: {len(opened.images)} image found, at least 2 accepted")
     network = build_extractor(extractor, weights=weights, device=place, expected_sha256=weights_sha256)
     evaluator = Evaluator(network, place, metrics, batch_size, bootstrap=bootstrap, dtype=dtype, compiled=compiled)
-    result = _compare(evaluator, first, second)
+    result = _compare(evaluator, first, second, cache)
     skipped = {name: opened.skipped for name, opened in ((images, first), (reference, second)) if opened.skipped}
     if as_json:
         return json.dumps({**result.to_dict(), "skipped": skipped}, indent=2)
@@ -77,14 +80,14 @@ def score_images(
     return "\n".join(lines)
 
 
-def _compare(evaluator: Evaluator, first: ImageSet, second: ImageSet) -> Result:
+def _compare(evaluator: Evaluator, first: ImageSet, second: ImageSet, cache: Path) -> Result:
     check_images(first.images)
     statistics = evaluator.reference(
         second.images,
         name=second.source,
         split=second.split,
         content=second.content,
-        cache_dir=CACHE / "reference",
+        cache_dir=cache / "reference",
         labels=second.labels,
         class_names=second.class_names,
     )

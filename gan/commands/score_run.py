@@ -19,6 +19,7 @@ def score_run(
     device: str,
     settings: Mapping[str, Any],
     as_json: bool,
+    cache: Path | None = None,
 ) -> str:
     """Score a checkpoint of the run at `path`; returns a table, or JSON, and saves the result in the run.
 
@@ -29,12 +30,13 @@ def score_run(
         device: as on the command line.
         settings: values that replace those of the config's `evaluation` section.
         as_json: return the saved JSON.
+        cache: where prepared images and features are kept; see `gan.sampling.open.cache_of`.
 
     Raises:
         UserError: no such run or checkpoint, or a setting that is not accepted.
     """
     keep_freed_memory()
-    generator = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings)
+    generator = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings, cache=cache)
     config, step = generator.config, generator.description.step
     result = Scorer(config, generator.num_classes, generator.device).score(generator.network, weights)
     file = save_result(RunDirectory(path).evaluations, step, result, config.evaluation)
