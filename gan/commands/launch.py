@@ -22,6 +22,7 @@ from gan.build import (
     prepare_images,
     recorded_images,
 )
+from gan.commands.initial_weights import initial_weights
 from gan.commands.saved_results import load_result, save_result
 from gan.commands.scoring import Scorer
 from gan.config import Config
@@ -45,8 +46,11 @@ from gan.training.tracking import SilentTracker, Tracker
 from gan.training.trainer import Preview, Trainer
 
 
-def launch(config: Config, device: torch.device, out: Path, resume_command: str) -> bool:
+def launch(config: Config, device: torch.device, out: Path, resume_command: str, init_from: Path | None = None) -> bool:
     """Train `config` in the run directory `out`, from its newest checkpoint if it has one, then score the result.
+
+    Args:
+        init_from: the run, or its checkpoint, whose weights a new run begins with.
 
     Returns:
         Whether all is done; False where a signal came first, with the state saved.
@@ -58,11 +62,14 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
     """
     keep_freed_memory()
     precision = resolve_precision(config.training.precision, device)
-    config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
+    run = RunDirectory(out)
+    weights = initial_weights(run, init_from, config.training.init_from)
+    known = {"precision": precision, "init_from": weights.origin}
+    config = config.model_copy(update={"training": config.training.model_copy(update=known)})
     facts = image_facts(config)
     game = build_game(config, facts, device)
+    weights.load_players(game)
     store = prepare_images(config.data)
-    run = RunDirectory(out)
     identity = run_identity(config.model_dump(exclude_defaults=True))
     state = distributed.from_main(_saved_state(run, config, store) if distributed.is_main() else None)
     if state is not None and state["step"] >= config.training.steps:
@@ -79,6 +86,8 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
     )
     with run.claimed() if main else nullcontext():
         if main:
+            if state is not None:
+                _tell_of_another_decay(run, config, state["step"])
             write_text(run.config, config.to_yaml())
         trainer = Trainer(
             game=game,
@@ -95,6 +104,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
             evaluate=lambda generator: scorer.score(generator, "ema").metrics if scorer else {},
             best=_best_checkpoint(config, checkpoints),
         )
+        weights.load_average(trainer.ema.average)
         _begin(trainer, config, store, state, f"{out} on {_where(device, precision)}")
         try:
             summary = _finish(trainer, config, run, scorer) if _train(trainer, config, run, store) else None
@@ -137,6 +147,20 @@ def _saved_state(run: RunDirectory, config: Config, store: ImageStore) -> dict[s
             f"already; accepted: {state['step']} or more, or another directory"
         )
     return state
+
+
+def _tell_of_another_decay(run: RunDirectory, config: Config, step: int) -> None:
+    """Say what becomes of learning rates that decay to the end of a run, where that end has moved."""
+    before = read_config(run, {}) if run.config.exists() else config
+    old, new = build_schedule(before), build_schedule(config)
+    shares = [schedule.learning_rate_factor(step) for schedule in (old, new)]
+    if shares[0] != shares[1]:
+        _say(
+            f"training.steps: {old.steps} before, {new.steps} now: by optimizer.schedule: {new.learning_rate} the "
+            f"learning rates go from {shares[0]:.1%} of their first value to {shares[1]:.1%} at step {step}, and reach "
+            f"0 at step {new.steps}",
+            err=True,
+        )
 
 
 def _begin(trainer: Trainer, config: Config, store: ImageStore, state: Mapping[str, Any] | None, where: str) -> None:
