@@ -1,5 +1,6 @@
 """What a process knows of the job it was started in, from torchrun's environment alone: so it is quick to ask."""
 
+import ctypes
 import os
 import shlex
 import signal
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 INSTALLATION = "`make environment` makes .venv with all that is needed, `source .venv/bin/activate` takes it"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _claims: list[Callable[[], bool]] = []  # the last says whether this process is the first of the job to speak
 
 
@@ -38,6 +40,12 @@ def _launcher() -> str:
     hosts = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
     nodes = f" --nnodes={hosts} (and the rendezvous as before)" if hosts > 1 else ""
     return f"torchrun{nodes} --nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', '1')}"
+
+
+def stop_with_parent() -> None:
+    """On Linux: be asked to save and stop, as by SIGTERM, should the process that started this one be killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from gan.build import HEADS
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.heads import (
+    HEADS,
     CascadingRejection,
     EnergyCascade,
     IndependentHeads,

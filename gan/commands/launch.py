@@ -43,7 +43,7 @@ from gan.training.interrupt import StopSignals
 from gan.training.run_directory import RunDirectory, run_identity
 from gan.training.steps import discriminator_step, generator_step
 from gan.training.tracking import SilentTracker, Tracker
-from gan.training.trainer import Preview, Trainer
+from gan.training.trainer import Preview, Trainer, has_numbers
 
 
 def launch(config: Config, device: torch.device, out: Path, resume_command: str, init_from: Path | None = None) -> bool:
@@ -136,6 +136,8 @@ def _saved_state(run: RunDirectory, config: Config, store: ImageStore) -> dict[s
     # Where no images are recorded their place, as it was then, is a part of the identity.
     if state.get("run") != run_identity(before.model_dump(exclude_defaults=True), places=images is None):
         raise UserError(f"checkpoint {newest}: saved by a run of another config; choose another directory")
+    if not has_numbers(state):
+        raise UserError(f"checkpoint {newest}: counts and times that no training has come to")
     if images is not None and images.content_hash != store.content_hash:
         raise UserError(
             f"--out {run.path} holds a run on other images (their SHA-256 was {images.content_hash[:16]}…, that of "
@@ -166,8 +168,11 @@ def _tell_of_another_decay(run: RunDirectory, config: Config, step: int) -> None
 def _begin(trainer: Trainer, config: Config, store: ImageStore, state: Mapping[str, Any] | None, where: str) -> None:
     """From the saved state, or from the first step."""
     if state is not None:
-        trainer.load_state_dict(state)
+        _load(trainer, state)
         _say(f"resuming {where} at step {trainer.step}", err=True)
+        if distributed.is_main() and (missing := trainer.logged - trainer.tracker.logged) > 0:
+            lines = f"{missing} of {trainer.logged} lines up to step {trainer.step}"
+            _say(f"metrics.jsonl: {lines} are missing or damaged; the run goes on without them", err=True)
         return
     game = trainer.game
     distributed.broadcast([*game.generator.state_dict().values(), *game.discriminator.state_dict().values()])
@@ -175,6 +180,15 @@ def _begin(trainer: Trainer, config: Config, store: ImageStore, state: Mapping[s
     if distributed.is_main():
         _show_start(trainer, config, store)
     _say(f"training {where}", err=True)
+
+
+def _load(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Load a state; one whose digest is right may still be made by hand, and then fail in any way."""
+    try:
+        trainer.load_state_dict(state)
+    except Exception as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"checkpoint of step {state['step']}: no state of such a run ({problem:.120})") from error
 
 
 def _where(device: torch.device, precision: str) -> str:

@@ -1,7 +1,6 @@
 """What there is by name, read from the code itself: `gan list`."""
 
 import inspect
-import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +9,14 @@ from typing import Any
 
 import yaml
 
-from gan.build import BACKBONES, GENERATORS, HEADS, REGULARIZERS
 from gan.config import config_folder, config_names
 from gan.data.sources import SOURCES
 from gan.errors import UserError, nearest
 from gan.metrics.table import METRICS
+from gan.models import BACKBONES, GENERATORS
 from gan.models.attention import ATTENTION
+from gan.models.heads import HEADS
+from gan.objectives import REGULARIZERS
 from gan.objectives.losses import LOSSES
 
 WIDTH = 110
@@ -62,12 +63,6 @@ def _networks(registry: Mapping[str, Callable[..., Any]]) -> Iterable[Entry]:
     for name, made in registry.items():
         paragraph = (inspect.getdoc(inspect.getmodule(made)) or "").partition("\n\n")[0]
         yield Entry(name, " ".join(paragraph.split()), options(made))
-
-
-def _attention() -> Iterable[Entry]:
-    for name, made in ATTENTION.items():
-        (scores,) = re.findall(r"see `(\w+)`", meaning(made))
-        yield Entry(name, _first_line(getattr(inspect.getmodule(made), scores)), options(made))
 
 
 def _heads() -> Iterable[Entry]:
@@ -141,7 +136,7 @@ KINDS: dict[str, Callable[[], Iterable[Entry]]] = {
     "losses": partial(_callables, LOSSES),
     "backbones": partial(_networks, BACKBONES),
     "generators": partial(_networks, GENERATORS),
-    "attention": _attention,
+    "attention": partial(_callables, ATTENTION),
     "regularizers": partial(_callables, REGULARIZERS),
     "metrics": _metrics,
     "sources": _sources,

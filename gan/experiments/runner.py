@@ -1,8 +1,6 @@
 """Runs of a comparison as processes of their own: finished ones skipped, interrupted ones resumed, several at once."""
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,9 +17,9 @@ from gan.errors import BusyError, NonFiniteError, UserError
 from gan.experiments.comparison import MODES, Planned
 from gan.experiments.outcomes import Outcome, load_outcome, read_outcome, save_outcome
 from gan.files import write_text
+from gan.processes import stop_with_parent
 from gan.training.run_directory import RunDirectory
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LIBRARY = Path(__file__).parents[2]  # where the package lies, installed or not
 Show = Callable[[Planned, Outcome], None]
 
@@ -119,7 +117,7 @@ def _train(planned: Planned, directory: Path, device: str, threads: int) -> Outc
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(path)},
             check=False,
-            preexec_fn=_stop_with_parent,
+            preexec_fn=stop_with_parent,
         )
     diverged = process.returncode == NonFiniteError.exit_status
     if process.returncode and not diverged:
@@ -130,9 +128,3 @@ def _train(planned: Planned, directory: Path, device: str, threads: int) -> Outc
         report = digit_modes(open_run(directory, None, "ema", device, {"samples": planned.mode_samples})).report
         extra = dict(zip(MODES, (float(report.covered), report.kl_generated_real), strict=True))
     return read_outcome(planned, directory, diverged, extra, device, threads)
-
-
-def _stop_with_parent() -> None:
-    """In a new process on Linux: be asked to save and stop should the comparison be killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

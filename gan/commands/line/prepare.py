@@ -53,7 +53,7 @@ def main(
             if source is None or resolution is None:
                 raise UserError("SOURCE and --resolution are needed, unless there is --verify")
             selection = preparation.Selection(_classes(classes), class_pattern, images_per_class, subset, seed)
-            done = preparation.prepare(
+            done = preparation.prepare_directory(
                 source,
                 out,
                 resolution=resolution,

@@ -9,6 +9,7 @@ from gan.models.heads.linear import AuxiliaryClassifierHead, LinearHead, Project
 from gan.models.heads.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
 
 __all__ = [
+    "HEADS",
     "AuxiliaryClassifierHead",
     "CascadingRejection",
     "EnergyCascade",
@@ -20,3 +21,15 @@ __all__ = [
     "SlicedCascade",
     "SlicingHead",
 ]
+
+HEADS: dict[str, type[Head]] = {
+    "linear": LinearHead,
+    "projection": ProjectionHead,
+    "auxiliary_classifier": AuxiliaryClassifierHead,
+    "cascading_rejection": CascadingRejection,
+    "independent": IndependentHeads,
+    "energy_cascade": EnergyCascade,
+    "san": SlicingHead,
+    "sliced_cascade": SlicedCascade,
+    "multidimensional": MultidimensionalCritic,
+}
