@@ -122,7 +122,7 @@ def test_importing_gan_loads_nothing_else() -> None:
 
 
 def test_samples_are_the_images_that_evaluation_scores(run: Path) -> None:
-    scored = open_set(str(run), 32, None, CPU, False)
+    scored = open_set(str(run), 32, None, CPU, False, run / "data")
     generator = gan.load(run, device="cpu")
     images = generator.sample(6, seed=3)
     assert images.dtype == torch.uint8 and images.shape == (6, 1, 32, 32)
@@ -461,12 +461,12 @@ def test_a_folder_and_an_archive_hold_the_same_samples(exported: Path, samples: 
         ]
 
 
-def test_a_folder_and_an_archive_score_the_same(samples: SimpleNamespace, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)  # prepared images are kept in outputs/data
+def test_a_folder_and_an_archive_score_the_same(samples: SimpleNamespace, tmp_path: Path) -> None:
     settings = {
         "extractor": "efficientnet_lite0", "weights": None, "weights_sha256": None, "compiled": False,
         "metrics": ["fid", "kid"], "dtype": "float32", "bootstrap": 0, "resolution": 32, "limit": None,
         "reference_limit": None, "skip_corrupt": False, "batch_size": 20, "device": "cpu", "as_json": True,
+        "cache": tmp_path / "cache",
     }  # fmt: skip
     result = json.loads(score_images(str(samples.folder), str(samples.archive), **settings))
     assert result["metrics"]["frechet_distance"] == pytest.approx(0, abs=1e-4)

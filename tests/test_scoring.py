@@ -43,8 +43,7 @@ class Thumbnail(FeatureExtractorBase):
 def small_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module in (score, scoring):
         monkeypatch.setattr(module, "build_extractor", lambda name, **options: Thumbnail())
-    for module in (score, image_sets):
-        monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(score, "user_cache", lambda: tmp_path / "cache")
 
 
 def call(*arguments: object) -> Result:

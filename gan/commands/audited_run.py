@@ -158,7 +158,12 @@ class AuditedRun:
 
 
 def open_run(
-    path: Path, step: int | None, weights: Literal["ema", "raw"], device: str, settings: Mapping[str, Any]
+    path: Path,
+    step: int | None,
+    weights: Literal["ema", "raw"],
+    device: str,
+    settings: Mapping[str, Any],
+    cache: Path | None = None,
 ) -> AuditedRun:
     """Open a checkpoint for an audit.
 
@@ -168,11 +173,12 @@ def open_run(
         weights: whose: `ema` or `raw`.
         device: as on the command line.
         settings: values that replace those of the config's `evaluation` section.
+        cache: where prepared images and features are kept; see `gan.sampling.open.cache_of`.
 
     Raises:
         UserError: no such run or checkpoint, or a setting that is not accepted.
     """
     keep_freed_memory()
-    found = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings)
+    found = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings, cache=cache)
     step, classes = found.description.step, found.num_classes
     return AuditedRun(path, step, weights, found.config, classes, found, found.device)

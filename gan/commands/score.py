@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from gan.allocator import keep_freed_memory
-from gan.commands.image_sets import CACHE, ImageSet, open_set, resolution_of, run_of
+from gan.commands.image_sets import ImageSet, open_set, resolution_of, run_of, user_cache
 from gan.commands.saved_results import save_result
 from gan.commands.scoring import Scorer
 from gan.device import resolve_device
@@ -29,6 +29,7 @@ def score_run(
     device: str,
     settings: Mapping[str, Any],
     as_json: bool,
+    cache: Path | None = None,
 ) -> str:
     """Score a checkpoint of the run at `path`; returns a table, or JSON, and saves the result in the run.
 
@@ -39,12 +40,13 @@ def score_run(
         device: as on the command line.
         settings: values that replace those of the config's `evaluation` section.
         as_json: return the saved JSON.
+        cache: where prepared images and features are kept; see `gan.sampling.open.cache_of`.
 
     Raises:
         UserError: no such run or checkpoint, or a setting that is not accepted.
     """
     keep_freed_memory()
-    generator = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings)
+    generator = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings, cache=cache)
     config, step = generator.config, generator.description.step
     result = Scorer(config, generator.num_classes, generator.device).score(generator.network, weights)
     file = save_result(RunDirectory(path).evaluations, step, result, config.evaluation)
@@ -75,6 +77,7 @@ def score_images(
     compiled: bool,
     device: str,
     batch_size: int,
+    cache: Path | None,
     as_json: bool,
 ) -> str:
     """Score one set of images against another; returns a table, or JSON.
@@ -88,6 +91,7 @@ def score_images(
         reference_limit: of the reference, where that differs.
         skip_corrupt: pass over files that cannot be read, and say how many.
         device: as on the command line.
+        cache: where prepared images and features are kept; None for `user_cache`.
         as_json: return JSON with the protocol.
 
     Raises:
@@ -95,11 +99,11 @@ def score_images(
     """
     keep_freed_memory()
     require_known(extractor, "--extractor")
-    place = resolve_device(device)
+    place, cache = resolve_device(device), cache or user_cache()
     resolution = resolution or resolution_of((images, reference))
     asked = [(images, limit), (reference, reference_limit or limit)]
     sets = {  # what has to be generated last: a mistake in the other is known by then
-        role: open_set(name, resolution, count, place, skip_corrupt)
+        role: open_set(name, resolution, count, place, skip_corrupt, cache)
         for role, (name, count) in sorted(enumerate(asked), key=lambda item: run_of(item[1][0]) is not None)
     }
     first, second = sets[0], sets[1]
@@ -108,7 +112,7 @@ def score_images(
             raise UserError(f"{name}: {len(opened.images)} image found, at least 2 accepted")
     network = build_extractor(extractor, weights=weights, device=place, expected_sha256=weights_sha256)
     evaluator = Evaluator(network, place, metrics, batch_size, bootstrap=bootstrap, dtype=dtype, compiled=compiled)
-    result = _compare(evaluator, first, second)
+    result = _compare(evaluator, first, second, cache)
     skipped = {name: opened.skipped for name, opened in ((images, first), (reference, second)) if opened.skipped}
     if as_json:
         return json.dumps({**result.to_dict(), "skipped": skipped}, indent=2)
@@ -119,14 +123,14 @@ def score_images(
     return "\n".join(lines)
 
 
-def _compare(evaluator: Evaluator, first: ImageSet, second: ImageSet) -> Result:
+def _compare(evaluator: Evaluator, first: ImageSet, second: ImageSet, cache: Path) -> Result:
     check_images(first.images)
     statistics = evaluator.reference(
         second.images,
         name=second.source,
         split=second.split,
         content=second.content,
-        cache_dir=CACHE / "reference",
+        cache_dir=cache / "reference",
         labels=second.labels,
         class_names=second.class_names,
     )

@@ -162,6 +162,7 @@ class TrainingConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware computes it
     channels_last: bool = True  # layout of feature maps
     recoveries: NonNegative = 0  # how often to go back to the newest checkpoint, with new random numbers, after a NaN
+    init_from: str | None = None  # run, step and digest of the weights that training began with; --init-from writes it
     compile: bool = False  # both players by torch.compile, which takes a minute at the start
 
     @model_validator(mode="after")
