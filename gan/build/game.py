@@ -21,8 +21,8 @@ from gan.models.heads import HEADS
 from gan.objectives import REGULARIZERS
 from gan.objectives.augmentation import Augmentation
 from gan.objectives.losses import LOSSES, Loss
-from gan.objectives.regularizers import Regularizers, Scheduled
 from gan.objectives.reduction import StageWeights, TopK, geometric
+from gan.objectives.regularizers import Regularizers, Scheduled
 from gan.seeds import derive_seed
 from gan.training.accumulation import Accumulation
 from gan.training.batch_norm import has_batch_norms, synchronise_batch_norms
