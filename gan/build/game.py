@@ -30,8 +30,8 @@ from gan.training.fakes import Fakes
 from gan.training.latents import Latents
 from gan.training.noise import Noise
 from gan.training.schedule import Schedule
+from gan.training.state import Batches
 from gan.training.steps import Game
-from gan.training.trainer import Batches
 
 Network = TypeVar("Network", bound=nn.Module)
 

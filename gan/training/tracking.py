@@ -15,7 +15,7 @@ from gan.errors import UserError
 from gan.files import atomic_path, sync, write_text
 from gan.metrics.images import rounded
 from gan.pictures import tile, to_picture
-from gan.training.plain_state import is_count
+from gan.training.state import is_count
 
 LOG = "metrics.jsonl"  # in the directory of a run
 TRAINING = "speed/seconds_per_step"  # in every line that training writes
