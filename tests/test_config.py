@@ -186,6 +186,14 @@ def test_scalars_are_read_as_the_core_schema_of_yaml_1_2_has_them(text: str, val
     assert read == value
 
 
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = load_config(DEFAULT, ["data.root=~/x", "data.path=~", "evaluation.weights=~/w.pt"])
+    assert (config.data.root, config.data.path) == ("/home/somebody/x", "/home/somebody")
+    assert config.evaluation.weights == "/home/somebody/w.pt"
+    assert config.evaluation.reference_path is None
+
+
 def test_what_is_written_is_read_back_by_both_versions_of_yaml() -> None:
     chance = random.Random(0)
     letters = "0123456789eExoOb_.:+-~ynYNtrueflsoinaINA <>=&*!|'\"#%@`,[]{}?\n \t"
