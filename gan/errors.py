@@ -33,10 +33,15 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def nearest(name: str, accepted: Iterable[str]) -> str:
-    """A hint for a misspelt `name`: "; did you mean 'width'? accepted: depth, width"; no question where none is."""
+    """A hint for a misspelt `name`: "; did you mean 'width'? accepted: depth, width"; no question where none is.
+
+    Of a shortened one all that end in it are meant: `lr` is both `generator_lr` and `discriminator_lr`.
+    """
     accepted = sorted(accepted)
-    close = get_close_matches(name, accepted, n=1)
-    question = f"; did you mean '{close[0]}'?" if close else ";"
+    section, dot, last = name.rpartition(".")
+    close = [other for other in accepted if other.startswith(section + dot) and other.endswith(f"_{last}")]
+    close = close or get_close_matches(name, accepted, n=1)
+    question = f"; did you mean {' or '.join(map(repr, close))}?" if close else ";"
     return f"{question} accepted: {listed(accepted)}"
 
 

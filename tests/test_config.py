@@ -44,6 +44,7 @@ def test_every_config_is_accepted_and_survives_being_saved(path: Path) -> None:
         ("training.steps=true", ["training.steps", "True found"]),
         ("training.precision=fp16", ["training.precision", "'auto', 'float32' or 'bfloat16'"]),
         ("optimizer.betas=[0.5]", ["optimizer.betas", "at least 2"]),
+        ("optimizer.lr=1e-3", ["optimizer.lr", "'optimizer.discriminator_lr' or 'optimizer.generator_lr'"]),
         ("optimizer.generator_lr=.inf", ["optimizer.generator_lr", "inf found"]),
         ("generator.width.deep=1", ["generator.width.deep", "no key 'deep'"]),
         ("generator", ["--set generator", "section.key=value"]),

@@ -461,6 +461,17 @@ def test_a_folder_and_an_archive_hold_the_same_samples(exported: Path, samples: 
         ]
 
 
+@pytest.mark.parametrize(("name", "form"), [("x.png", "PNG"), ("x.gif", "GIF"), ("x.npz", None)])
+def test_a_name_of_a_file_is_that_of_the_file(name: str, form: str | None, exported: Path, tmp_path: Path) -> None:
+    out = tmp_path / name
+    result = call(gan.sample.main, exported, "--count", 4, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert out.is_file() and [path.name for path in tmp_path.iterdir()] == [name]
+    if form is not None:
+        assert Image.open(out).format == form
+    refused(call(gan.sample.main, exported, "--format", "png", "--out", tmp_path / "y.png"), "is the name of a file")
+
+
 def test_a_folder_and_an_archive_score_the_same(samples: SimpleNamespace, tmp_path: Path) -> None:
     settings = {
         "extractor": "efficientnet_lite0", "weights": None, "weights_sha256": None, "compiled": False,

@@ -9,6 +9,7 @@ import zipfile
 from email import message_from_bytes
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -16,6 +17,7 @@ from gan.commands import listing
 from gan.commands.line.list import KINDS
 from gan.commands.main import COMMANDS, main
 from gan.config import config_names, find_config, load_tree
+from gan.data.store import prepare
 from gan.errors import UserError
 from tests import ROOT
 
@@ -184,6 +186,43 @@ def test_kinds_and_options_are_those_of_the_code() -> None:
     heads = call("list", "heads").stdout
     assert "stages=3, rejection=sequential, spectral_norm=true" in heads
     assert "did you mean 'heads'" in call("list", "hedas").stderr
+
+
+@pytest.mark.slow
+def test_the_head_works_in_the_loop_of_the_page(installed: Path, tmp_path: Path) -> None:
+    """As the page has it, from the installed package: after 200 steps the fakes are near the circle of the reals."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "head_elsewhere.md").read_text(), re.DOTALL)
+    loop = code[code.index("for step") :]
+    assert len(loop.rstrip().splitlines()) <= 10
+    check = """
+assert head(backbone(real)).shape == (64, 3)
+import gan, pathlib
+assert pathlib.Path(gan.__file__).parents[1] == pathlib.Path(sys.argv[1])
+print(generator(torch.randn(500, 16)).norm(dim=1).mean().item())
+"""
+    done = run_installed(installed, tmp_path, f"import torch; torch.manual_seed(0)\n{code}{check}", str(installed))
+    assert done.returncode == 0, done.stderr
+    assert 0.5 < float(done.stdout) < 1.5
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_data_set_becomes_one_file(tmp_path: Path) -> None:
+    out = tmp_path / "digits.npz"
+    options = ["--split", "test", "--cache", tmp_path / "cache"]
+    result = call("prepare", "digits", "--out", out, *options, "--resolution", 16)
+    assert result.exit_code == 0, result.output
+    with np.load(out) as archive:
+        assert archive["images"].shape == (360, 16, 16, 1) and archive["labels"].shape == (360,)
+    source, copy = (prepare(*name, resolution=16, root=tmp_path / "cache", **rest) for name, rest in (
+        (("digits",), {"split": "test"}), (("npz",), {"path": out})
+    ))  # fmt: skip
+    assert source.content_hash == copy.content_hash
+    again = call("prepare", "digits", "--out", out, *options)
+    assert again.exit_code == 2 and "is there already" in again.stderr
+    wrong = call("prepare", "cifar11", "--out", tmp_path / "x.npz", *options)
+    assert wrong.exit_code == 2 and "did you mean 'cifar10'" in wrong.stderr
+    assert "celeba has none of its own" in call("prepare", "celeba", "--out", tmp_path / "x.npz", *options).stderr
+    assert not (tmp_path / "x.npz").exists()
 
 
 def test_the_pins_and_the_project_agree_on_python() -> None:

@@ -117,7 +117,7 @@ def score_images(
     if as_json:
         return json.dumps({**result.to_dict(), "skipped": skipped}, indent=2)
     lines = [format_table({images: result}), ""]
-    lines += [f"{name}: {score:.3f}" for name, score in result.classes.items()]
+    lines += [f"{name}: {score:z.3f}" for name, score in result.classes.items()]
     lines += [f"against {result.protocol.reference.count:,} images of {reference}"]
     lines += [f"skipped {count} files of {name} that cannot be read" for name, count in skipped.items()]
     return "\n".join(lines)

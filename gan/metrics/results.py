@@ -98,11 +98,11 @@ def _cell(name: str, result: Result) -> str:
 
 
 def _number(key: str, result: Result, digits: int) -> str:
-    text = f"{result.metrics[key]:.{digits}f}"
+    text = f"{result.metrics[key]:z.{digits}f}"  # z: no −0.000
     if key not in result.intervals:
         return text
     low, high = result.intervals[key]
-    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{text} [{low:z.{digits}f}, {high:z.{digits}f}]"
 
 
 def _align(table: Sequence[Sequence[str]]) -> str:

@@ -147,7 +147,8 @@ def _usage(description: Description, fmt: str, name: str) -> str:
         folder = f"huggingface_hub.snapshot_download({json.dumps(f'USER/{name}', ensure_ascii=False)})"
     lines = [first, f"generator = gan.load({folder})", "images = generator.sample(16, seed=0)"]
     return (
-        _code(lines) + "\n\n`gan` is the code that it was trained by; images are uint8 (16, C, H, W). Without it: "
+        _code(lines) + "\n\n`gan` is the code that it was trained by, installed by `pip install .` in a clone of its "
+        "repository; images are uint8 (16, C, H, W). Without it: "
         "model.safetensors is a plain state dict, and config.yaml says of which network. Nothing in it is executed."
     )
 

@@ -28,6 +28,7 @@ MANIFEST = "samples.json"
 LABELS = "labels.csv"
 PNG_END = b"IEND\xaeB`\x82"  # the last chunk of every PNG
 _FILES = {"npz": "samples.npz", "grid": "grid.png", "interpolation": "interpolation.gif", "classes": "classes.png"}
+_BY_SUFFIX = {".png": "grid", ".npz": "npz", ".gif": "interpolation"}
 _COUNTS = {"grid": 64, "interpolation": 8, "classes": 10}
 
 
@@ -56,7 +57,7 @@ def write_samples(
     generator: LoadedGenerator,
     *,
     out: Path,
-    fmt: str,
+    fmt: str | None,
     count: int | None,
     classes: str | None,
     truncation: float | None,
@@ -64,13 +65,18 @@ def write_samples(
     frames: int,
     batch_size: int | None,
 ) -> Path:
-    """Write samples in the form `fmt`; returns the file or folder. None stands for a default: see `gan.sample`.
+    """Write samples in the form `fmt`; returns the file or folder. None stands for a default: see `gan sample`.
+
+    A name with a suffix is that of a file.
 
     Raises:
         UserError: a value that is not accepted, or something is there already.
         StorageError: it cannot be written.
     """
     section = generator.config.evaluation
+    if fmt == "png" and out.suffix == ".png":
+        raise UserError(f"--out {out}: is the name of a file; with --format png accepted: a folder of PNG files")
+    fmt = fmt or _BY_SUFFIX.get(out.suffix, "png")
     count = count or _COUNTS.get(fmt, section.samples)
     draw = Draw(
         classes=None if classes is None else parse_classes(classes, generator),

@@ -15,7 +15,9 @@ NAMED = 10  # corrupt images that are named; the file lists all
 
 @click.command("prepare", cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("source", required=False)
-@click.option("--out", required=True, type=FilePath(), help="New directory; data.path of a config.")
+@click.option("--out", required=True, type=FilePath(), help="New directory, or .npz file of a data set.")
+@click.option("--split", default="train", show_default=True, help="Of a data set that becomes an .npz file.")
+@click.option("--cache", type=FilePath(), help="Its downloads. [default: outputs/data or ~/.cache/gan]")
 @click.option("--resolution", type=click.IntRange(1, 1024), help="Short side resized to it, the centre cropped.")
 @click.option("--classes", help="How many, names separated by commas, or a file with a name on each line.")
 @click.option("--class-pattern", metavar="REGEX", help="Only classes whose names have a match.")
@@ -28,6 +30,8 @@ NAMED = 10  # corrupt images that are named; the file lists all
 def main(
     source: str | None,
     out: Path,
+    split: str,
+    cache: Path | None,
     resolution: int | None,
     classes: str | None,
     class_pattern: str | None,
@@ -42,8 +46,16 @@ def main(
 
     SOURCE is a folder <class>/<image> (or images alone, or either below train, val, test), a .tar, .tar.gz or .zip of
     one, or webdataset shards as 'train-{000..146}.tar'. The same command goes on where it was interrupted.
+
+    A data set by name becomes one file for data.source=npz: gan prepare cifar10 --out cifar10_train.npz.
     """
     with one_line_errors():
+        if out.suffix == ".npz" and source is not None:
+            with importing():
+                from gan.commands.image_sets import user_cache
+                from gan.commands.prepare_archive import prepare_archive
+            click.echo(prepare_archive(source, out, split, resolution, cache or user_cache()))
+            return
         with importing():
             from gan.data import preparation
 

@@ -14,9 +14,10 @@ from gan.processes import importing
 @click.argument("run", type=FilePath())
 @click.option("--out", required=True, type=FilePath(), help="A folder, or a file where one is written.")
 @click.option(
-    "--format", "fmt", default="png", show_default=True,
+    "--format", "fmt",
     type=click.Choice(["png", "npz", "grid", "interpolation", "classes"]),
-    help="A folder of PNG files, an archive, a picture, a GIF through latent space, a picture of one class a row.",
+    help="A folder of PNG files, an archive, a picture, a GIF through latent space, a picture of one class a row. "
+    "[default: grid for FILE.png, npz for FILE.npz, interpolation for FILE.gif, else png]",
 )  # fmt: skip
 @click.option(
     "--count", type=click.IntRange(min=1),
