@@ -1,10 +1,13 @@
 """Heads against a plain loop over stages, in value and gradients, and against the laws of the method."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan.build import HEADS
 from gan.models.blocks.spectral_norm import update_spectral_norms
@@ -197,14 +200,19 @@ def test_a_penalty_on_the_gradient_of_a_frozen_head_equals_the_loops(conditional
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("rejection", REJECTIONS)
-@pytest.mark.parametrize("conditional", [False, True])
-def test_compiled_heads_equal_eager_ones_without_graph_breaks(rejection: str, conditional: bool) -> None:
+@pytest.mark.parametrize("rejection", [*REJECTIONS, "decorrelated"])
+@pytest.mark.parametrize(
+    ("conditional", "stage"), [(False, "linear"), (True, "linear"), (True, "mlp"), (False, "square")]
+)
+def test_compiled_heads_equal_eager_ones_without_graph_breaks(rejection: str, conditional: bool, stage: str) -> None:
     torch._dynamo.reset()
-    head = make_head(3, rejection, conditional)
+    head = make_head(3, rejection, conditional, stage=stage, energy=stage != "linear")
     features, labels = make_inputs(conditional)
-    compiled = torch.compile(head, fullgraph=True, backend="aot_eager")
-    assert_equal_with_gradients(compiled(features, labels), head(features, labels), [features, *head.parameters()])
+    inputs = [features, *head.parameters()]
+    eager, eager_of_batch = head(features, labels), head.batch_scores(features, labels)
+    head.compile(fullgraph=True, backend="aot_eager")
+    assert_equal_with_gradients(head.batch_scores(features, labels), eager_of_batch, inputs)
+    assert_equal_with_gradients(head(features, labels), eager, inputs)
 
 
 @pytest.mark.parametrize("conditional", [False, True])
@@ -380,10 +388,10 @@ def test_autocast_leaves_the_arithmetic_in_float32(rejection: str) -> None:
 def test_the_last_stage_of_an_energy_cascade_scores_the_norm_of_what_is_left(rejection: str) -> None:
     torch.manual_seed(0)
     head = EnergyCascade(F, stages=4, rejection=rejection).double()
-    nn.init.constant_(head.scale, -1.7)
-    nn.init.constant_(head.bias, 0.3)
+    nn.init.constant_(head.energy.scale, -1.7)
+    nn.init.constant_(head.energy.bias, 0.3)
     features = torch.randn(B, F, dtype=torch.float64)
-    expected, residuals = loop_over_stages(features, head.cascade.effective_weight(), rejection)
+    expected, residuals = loop_over_stages(features, head.effective_weight(), rejection)
     left = residuals[:, -1]
     scores = head(features)
     torch.testing.assert_close(scores[:, :3], expected)
@@ -411,6 +419,155 @@ def test_a_gain_scales_a_linear_heads_score() -> None:
 def test_impossible_numbers_of_stages_are_refused(stages: int) -> None:
     with pytest.raises(ValueError, match=rf"stages: {stages} found, 1 to {F}"):
         CascadingRejection(F, stages)
+
+
+# ------------------------------------------------------------------------------------- rejection in the data's metric
+
+
+def nipals(features: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Deflation as it is told, by sums over samples: scores (B, N) and residuals v_1 … v_{N+1} (B, N + 1, F).
+
+    `raw` are S_i = <v, u_i>, which lose the regression on the earlier scores as v does; for fixed u_i it is the same.
+    """
+    v, left, scores, residuals = features, raw, [], [features]
+    for i in range(raw.shape[1]):
+        scores.append(left[:, i])
+        centred = left[:, i] - left[:, i].mean()
+        v, left = (
+            seen - torch.outer(centred, (centred @ (seen - seen.mean(0))) / (centred @ centred)) for seen in (v, left)
+        )
+        residuals.append(v)
+    return torch.stack(scores, 1), torch.stack(residuals, 1)
+
+
+def anisotropic(count: int = 40) -> Tensor:
+    """Features (count, F) whose covariance is far from isotropic and whose mean is not 0."""
+    torch.manual_seed(5)
+    mixing = torch.randn(F, F, dtype=torch.float64) * torch.logspace(0, -2, F, dtype=torch.float64)
+    return (torch.randn(count, F, dtype=torch.float64) @ mixing.T + 2).requires_grad_()
+
+
+def worst_correlation(scores: Tensor) -> float:
+    correlations = torch.corrcoef(scores.T.detach())
+    return float((correlations - torch.eye(len(correlations), dtype=scores.dtype)).abs().max())
+
+
+@pytest.mark.parametrize("stages", [2, 5])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_decorrelated_scores_equal_deflation_and_are_uncorrelated_over_the_batch(
+    stages: int, conditional: bool
+) -> None:
+    head = make_head(stages, "decorrelated", conditional)
+    features = anisotropic()
+    labels = torch.randint(K, (len(features),)) if conditional else None
+    raw = (features.unsqueeze(1) * head.effective_weight(labels)).sum(-1)
+    expected, residuals = nipals(features, raw)
+    scores = head.batch_scores(features, labels)
+    assert worst_correlation(scores) < 1e-10
+    assert worst_correlation(raw) > 0.1
+    found = head.all_residuals(features, labels, of_batch=True)
+    torch.testing.assert_close(found, residuals, rtol=1e-9, atol=1e-9)
+    assert_equal_with_gradients(scores, expected, [features, *head.parameters()])
+    if not conditional:  # D_i = <v_i, w_i>, and what is left is uncorrelated with all scores so far
+        along = (found[:, :-1] * head.effective_weight()).sum(-1)
+        torch.testing.assert_close(along, scores, rtol=1e-9, atol=1e-9)
+        left = (found[:, -1] - found[:, -1].mean(0)).T @ (scores - scores.mean(0))
+        assert left.abs().max() < 1e-9
+
+
+def test_in_an_isotropic_batch_decorrelated_is_orthogonal_and_for_two_stages_sequential() -> None:
+    features = anisotropic(60).detach()
+    centred = features - features.mean(0)
+    white = centred @ torch.linalg.inv(torch.linalg.cholesky(centred.T @ centred / 60)).T * 3  # covariance 9 I
+    torch.testing.assert_close(white.T @ white / 60, 9 * torch.eye(F, dtype=torch.float64))
+    scores = {
+        rejection: make_head(4, rejection, False).batch_scores(white)
+        for rejection in ("decorrelated", "orthogonal", "sequential")
+    }
+    torch.testing.assert_close(scores["decorrelated"], scores["orthogonal"], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(scores["decorrelated"][:, :2], scores["sequential"][:, :2], rtol=1e-9, atol=1e-9)
+    # a third stage: v_2 has no component along w_1, so that its covariance is not a multiple of I any more
+    assert (scores["decorrelated"] - scores["sequential"])[:, 2].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("of_batch", [False, True])
+@pytest.mark.parametrize("energy", [False, True])
+def test_decorrelated_gradients_are_right_twice(of_batch: bool, energy: bool) -> None:
+    head = make_head(3, "decorrelated", False, energy=energy)
+    features = anisotropic(9)
+    head.moments.follow({name.removeprefix("head/"): one for name, one in head.batch_statistics(features).items()})
+
+    def scores(features: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(head, {"weight": weight}, (features, None, of_batch))
+
+    inputs = features.detach().requires_grad_(), head.weight.detach().requires_grad_()
+    assert torch.autograd.gradcheck(scores, inputs)
+    assert torch.autograd.gradgradcheck(scores, inputs, fast_mode=True)
+
+
+def test_passes_that_are_no_batch_of_the_discriminators_read_a_moving_average() -> None:
+    head = make_head(3, "decorrelated", False)
+    features = anisotropic(4000).detach()
+    torch.testing.assert_close(head(features), features @ head.effective_weight().T)  # before any batch: nothing known
+    parts = features.split(500)
+    statistics = [head.batch_statistics(part) for part in parts]
+    means = {name: torch.stack([one[name] for one in statistics]).mean(0) for name in statistics[0]}
+    means["loss"] = torch.tensor(1.0)
+    head.follow(means)
+    assert means.keys() == {"loss"}  # what is the head's is taken out
+    assert head.moments.batches == 1
+    assert worst_correlation(head(features)) < 0.01  # of the parts' own covariances, which lack what lies between them
+    one_by_one = torch.cat([head(row) for row in features[:3].split(1)])
+    torch.testing.assert_close(one_by_one, head(features[:3]))  # a sample's scores do not depend on its batch
+    head.follow(head.batch_statistics(3 * features))
+    half = head.moments.score_covariance / means_of(head, features)
+    torch.testing.assert_close(half, torch.full_like(half, 5.0), rtol=0.02, atol=0)  # (1 + 9) / 2
+    for _ in range(200):
+        head.follow(head.batch_statistics(features))
+    torch.testing.assert_close(head(features), head.batch_scores(features))
+    twin = make_head(3, "decorrelated", False)
+    twin.load_state_dict(head.state_dict())
+    torch.testing.assert_close(twin(features), head(features), rtol=0, atol=0)
+
+
+def means_of(head: CascadingRejection, features: Tensor) -> Tensor:
+    return head.batch_statistics(features)["head/score_covariance"]
+
+
+def test_no_covariance_of_the_features_is_ever_formed() -> None:
+    sizes: list[int] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            sizes.extend(one.numel() for one in (out if isinstance(out, tuple) else (out,)) if torch.is_tensor(one))
+            return out
+
+    head = EnergyCascade(500, 4, rejection="decorrelated")
+    features = torch.randn(20, 500, requires_grad=True)
+    with Watch():
+        head.batch_scores(features).sum().backward()
+        head.follow(head.batch_statistics(features))
+        head(features)
+    assert max(sizes) <= 4 * 20 * 500 < 500 * 500
+
+
+@pytest.mark.parametrize("features", ["one", "constant", "equal"])
+def test_batches_without_variance_give_finite_scores_and_gradients(features: str) -> None:
+    head = CascadingRejection(F, 3, rejection="decorrelated", energy=True)
+    rows = torch.randn(1 if features == "one" else B, F)
+    rows = torch.ones(B, F) * 3 if features == "constant" else rows[:1].expand(B, F) if features == "equal" else rows
+    rows = rows.clone().requires_grad_()
+    scores = head.batch_scores(rows)
+    scores.sum().backward()
+    head.follow(head.batch_statistics(rows))
+    for value in (scores, rows.grad, head.weight.grad, head(rows), *head.buffers()):
+        assert value.isfinite().all()
+
+
+def test_a_decorrelated_cascade_rejects_along_what_it_scores() -> None:
+    with pytest.raises(ValueError, match="rejection_direction: 'weight' found with rejection 'decorrelated'"):
+        CascadingRejection(F, 3, K, "decorrelated", rejection_direction="weight")
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -25,6 +25,7 @@ from gan.models.heads import (
     ProjectionHead,
     SlicedCascade,
     SlicingHead,
+    TwoQuestions,
 )
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
@@ -55,6 +56,7 @@ HEADS: dict[str, type[Head]] = {
     "energy_cascade": EnergyCascade,
     "san": SlicingHead,
     "sliced_cascade": SlicedCascade,
+    "two_questions": TwoQuestions,
     "multidimensional": MultidimensionalCritic,
 }
 

@@ -3,13 +3,16 @@
 A head is the last layer of a discriminator; every column of its scores receives an adversarial loss of its own.
 """
 
+from gan.models.heads.base import Cascade
 from gan.models.heads.cascading import CascadingRejection, EnergyCascade, IndependentHeads
 from gan.models.heads.interface import Head
 from gan.models.heads.linear import AuxiliaryClassifierHead, LinearHead, ProjectionHead
 from gan.models.heads.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
+from gan.models.heads.two_questions import TwoQuestions
 
 __all__ = [
     "AuxiliaryClassifierHead",
+    "Cascade",
     "CascadingRejection",
     "EnergyCascade",
     "Head",
@@ -19,4 +22,5 @@ __all__ = [
     "ProjectionHead",
     "SlicedCascade",
     "SlicingHead",
+    "TwoQuestions",
 ]
