@@ -89,7 +89,7 @@ def archive_cases(chance: random.Random, folder: Path) -> Case:
     for old in (out, folder / ".out.unfinished"):
         shutil.rmtree(old, ignore_errors=True)
     skip = chance.random() < 0.5
-    return lambda: preparation.prepare(source, out, resolution=8, skip_corrupt=skip, processes=1)
+    return lambda: preparation.prepare_directory(source, out, resolution=8, skip_corrupt=skip, processes=1)
 
 
 def _write_archive(path: Path) -> None:
@@ -113,7 +113,7 @@ def prepared_cases(chance: random.Random, folder: Path) -> Case:
     whole = folder / "whole"
     if not whole.exists():
         _write_archive(folder / "images.zip")
-        preparation.prepare(folder / "images.zip", whole, resolution=8, processes=1)
+        preparation.prepare_directory(folder / "images.zip", whole, resolution=8, processes=1)
     damaged = _with_one_damaged(whole, folder / "damaged", chance)
 
     def read() -> None:

@@ -18,19 +18,21 @@ PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """# The config of a run
 
 Made by `python docs/tabulate_config.py` from `gan/config/schema.py`. Any key can be set on the command line as
-`--set section.key=value`, where the value is YAML; `--dry-run` prints the whole config with every default. Names of
-generators, backbones and attention are in [models.md](models.md) and [attention.md](attention.md), of heads in
-[cascading_rejection.md](cascading_rejection.md), of losses, regularisers and augmentation in
-[objectives.md](objectives.md), of extractors in [evaluation.md](evaluation.md).
+`--set section.key=value`, where the value is YAML 1.2 (`010` is ten, `yes` a text); `--dry-run` prints the whole config
+with every default. Names of generators, backbones and attention are in [models.md](models.md) and
+[attention.md](attention.md), of heads in [cascading_rejection.md](cascading_rejection.md), of losses, regularisers and
+augmentation in [objectives.md](objectives.md), of extractors in [evaluation.md](evaluation.md).
 """
 SECTIONS: dict[str, type[schema.Section]] = {
     "": schema.Config,
     "data": schema.DataConfig,
     "generator": schema.GeneratorConfig,
+    "discriminator": schema.DiscriminatorConfig,
     "discriminator.backbone": schema.BackboneConfig,
     "discriminator.head": schema.HeadConfig,
     "generator.attention, discriminator.backbone.attention": schema.AttentionConfig,
     "objective": schema.ObjectiveConfig,
+    "objective.loss": schema.LossConfig,
     "objective.top_k": schema.TopKConfig,
     "objective.regularizers.NAME": schema.RegularizerConfig,
     "augmentation": schema.AugmentationConfig,

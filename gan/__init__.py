@@ -7,7 +7,8 @@ if TYPE_CHECKING:
 
     from gan.sampling.generate import LoadedGenerator
 
-__all__ = ["load"]
+__all__ = ["__version__", "load"]
+__version__ = "0.1.0"
 
 
 def load(

@@ -71,6 +71,7 @@ def joined(device: torch.device) -> Iterator[None]:
     if not started_with_others():
         yield
         return
+    processes.stop_with_parent()  # else ranks of a torchrun that was killed train on, and hold the run's lock
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock
@@ -180,7 +180,7 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def sync(file: BinaryIO) -> None:
+def sync(file: IO[Any]) -> None:
     """Bring what was written to the disk."""
     file.flush()
     os.fsync(file.fileno())

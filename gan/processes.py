@@ -1,12 +1,17 @@
 """What a process knows of the job it was started in, from torchrun's environment alone: so it is quick to ask."""
 
+import ctypes
 import os
+import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+INSTALLATION = "`make environment` makes .venv with all that is needed, `source .venv/bin/activate` takes it"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _claims: list[Callable[[], bool]] = []  # the last says whether this process is the first of the job to speak
 
 
@@ -15,26 +20,52 @@ def started_with_others() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ and "LOCAL_RANK" in os.environ
 
 
-def launcher() -> str:
-    """How this process was started: `python`, or torchrun with what tells its hosts apart left out."""
+def command_again() -> str:
+    """The command line that starts this process, or all of its job, once more."""
+    program, *arguments = sys.argv
+    name = Path(program).name
+    if name == "__main__.py":
+        words = [_launcher() or "python", "-m", Path(program).parent.name]
+    elif name.endswith(".py"):
+        words = [_launcher() or "python", shlex.quote(program)]
+    else:
+        words = [f"{_launcher()} --no-python {name}" if started_with_others() else shlex.quote(program)]
+    return " ".join([*words, *map(shlex.quote, arguments)])
+
+
+def _launcher() -> str:
+    """torchrun with what tells its hosts apart left out; nothing where this process was started alone."""
     if not started_with_others():
-        return "python"
+        return ""
     hosts = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
     nodes = f" --nnodes={hosts} (and the rendezvous as before)" if hosts > 1 else ""
     return f"torchrun{nodes} --nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', '1')}"
 
 
+def stop_with_parent() -> None:
+    """On Linux: be asked to save and stop, as by SIGTERM, should the process that started this one be killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @contextmanager
 def importing() -> Iterator[None]:
-    """Within the block, which is of imports, Ctrl-C ends the process at once: half imported libraries swallow it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Within the block, which is of imports, Ctrl-C ends the process at once: half imported libraries swallow it.
+
+    A library that is not installed ends it with one line, and status 2.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL) if main else None
     try:
         yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("", "gan"):
+            raise
+        print(f"{error.name} is not installed for {sys.executable}; {INSTALLATION}", file=sys.stderr)
+        sys.exit(2)
     finally:
-        signal.signal(signal.SIGINT, before)
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -9,17 +9,17 @@ from torch.nn import functional as F
 
 from gan.models.biggan import BigGANBackbone, BigGANGenerator, ConditionedBatchNorm2d
 from gan.models.blocks.layers import Conv2d, Linear
-from gan.models.blocks.placement import Placement
 from gan.models.blocks.spectral_norm import SpectralNorm, update_spectral_norms
+from gan.models.interface import AttentionPlacement
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator, ResidualBlock, Transition
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
-from tests.test_models import placement
+from tests.test_models import attention_at
 
 BACKBONES = [SNGANBackbone, BigGANBackbone, R3GANBackbone]
 NETWORKS = [SNGANGenerator, BigGANGenerator, R3GANGenerator, *BACKBONES]
 
 
-def tiny(network: Callable[..., nn.Module], attention: Placement | None = None) -> nn.Module:
+def tiny(network: Callable[..., nn.Module], attention: AttentionPlacement | None = None) -> nn.Module:
     torch.manual_seed(0)
     if network.__name__.endswith("Generator"):
         return network(32, 3, 8, 16, 4, attention=attention).double()
@@ -46,7 +46,7 @@ def wake(network: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_attention_changes_nothing_at_first_and_follows_the_block_that_reaches_its_resolution(network) -> None:
-    plain, attentive = tiny(network), tiny(network, placement(16, 8))
+    plain, attentive = tiny(network), tiny(network, attention_at(16, 8))
     given = inputs(network)
     assert torch.equal(plain(*given), attentive(*given))
     sides = []
@@ -60,7 +60,7 @@ def test_attention_changes_nothing_at_first_and_follows_the_block_that_reaches_i
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_channels_last_changes_no_result(network) -> None:
-    player = wake(tiny(network, placement(8)))
+    player = wake(tiny(network, attention_at(8)))
     given = inputs(network)
     expected = player(*given)
     laid_out = [part.to(memory_format=torch.channels_last) if part.dim() == 4 else part for part in given]
@@ -73,7 +73,7 @@ def test_channels_last_changes_no_result(network) -> None:
 @pytest.mark.parametrize("network", NETWORKS)
 def test_networks_compile_without_graph_breaks(network) -> None:
     torch._dynamo.reset()
-    eager = wake(tiny(network, placement(8)))
+    eager = wake(tiny(network, attention_at(8)))
     given = inputs(network)
     expected = eager(*given)
     compiled = torch.compile(eager, backend="aot_eager", fullgraph=True, dynamic=False)
@@ -82,7 +82,7 @@ def test_networks_compile_without_graph_breaks(network) -> None:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_bfloat16_agrees_with_float32_to_its_precision(network) -> None:
-    wide = wake(tiny(network, placement(8))).float()
+    wide = wake(tiny(network, attention_at(8))).float()
     given = [part.float() if part.is_floating_point() else part for part in inputs(network)]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         narrow = wide(*given)
@@ -94,7 +94,7 @@ def test_bfloat16_agrees_with_float32_to_its_precision(network) -> None:
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_gradient_penalties_can_be_trained(backbone) -> None:
-    network = wake(tiny(backbone, placement(8)))
+    network = wake(tiny(backbone, attention_at(8)))
     (images,) = inputs(backbone, 2)
     parameters = list(network.parameters())
     random = torch.Generator().manual_seed(2)
@@ -154,7 +154,7 @@ def test_biggan_listens_to_labels_whatever_its_options(options: dict) -> None:
 
 
 def test_biggan_starts_orthogonal() -> None:
-    for network in (BigGANGenerator(32, 3, 2, 16, 4), BigGANBackbone(32, 3, 2, placement(8))):
+    for network in (BigGANGenerator(32, 3, 2, 16, 4), BigGANBackbone(32, 3, 2, attention_at(8))):
         for module in network.modules():
             if isinstance(module, Conv2d | Linear):
                 matrix = module.weight.flatten(1)
@@ -164,7 +164,7 @@ def test_biggan_starts_orthogonal() -> None:
 
 
 def test_spectral_norm_reaches_every_layer_of_a_sagan_generator() -> None:
-    generator = SNGANGenerator(32, 3, 8, 16, 4, placement(8), spectral_norm=True)
+    generator = SNGANGenerator(32, 3, 8, 16, 4, attention_at(8), spectral_norm=True)
     layers = [module for module in generator.modules() if isinstance(module, Conv2d | Linear)]
     assert len(layers) == 1 + 3 * 3 + 1 + 4
     assert all(isinstance(layer.spectral_norm, SpectralNorm) for layer in layers)

@@ -452,4 +452,4 @@ def test_mistakes_are_one_line(run: Path, arguments: list[str], words: str) -> N
     assert result.exit_code == 2
     assert result.stdout == ""
     assert words in result.stderr.splitlines()[-1]
-    assert result.stderr.splitlines()[-1].startswith("evaluate.py: ")
+    assert result.stderr.splitlines()[-1].startswith("evaluate ")

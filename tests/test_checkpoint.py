@@ -1,6 +1,8 @@
 """Checkpoints: whole or refused, never of another run, never executed; what stops a run loses nothing."""
 
+import copy
 import errno
+import math
 import os
 import pickle
 import random
@@ -9,8 +11,10 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -99,6 +103,102 @@ def test_code_in_a_file_is_refused_and_never_runs(save, tmp_path: Path, monkeypa
     assert not (tmp_path / "executed").exists()
 
 
+def nested(depth: int, width: int) -> object:
+    value: object = []
+    for _ in range(depth):
+        value = [value] * width
+    return value
+
+
+HOSTILE = {
+    "expanded": torch.zeros(1).expand(10**12),
+    "sparse": torch.sparse_coo_tensor([[0]], [1.0], (10**9,), check_invariants=True),
+    "meta": torch.empty(10**9, device="meta"),
+    "complex": torch.zeros(2, dtype=torch.complex64),
+    "deep": nested(200, 1),
+    "endless to walk": nested(30, 2),
+    "bytes": b"bytes",
+    "a set": {1, 2},
+    "a tuple for a key": {(1, 2): 3},
+    "a number that takes long to print": 10**5000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_no_state_holds_is_one_line_at_once(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "step_00000001.pt"
+    torch.save({"format": FORMAT, "step": 1, "state": HOSTILE[name]}, path)
+    start = time.perf_counter()
+    with pytest.raises(UserError, match="damaged, or not a checkpoint") as error:
+        read_checkpoint(path)
+    assert "\n" not in str(error.value) and time.perf_counter() - start < 10
+
+
+def test_a_list_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    torch.save({"format": FORMAT, "step": 1, "state": endless}, tmp_path / "step_00000001.pt")
+    with pytest.raises(UserError, match="levels deep"):
+        read_checkpoint(tmp_path / "step_00000001.pt")
+
+
+def test_an_archive_that_unpacks_to_more_than_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "step_00000001.pt"
+    torch.save({"format": FORMAT, "step": 1, "state": torch.zeros(10**6)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for record in plain.infolist():
+            packed.writestr(record.filename, plain.read(record))
+    assert path.stat().st_size < 10**5
+    with pytest.raises(UserError, match="a compressed record"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("step", ["1", 1.0, None, True, -1, [1]])
+def test_a_step_is_a_count(tmp_path: Path, step: object) -> None:
+    write_checkpoint(tmp_path / "best.pt", {"step": step})
+    with pytest.raises(UserError, match="a number of steps accepted"):
+        read_checkpoint(tmp_path / "best.pt")
+
+
+def test_the_name_of_a_file_is_not_the_truth(tmp_path: Path) -> None:
+    path = Checkpoints(tmp_path, keep=1).save(7, STATE)
+    path.rename(tmp_path / "step_00000099.pt")
+    with pytest.raises(UserError, match=r"it is of step 7; rename it to step_00000007\.pt"):
+        read_checkpoint(tmp_path / "step_00000099.pt")
+
+
+def entries(state: dict[str, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, value in state.items():
+        yield (*place, name)
+        if isinstance(value, dict):
+            yield from entries(value, (*place, name))
+
+
+def test_a_state_made_by_hand_goes_on_or_is_one_line(tmp_path: Path, data: Path) -> None:  # noqa: F811
+    """Entries of a real state in turn are replaced by what does not belong there; digest and format are right."""
+    run(tmp_path, data)
+    path = tmp_path / "checkpoints" / "step_00000006.pt"
+    whole = read_checkpoint(path)
+    chance = random.Random(0)
+    refused = 0
+    places = list(entries({name: value for name, value in whole.items() if name not in ("format", "run", "step")}))
+    for place in chance.sample(places, 40):
+        state = copy.deepcopy(whole)
+        del state["format"]
+        section = state
+        for name in place[:-1]:
+            section = section[name]
+        section[place[-1]] = chance.choice(["text", None, [], math.nan, -1, torch.zeros(7), {}, {"a": 1}])
+        write_checkpoint(path, state)
+        try:
+            run(tmp_path, data, "training.steps=7")
+            (tmp_path / "checkpoints" / "step_00000007.pt").unlink()
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 20
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, data: Path) -> None:  # noqa: F811
     run(tmp_path / "a", data)
     run(tmp_path / "b", data, "optimizer.betas=[0.5, 0.9]")
@@ -110,7 +210,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, data: Path) -> N
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
-    checkpoints.save(1, STATE)
+    checkpoints.save(7, STATE)
 
     def fill(value: object, file: BinaryIO) -> None:
         file.write(b"half")
@@ -118,10 +218,10 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(torch, "save", fill)
     with pytest.raises(StorageError, match="No space left on device") as error:
-        checkpoints.save(2, STATE)
+        checkpoints.save(8, STATE)
     assert error.value.exit_status == 4
-    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.pt"]
-    assert read_checkpoint(tmp_path / "step_00000001.pt")["step"] == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000007.pt"]
+    assert read_checkpoint(tmp_path / "step_00000007.pt")["step"] == 7
 
 
 def diverge_once(monkeypatch: pytest.MonkeyPatch, at: int) -> None:

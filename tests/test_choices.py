@@ -10,19 +10,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from gan.build import (
-    BACKBONES,
-    GENERATORS,
-    HEADS,
-    REGULARIZERS,
-    ImageFacts,
-    build_discriminator,
-    build_game,
-    build_generator,
-)
+from gan.build import ImageFacts, build_discriminator, build_game, build_generator
 from gan.config import Config, load_config
 from gan.errors import UserError
+from gan.models import BACKBONES, GENERATORS
 from gan.models.attention import ATTENTION
+from gan.models.heads import HEADS
+from gan.objectives import REGULARIZERS
 from gan.objectives.losses import LOSSES
 from gan.training.steps import Game, discriminator_step, generator_step
 from tests import DEFAULT, ROOT
@@ -192,7 +186,7 @@ def test_the_table_has_every_model_at_32() -> None:
         ),
         (
             ["generator.name=dcgan", "generator.attention={name: elu, resolutions: [8]}"],
-            ["generator.attention", "sngan, biggan, r3gan"],
+            ["generator.attention: 'dcgan' takes none", "sngan, biggan, r3gan"],
         ),
         (["generator.options={attention: null}"], ["generator.options.attention", "no such option"]),
         (["generator.name=biggan", "generator.latent_dim=18"], ["generator.latent_dim: 18 found", "multiple of 4"]),

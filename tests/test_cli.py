@@ -62,7 +62,11 @@ def saved_result(run: Path) -> dict:
         (train.main, ["--seed", "abc"], "'abc' is not a valid integer range; accepted: a number from 0 to 2147483647"),
         (train.main, ["--seed", -1], "-1 is not in the range 0<=x<=2147483647."),
         (train.main, ["--stes", 3], "No such option '--stes'."),
-        (evaluate.main, ["chekpoint"], "No such command 'chekpoint'. Did you mean 'checkpoint'? accepted: checkpoint,"),
+        (
+            evaluate.main,
+            ["chekpoint"],
+            "no such command 'chekpoint'; did you mean 'checkpoint'? accepted: check",
+        ),
         (evaluate.main, ["checkpoint"], "Missing argument 'RUN'."),
         (evaluate.main, ["checkpoint", "x", "--best", "--step", 3], "--best and --step exclude each other"),
         (compare.main, ["x", "--jobs", 0], "0 is not in the range x>=1."),
@@ -140,13 +144,13 @@ def one_line(result: Result, command: str) -> str:
     assert result.exit_code == 2
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"{command}: ")
+    assert line.split(": ")[0].split()[0] == command
     return line
 
 
 def test_a_typo_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     config = ROOT / "configs" / "cifar10" / "sngan_cr.yaml"
-    line = one_line(call(train.main, config, "--set", "generator.widht=64", "--out", tmp_path / "run"), "train.py")
+    line = one_line(call(train.main, config, "--set", "generator.widht=64", "--out", tmp_path / "run"), "train")
     assert "generator.widht" in line
     assert "generator.width" in line
     assert not (tmp_path / "run").exists()
@@ -167,7 +171,7 @@ def test_what_cannot_be_had_is_said_before_anything_is_written(
     tmp_path: Path, data: Path, overrides: list[str], words: str
 ) -> None:
     result = call(train.main, DEFAULT, *settings(data, *overrides), "--device", "cpu", "--out", tmp_path / "run")
-    assert words in one_line(result, "train.py")
+    assert words in one_line(result, "train")
     assert not (tmp_path / "run").exists()
 
 
@@ -184,14 +188,14 @@ def test_what_cannot_be_had_is_said_before_anything_is_written(
 )
 def test_a_dry_run_refuses_the_names_that_a_run_refuses(overrides: list[str], words: str) -> None:
     flags = [part for override in overrides for part in ("--set", override)]
-    line = one_line(call(train.main, DEFAULT, *flags, "--dry-run", "--device", "cpu"), "train.py")
+    line = one_line(call(train.main, DEFAULT, *flags, "--dry-run", "--device", "cpu"), "train")
     assert words in line
 
 
 def test_runs_and_comparisons_are_told_apart(tmp_path: Path) -> None:
     experiment = ROOT / "configs" / "experiments" / "smoke.yaml"
-    assert "compare.py" in one_line(call(train.main, experiment, "--out", tmp_path / "run"), "train.py")
-    assert "train.py" in one_line(call(compare.main, DEFAULT, "--out", tmp_path / "run"), "compare.py")
+    assert "gan compare" in one_line(call(train.main, experiment, "--out", tmp_path / "run"), "train")
+    assert "gan train" in one_line(call(compare.main, DEFAULT, "--out", tmp_path / "run"), "compare")
     assert not (tmp_path / "run").exists()
 
 
@@ -202,7 +206,7 @@ def test_a_damaged_checkpoint_is_named_with_the_one_before_it(run: Path, data: P
     paths[-1].write_bytes(b"x")
     options = settings(data, "conditional=true", "evaluation.every=3")
     result = call(train.main, DEFAULT, *options, "--seed", 1, "--device", "cpu", "--out", broken)
-    line = one_line(result, "train.py")
+    line = one_line(result, "train")
     assert paths[-1].name in line
     assert (f"goes on from {paths[-2].name}" if len(paths) > 1 else "no earlier one") in line
 
@@ -214,11 +218,11 @@ def test_an_interrupt_outside_of_training_is_one_line(tmp_path: Path, monkeypatc
     monkeypatch.setattr("gan.commands.launch.launch", interrupted)
     result = call(train.main, DEFAULT, "--device", "cpu", "--out", tmp_path / "run")
     assert result.exit_code == 130
-    assert "train.py: interrupted" in result.output
+    assert "train: interrupted" in result.output
 
 
 def test_unknown_devices_are_refused(tmp_path: Path) -> None:
-    line = one_line(call(train.main, DEFAULT, "--device", "gpu", "--out", tmp_path / "run"), "train.py")
+    line = one_line(call(train.main, DEFAULT, "--device", "gpu", "--out", tmp_path / "run"), "train")
     assert "--device" in line
 
 
@@ -253,7 +257,7 @@ def test_images_are_scored_against_images_as_a_generator_is(tmp_path: Path, monk
     assert (protocol["generated_count"], protocol["reference"]["count"], protocol["weights"]) == (5, 6, "images")
     same = call(evaluate.main, "images", "second.npz", "second.npz", "--json")
     assert json.loads(same.stdout)["metrics"]["frechet_distance"] == pytest.approx(0, abs=1e-3)
-    assert "neither a folder" in one_line(call(evaluate.main, "images", "third", "second.npz"), "evaluate.py")
+    assert "neither a folder" in one_line(call(evaluate.main, "images", "third", "second.npz"), "evaluate")
 
 
 def test_dry_run_prints_config_and_costs_and_writes_nothing(tmp_path: Path) -> None:
@@ -277,45 +281,22 @@ def test_memory_of_a_dry_run_is_that_of_one_part_of_the_batch() -> None:
     assert quarters < whole / 2
 
 
-def test_operations_are_counted_as_torch_counts_them_without_its_compiler() -> None:
-    program = """
-import sys
-import torch
-from gan.build import build_generator, image_facts
-from gan.commands.estimates import Operations
-from gan.config import load_config
-config = load_config("configs/cifar10/sagan_cr.yaml", ["generator.width=16"])
-generator = build_generator(config, image_facts(config))
-inputs = torch.zeros(3, config.generator.latent_dim), torch.zeros(3, dtype=torch.int64)
-with Operations() as operations:
-    generator(*inputs)
-assert "torch._dynamo" not in sys.modules
-from torch.utils.flop_counter import FlopCounterMode
-with FlopCounterMode(display=False) as counter:
-    generator(*inputs)
-print(operations.count, counter.get_total_flops())
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    ours, torchs = map(int, done.stdout.split())
-    assert ours == torchs > 1e6
-
-
 def test_evaluating_what_is_no_run_is_one_line(tmp_path: Path, run: Path) -> None:
-    assert "no run here" in one_line(call(evaluate.main, "checkpoint", tmp_path), "evaluate.py")
+    assert "no run here" in one_line(call(evaluate.main, "checkpoint", tmp_path), "evaluate")
     missing = call(evaluate.main, "checkpoint", run, "--step", 5)
-    assert "accepted: 3, 6" in one_line(missing, "evaluate.py")
+    assert "accepted: 3, 6" in one_line(missing, "evaluate")
     unknown = call(evaluate.main, "checkpoint", run, "--metrics", "fdi")
-    assert "evaluation.metrics" in one_line(unknown, "evaluate.py")
+    assert "evaluation.metrics" in one_line(unknown, "evaluate")
     shutil.copytree(run, tmp_path / "copy")
     (tmp_path / "copy" / "checkpoints" / "step_00000006.pt").write_bytes(b"damaged")
-    assert "damaged" in one_line(call(evaluate.main, "checkpoint", tmp_path / "copy"), "evaluate.py")
+    assert "damaged" in one_line(call(evaluate.main, "checkpoint", tmp_path / "copy"), "evaluate")
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, run: Path) -> None:
     shutil.copytree(run, tmp_path / "copy")
     text = (run / "config.yaml").read_text()
     (tmp_path / "copy" / "config.yaml").write_text(text.replace("latent_dim: 8", "latent_dim: 9"))
-    line = one_line(call(evaluate.main, "checkpoint", tmp_path / "copy", "--device", "cpu"), "evaluate.py")
+    line = one_line(call(evaluate.main, "checkpoint", tmp_path / "copy", "--device", "cpu"), "evaluate")
     assert "not of a run of this config" in line
 
 

@@ -1,15 +1,19 @@
 """Every mistake in a config is one line that names the key."""
 
+import math
+import random
 from pathlib import Path
 
 import pytest
 import yaml
 
 from gan.build import build_discriminator, build_generator, build_loss, build_stage_weights, image_facts
-from gan.config import Config, load_config, parse_yaml, validate
+from gan.config import Config, dump_yaml, load_config, parse_yaml, validate
 from gan.errors import UserError
+from gan.objectives.losses import LeastSquares
 from tests import DEFAULT, ROOT
 
+LEAST_SQUARES = "objective.loss=least_squares"
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "experiments")
 
 
@@ -46,7 +50,16 @@ def test_every_config_is_accepted_and_survives_being_saved(path: Path) -> None:
         ("generator.width={a: 1, a: 2}", ["'a' appears twice"]),
         ("generator.width=[", ["generator.width", "not valid YAML"]),
         ("generator.options=&x [*x]", ["aliases are not accepted"]),
+        ("generator.width=!!bool maybe", ["generator.width", "tags are not accepted"]),
+        ('data.path="\\0"', ["data.path", "'\\x00' is not accepted"]),
+        ('data.path="\\ud800"', ["data.path", "'\\ud800' is not accepted"]),
+        (f"generator.width={'9' * 50_000}", ["generator.width", "digits"]),
+        ("generator.width=0x", ["generator.width", "'0x' found"]),
+        ("data.flip=no", ["data.flip", "'no' found", "boolean"]),
         ("objective.stage_weights=[0, 0, 0]", ["objective.stage_weights"]),
+        ("objective.loss=3", ["objective.loss: 3 found", "a name or a mapping"]),
+        ("objective.loss={nmae: hinge}", ["objective.loss.nmae", "'objective.loss.name'"]),
+        ("objective.loss.margin=1", ["objective.loss is a value", "no key 'margin'"]),
     ],
 )
 def test_the_schema_names_the_key_what_was_found_and_what_is_accepted(override: str, words: list[str]) -> None:
@@ -73,6 +86,10 @@ def test_the_schema_names_the_key_what_was_found_and_what_is_accepted(override: 
         (["discriminator.head.name=projection", "discriminator.head.options={}"], ["'projection' needs conditional"]),
         (["conditional=true", "discriminator.head.name=linear", "discriminator.head.options={}"], ["ignores labels"]),
         (["objective.loss=hing"], ["objective.loss", "'hinge'"]),
+        (["objective.loss.options.margin=1.0"], ["objective.loss.options.margin: hinge has no such option"]),
+        ([LEAST_SQUARES, "objective.loss.options.fake_targte=0.0"], ["loss.options.fake_targte", "'fake_target'"]),
+        ([LEAST_SQUARES, "objective.loss.options.fake_target=low"], ["loss.options.fake_target", "'low' found"]),
+        ([LEAST_SQUARES, "objective.loss.options.fake_target=1.0"], ["loss.options.real_target: 1.0 found"]),
         (["objective.stage_weights=[1, 2]"], ["objective.stage_weights", "2 weights found, 3 accepted"]),
         (["data.source=cifer10"], ["data.source", "'cifar10'"]),
         (["conditional=true", "data.source=celeba"], ["conditional: true found", "no labels"]),
@@ -99,6 +116,22 @@ def test_overrides_are_yaml() -> None:
     assert config.conditional is True
     assert config.data.flip is None
     assert build_stage_weights(config, 3)().tolist() == pytest.approx([1 / 6, 2 / 6, 3 / 6])
+
+
+def test_a_loss_is_a_name_or_a_name_and_options_and_is_saved_in_the_shorter_way() -> None:
+    plain = load_config(DEFAULT, [LEAST_SQUARES])
+    for override in ("objective.loss.options={}", "objective.loss={name: least_squares, options: {}}"):
+        assert load_config(DEFAULT, [LEAST_SQUARES, override]) == plain
+    assert plain.model_dump()["objective"]["loss"] == "least_squares"
+    assert load_config(DEFAULT).model_dump()["objective"]["loss"] == "hinge"
+    assert "objective" not in load_config(DEFAULT).model_dump(exclude_defaults=True)
+
+    given = load_config(DEFAULT, [LEAST_SQUARES, "objective.loss.options.fake_target=-1.0"])
+    assert given.model_dump()["objective"]["loss"] == {"name": "least_squares", "options": {"fake_target": -1.0}}
+    assert validate(yaml.safe_load(given.to_yaml())) == given
+    loss = build_loss(given)
+    assert isinstance(loss, LeastSquares)
+    assert (loss.fake_target, loss.real_target) == (-1.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -135,3 +168,28 @@ def test_what_arms_share_starts_the_same() -> None:
         assert all((first[name] == second[name]).all() for name in first)
     other = build_generator(load_config(DEFAULT, ["seed=1"]), facts).state_dict()
     assert any((pairs[0][0][name] != other[name]).any() for name in other)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10), ("0o10", 8), ("0x10", 16), ("+12", 12), ("-0", 0), ("2e-4", 2e-4), ("1E3", 1000.0), (".5", 0.5),
+        ("5.", 5.0), ("012.5", 12.5), ("-.inf", -math.inf), ("1:30", "1:30"), ("0:0.5", "0:0.5"), ("yes", "yes"),
+        ("1_000", "1_000"), ("2024-01-01", "2024-01-01"), ("0b1", "0b1"), ("<<", "<<"), ("=", "="), ("True", True),
+        ("~", None), ("", None), ("'010'", "010"),
+    ],
+)  # fmt: skip
+def test_scalars_are_read_as_the_core_schema_of_yaml_1_2_has_them(text: str, value: object) -> None:
+    read = parse_yaml(text, "here")
+    assert type(read) is type(value)
+    assert read == value
+
+
+def test_what_is_written_is_read_back_by_both_versions_of_yaml() -> None:
+    chance = random.Random(0)
+    letters = "0123456789eExoOb_.:+-~ynYNtrueflsoinaINA <>=&*!|'\"#%@`,[]{}?\n \t"
+    texts = ["".join(chance.choices(letters, k=chance.randrange(7))) for _ in range(5000)]
+    for value in (*texts, 1e-5, 1e22, -0.0, 1e300, 10**30, True, None, [], {}):
+        written = dump_yaml({"key": [value]})
+        assert parse_yaml(written, "here") == {"key": [value]}
+        assert yaml.safe_load(written) == {"key": [value]}

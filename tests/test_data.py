@@ -816,6 +816,7 @@ def test_facts_agree_with_what_is_read(tmp_path: Path) -> None:
         "digits",
         "stacked_digits",
         "mnist",
+        "stacked_mnist",
         "kmnist",
         "svhn",
     ]

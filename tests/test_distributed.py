@@ -374,6 +374,32 @@ def test_a_rank_that_dies_ends_the_job_with_one_line_and_the_next_start_resumes(
     assert lines(out)[-1]["step"] == step + 2
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_ranks_end_with_a_launcher_that_is_killed_and_leave_the_run_free(
+    folder: Path, stopped: tuple[Path, list[str]]
+) -> None:
+    out, _ = stopped
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    program = arguments(folder / "data", out, "training.steps=100000", "checkpoint.every=20")
+    job = start(environment, TORCHRUN, "--standalone", "--nproc_per_node=2", *program)
+    wait_for(job, out)
+    ranks = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    job.kill()
+    job.communicate(timeout=100)  # which waits until the ranks have closed their ends of the pipes
+    assert len(ranks) == 2 and not any(alive(int(rank)) for rank in ranks)
+    step = int(newest(out).stem.removeprefix("step_"))
+    run(folder / "data", out, f"training.steps={step + 2}", "checkpoint.every=20")
+    assert lines(out)[-1]["step"] == step + 2
+
+
+def alive(number: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return "(zombie)" not in Path(f"/proc/{number}/status").read_text()
+    except OSError:
+        return False
+
+
 def test_an_error_of_the_user_is_told_once(tmp_path: Path) -> None:
     jobs = together(*arguments(tmp_path, tmp_path / "run", "training.step=3"))
     errors = [job.communicate(timeout=60)[1] for job in jobs]

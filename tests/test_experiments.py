@@ -621,7 +621,7 @@ def test_a_run_that_another_process_is_at_work_on_is_refused(tmp_path: Path) -> 
     with RunDirectory(out / "runs" / "cascade_seed0.task").claimed():
         result = CliRunner().invoke(main, [str(SMOKE), "--set", TINY, "--out", str(out), "--task", "1"])
     assert result.exit_code == 2
-    assert result.output.strip() == "compare.py: arm cascade, seed 0: another process is at work on it"
+    assert result.output.strip() == "compare: arm cascade, seed 0: another process is at work on it"
     beyond = CliRunner().invoke(main, [str(SMOKE), "--set", TINY, "--out", str(out), "--task", "4"])
     assert beyond.exit_code == 2 and "--task: 4 found, 0 to 3 accepted" in beyond.output
     both = CliRunner().invoke(main, [str(SMOKE), "--list", "--summary"])

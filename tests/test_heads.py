@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan.build import HEADS
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.heads import (
+    HEADS,
     CascadingRejection,
     EnergyCascade,
     IndependentHeads,

@@ -20,7 +20,9 @@ FLOORS = {
     "gan.sampling": 5,
     "gan.commands": 6,
     "gan.experiments": 7,
-    "train": 8, "evaluate": 8, "compare": 8, "gan.export": 8, "gan.sample": 8, "gan.data.__main__": 8,
+    "gan.commands.line": 8, "gan.commands.main": 8,
+    "train": 9, "evaluate": 9, "compare": 9, "gan.__main__": 9,
+    "gan.export": 9, "gan.sample": 9, "gan.data.__main__": 9,
 }  # fmt: skip
 SCRIPTS = ("train", "evaluate", "compare")
 FILES = [*sorted((ROOT / "gan").rglob("*.py")), *(ROOT / f"{script}.py" for script in SCRIPTS)]

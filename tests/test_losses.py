@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan.objectives.losses import LOSSES
+from gan.objectives.losses import LOSSES, LeastSquares
 from gan.objectives.stage_weights import StageWeights, geometric, weighted_mean
 
 
@@ -29,6 +29,19 @@ def test_losses_are_their_formulas(name: str) -> None:
     loss = LOSSES[name]()
     torch.testing.assert_close(loss.discriminator_loss(real, fake), discriminator)
     torch.testing.assert_close(loss.generator_loss(fake, real), generator)
+
+
+def test_the_targets_of_least_squares_give_the_pearson_divergence() -> None:
+    # Mao et al. 2017, section 3.2: for the best D, ½ E_p[(D − c)²] + ½ E_q[(D − c)²] = ½ χ²(p + q ‖ 2q).
+    p, q = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]], dtype=torch.float64)  # reals, fakes, over three images
+    loss = LeastSquares(fake_target=-1.0, real_target=1.0, generator_target=0.0)
+    scores = ((p - q) / (p + q)).requires_grad_()
+    fixed = scores.detach()
+    mean = (p * loss.discriminator_loss(scores, fixed) + q * loss.discriminator_loss(fixed, scores)).sum()
+    (gradient,) = torch.autograd.grad(mean, scores)
+    torch.testing.assert_close(gradient, torch.zeros(3, dtype=torch.float64))  # the best D
+    found = ((p + q) * loss.generator_loss(fixed)).sum()
+    torch.testing.assert_close(found, ((2 * q - p - q).square() / (p + q)).sum() / 2)
 
 
 @pytest.mark.parametrize("name", LOSSES)

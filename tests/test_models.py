@@ -1,36 +1,33 @@
 """Networks against published counts and textbook forms."""
 
+import inspect
 import itertools
 
 import pytest
 import torch
 from torch import nn
 
+from gan.models import BACKBONES, GENERATORS, Backbone, Generator
 from gan.models.attention import ATTENTION
 from gan.models.biggan import BigGANBackbone, BigGANGenerator
-from gan.models.blocks.placement import Placement
 from gan.models.blocks.spectral_norm import SpectralNorm
-from gan.models.dcgan import DCGANBackbone, DCGANGenerator
+from gan.models.dcgan import DCGANGenerator
 from gan.models.heads import LinearHead, ProjectionHead
+from gan.models.interface import AttentionPlacement
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
 from gan.sampling.generate import generate
 from gan.sampling.latents import LatentStream
 
-PAIRS = [
-    (DCGANGenerator, DCGANBackbone),
-    (SNGANGenerator, SNGANBackbone),
-    (BigGANGenerator, BigGANBackbone),
-    (R3GANGenerator, R3GANBackbone),
-]
-SIZES = [(*pair, resolution) for pair in PAIRS for resolution in pair[0].resolutions]
+NETWORKS = [*GENERATORS.values(), *BACKBONES.values()]
+SIZES = [(network, resolution) for network in NETWORKS for resolution in network.resolutions]
 
 
-def placement(*resolutions: int) -> Placement:
+def attention_at(*resolutions: int) -> AttentionPlacement:
     def build(channels: int, height: int, width: int, *, spectral_norm: bool) -> nn.Module:
         return ATTENTION["dot_product"](channels, height, width, spectral_norm=spectral_norm)
 
-    return Placement(resolutions, build)
+    return AttentionPlacement(resolutions, build)
 
 
 def count(network: nn.Module) -> int:
@@ -84,10 +81,10 @@ def test_biggan_128_has_the_published_parameters(
     monkeypatch: pytest.MonkeyPatch, width: int, latent_dim: int, options: dict, millions: float
 ) -> None:
     # Brock et al. 2019, table 1, which leaves the shared embedding out; attention at 64×64, 1,000 classes.
-    monkeypatch.setattr(SpectralNorm, "update", lambda *_: None)  # slow on shapes alone
+    monkeypatch.setattr(SpectralNorm, "update", lambda *_, **__: None)  # slow on shapes alone
     with torch.device("meta"):
-        generator = BigGANGenerator(128, 3, width, latent_dim, 1000, placement(64), **options)
-        backbone = BigGANBackbone(128, 3, width, placement(64))
+        generator = BigGANGenerator(128, 3, width, latent_dim, 1000, attention_at(64), **options)
+        backbone = BigGANBackbone(128, 3, width, attention_at(64))
         head = ProjectionHead(backbone.out_features, 1000)
     embedding = 0 if generator.embedding is None else generator.embedding.weight.numel()
     discriminator = count(backbone) + count(head)
@@ -103,15 +100,25 @@ def test_r3gan_32_has_the_parameters_counted_by_hand() -> None:
     assert count(R3GANBackbone()) == 3 * w + 8 * block + 16 * w
 
 
-@pytest.mark.parametrize(("generator", "backbone", "resolution"), SIZES)
+@pytest.mark.parametrize(("network", "resolution"), SIZES)
 @pytest.mark.parametrize(("channels", "num_classes"), [(1, None), (3, 4)])
-def test_players_fit_every_resolution(generator, backbone, resolution: int, channels: int, num_classes) -> None:
-    labels = None if num_classes is None else torch.zeros(2, dtype=torch.int64, device="meta")
-    players = generator(resolution, channels, 8, 60, num_classes), backbone(resolution, channels, 8)
-    generates, features_of = (player.to("meta") for player in players)
-    images = generates(torch.empty(2, 60, device="meta"), labels)
-    assert images.shape == (2, channels, resolution, resolution)
-    assert features_of(images).shape == (2, features_of.out_features)
+def test_every_network_keeps_its_contract_at_every_resolution(
+    network: type[Generator | Backbone], resolution: int, channels: int, num_classes: int | None
+) -> None:
+    size = {"resolution": resolution, "channels": channels, "width": 8}
+    if issubclass(network, Generator):
+        generator = network(**size, latent_dim=60, num_classes=num_classes).to("meta")
+        labels = None if num_classes is None else torch.zeros(2, dtype=torch.int64, device="meta")
+        images = generator(torch.empty(2, 60, device="meta"), labels)
+        assert images.shape == (2, channels, resolution, resolution)
+        assert (generator.latent_dim, generator.num_classes) == (60, num_classes)
+    else:
+        backbone = network(**size).to("meta")
+        images = torch.empty(2, channels, resolution, resolution, device="meta")
+        assert backbone(images).shape == (2, backbone.out_features)
+    sides = network.attention_resolutions(resolution)
+    assert ("attention" in inspect.signature(network).parameters) == bool(sides)
+    assert max(sides, default=0) <= resolution
 
 
 def test_samples_do_not_depend_on_how_many_are_asked_for_at_once() -> None:

@@ -1,6 +1,5 @@
 """Preparation against the image folder source, other readers of archives, and itself when it is disturbed."""
 
-import fcntl
 import io
 import json
 import os
@@ -21,16 +20,16 @@ from PIL import Image
 
 from gan.commands.scoring import reference_images
 from gan.config import DataConfig
-from gan.data import Loader
-from gan.data import prepare as prepare_source
+from gan.data import Loader, prepare
 from gan.data.__main__ import main
-from gan.data.preparation import Prepared, Selection, decoding, prepare, preparing, verify, writing
+from gan.data.preparation import Prepared, Selection, decoding, prepare_directory, preparing, verify, writing
 from gan.data.preparation.inputs import FolderInput, _expand
 from gan.data.preparation.listing import Listing, Place
 from gan.data.preparation.tars import TarInput
-from gan.data.preparation.zips import ZipInput, members
+from gan.data.preparation.zips import ZipInput
 from gan.data.store import ImageStore
 from gan.errors import StorageError, UserError
+from gan.files import locked
 from tests import ROOT, SHARED_DATA
 
 
@@ -62,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def reference(path: Path, root: Path, resolution: int = 16, **options: object) -> ImageStore:
-    return prepare_source("image_folder", path=path, root=root, resolution=resolution, **options)
+    return prepare("image_folder", path=path, root=root, resolution=resolution, **options)
 
 
 def whole(prepared: Prepared) -> ImageStore:
@@ -92,7 +91,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 def refused(*parts: str, status: int = 2, **options: object) -> None:
     with pytest.raises(UserError) as caught:
-        prepare(**{"resolution": 16, "processes": 1, **options})
+        prepare_directory(**{"resolution": 16, "processes": 1, **options})
     assert caught.value.exit_status == status
     assert "\n" not in str(caught.value)
     for part in parts:
@@ -112,7 +111,7 @@ def test_pixels_labels_and_order_are_those_of_an_image_folder(tmp_path: Path, fo
         "zip": lambda: zip_of(folder, tmp_path / "a.zip"),
         "stored zip": lambda: zip_of(folder, tmp_path / "a.zip", zipfile.ZIP_STORED),
     }[kind]()
-    store = whole(prepare(source, tmp_path / "out", resolution=16, processes=2))
+    store = whole(prepare_directory(source, tmp_path / "out", resolution=16, processes=2))
     expected = reference(folder, tmp_path / "root")
     assert np.array_equal(store.images, expected.images)
     assert np.array_equal(store.labels, expected.labels)
@@ -125,10 +124,12 @@ def test_pixels_labels_and_order_are_those_of_an_image_folder(tmp_path: Path, fo
 
 
 def test_images_without_classes(tmp_path: Path, folder: Path) -> None:
-    store = whole(prepare(folder / "dog", tmp_path / "out", resolution=16, processes=1))
+    store = whole(prepare_directory(folder / "dog", tmp_path / "out", resolution=16, processes=1))
     assert store.labels is None
     assert store.content_hash == reference(folder / "dog", tmp_path / "root").content_hash
-    packed = whole(prepare(tar_of(folder / "dog", tmp_path / "a.tar"), tmp_path / "b", resolution=16, processes=1))
+    packed = whole(
+        prepare_directory(tar_of(folder / "dog", tmp_path / "a.tar"), tmp_path / "b", resolution=16, processes=1)
+    )
     assert packed.content_hash == store.content_hash
 
 
@@ -136,7 +137,7 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     path = SHARED_DATA / "tiny_imagenet_20" / "val"
     if not path.exists():
         pytest.skip(f"{path} is not there")
-    store = whole(prepare(path, tmp_path / "out", resolution=64, processes=2))
+    store = whole(prepare_directory(path, tmp_path / "out", resolution=64, processes=2))
     assert store.split == "val"
     assert store.content_hash == reference(path, tmp_path / "root", 64).content_hash
 
@@ -153,7 +154,9 @@ def test_splits_become_directories_that_find_each_other(tmp_path: Path, folder: 
     (top / "test").mkdir()
     Image.fromarray(pixels(16, 16, 3, seed=9)).save(top / "test" / "1.png")
     out = tmp_path / "out"
-    prepared = prepare(top, out, resolution=16, processes=1, selection=Selection(classes=2, images_per_class=3))
+    prepared = prepare_directory(
+        top, out, resolution=16, processes=1, selection=Selection(classes=2, images_per_class=3)
+    )
     assert {name: store.num_images for name, store in prepared.stores.items()} == {"test": 1, "train": 6, "val": 2}
     assert prepared.stores["val"].class_names == prepared.stores["train"].class_names == ("bird", "cat")
     assert prepared.stores["test"].labels is None
@@ -161,35 +164,35 @@ def test_splits_become_directories_that_find_each_other(tmp_path: Path, folder: 
     assert reference_images(data, "auto").split == "test"
     assert reference_images(data, "auto", str(out / "val")).content_hash == prepared.stores["val"].content_hash
     with pytest.raises(UserError, match=r"accepted: .*out/test or .*out/train or .*out/val"):
-        prepare_source("prepared", path=out, resolution=16)
+        prepare("prepared", path=out, resolution=16)
     assert not (tmp_path / "root").exists()
 
 
 def test_training_reads_a_prepared_directory_in_place(tmp_path: Path, folder: Path) -> None:
-    store = whole(prepare(folder, tmp_path / "out", resolution=16, processes=1))
-    opened = prepare_source("prepared", path=tmp_path / "out", resolution=16, root=tmp_path / "root")
+    store = whole(prepare_directory(folder, tmp_path / "out", resolution=16, processes=1))
+    opened = prepare("prepared", path=tmp_path / "out", resolution=16, root=tmp_path / "root")
     assert opened.content_hash == store.content_hash
     assert not (tmp_path / "root").exists()
     images, labels = Loader(opened, 4, "cpu", flip=False, seed=0, resident=False).next_batch()
     assert images.shape == (4, 3, 16, 16)
     assert labels is not None
     with pytest.raises(UserError, match=r"data\.resolution: found 32.*accepted: 16"):
-        prepare_source("prepared", path=tmp_path / "out", resolution=32)
+        prepare("prepared", path=tmp_path / "out", resolution=32)
     with pytest.raises(UserError, match=r"data\.classes"):
-        prepare_source("prepared", path=tmp_path / "out", resolution=16, classes=2)
+        prepare("prepared", path=tmp_path / "out", resolution=16, classes=2)
     with pytest.raises(UserError, match=r"data\.path"):
-        prepare_source("prepared", path=folder, resolution=16)
+        prepare("prepared", path=folder, resolution=16)
 
 
 def test_a_header_that_numpy_cannot_parse_is_damage(tmp_path: Path, folder: Path) -> None:
     """Its parser is Python's: of a bracket that is not closed it raises neither a ValueError nor an OSError."""
-    prepare(folder, tmp_path / "out", resolution=16, processes=1)
+    prepare_directory(folder, tmp_path / "out", resolution=16, processes=1)
     images = tmp_path / "out" / "images.npy"
     content = images.read_bytes()
     assert content.count(b")") >= 1
     images.write_bytes(content.replace(b")", b"(", 1))
     with pytest.raises(UserError, match="not a whole directory of prepared images"):
-        prepare_source("prepared", path=tmp_path / "out", resolution=16)
+        prepare("prepared", path=tmp_path / "out", resolution=16)
 
 
 # archives
@@ -220,13 +223,13 @@ def test_webdataset_shards_have_the_labels_beside_the_images(tmp_path: Path, mod
                 parts = [("png", png(key)), (kind, label.encode()), ("txt", b"caption")]
                 for extension, data in parts[:: 1 if key % 2 else -1]:
                     add(archive, f"{key:04d}.{extension}", data)
-    store = whole(prepare(tmp_path / "s-{00..02}.tar", tmp_path / "a", resolution=8, processes=2))
+    store = whole(prepare_directory(tmp_path / "s-{00..02}.tar", tmp_path / "a", resolution=8, processes=2))
     assert store.class_names == ("0", "2", "10")
     order = sorted(range(12), key=lambda key: labels[key])
     assert store.labels.tolist() == [(0, 2, 10).index(labels[key]) for key in order]
     for image, key in zip(store.images, order, strict=True):
         assert np.array_equal(image, pixels(8, 8, 3, seed=key))
-    again = whole(prepare(tmp_path / "s-*.tar", tmp_path / "b", resolution=8, processes=1))
+    again = whole(prepare_directory(tmp_path / "s-*.tar", tmp_path / "b", resolution=8, processes=1))
     assert again.content_hash == store.content_hash
     assert json.loads((tmp_path / "a" / "files.jsonl").open().readline())["archive"].startswith("s-0")
 
@@ -246,7 +249,7 @@ def test_a_tar_of_tars_has_a_class_in_each(tmp_path: Path, folder: Path) -> None
     with tarfile.open(tmp_path / "all.tar", "w") as archive:
         for name in ("cat", "bird", "dog"):
             archive.add(tar_of(folder / name, tmp_path / f"{name}.tar"), f"{name}.tar")
-    store = whole(prepare(tmp_path / "all.tar", tmp_path / "out", resolution=16, processes=1))
+    store = whole(prepare_directory(tmp_path / "all.tar", tmp_path / "out", resolution=16, processes=1))
     assert store.content_hash == reference(folder, tmp_path / "root").content_hash
 
 
@@ -259,7 +262,7 @@ def test_links_and_devices_are_passed_over_and_names_cannot_climb(tmp_path: Path
         add(archive, "x/3.png", type=tarfile.LNKTYPE, linkname="x/1.png")
         add(archive, "x/4.png", type=tarfile.CHRTYPE, devmajor=1, devminor=5)
         add(archive, "x/5.png", type=tarfile.FIFOTYPE)
-    assert whole(prepare(tmp_path / "a.tar", tmp_path / "a", resolution=8, processes=1)).num_images == 1
+    assert whole(prepare_directory(tmp_path / "a.tar", tmp_path / "a", resolution=8, processes=1)).num_images == 1
     for number, name in enumerate(("../up.png", "/root.png", "x/../../up.png")):
         with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:
             add(archive, name, png(1))
@@ -272,7 +275,7 @@ def test_links_and_devices_are_passed_over_and_names_cannot_climb(tmp_path: Path
         link = zipfile.ZipInfo("2.png")
         link.external_attr = 0o120777 << 16
         packed.writestr(link, str(secret))
-    assert whole(prepare(tmp_path / "link.zip", tmp_path / "b", resolution=8, processes=1)).num_images == 1
+    assert whole(prepare_directory(tmp_path / "link.zip", tmp_path / "b", resolution=8, processes=1)).num_images == 1
     assert not (tmp_path.parent / "up.png").exists()
 
 
@@ -280,31 +283,56 @@ def test_a_later_member_of_the_same_name_replaces_the_earlier(tmp_path: Path) ->
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for seed, name in enumerate(("x/1.png", "x/2.png", "x/1.png")):
             add(archive, name, png(seed))
-    store = whole(prepare(tmp_path / "a.tar", tmp_path / "out", resolution=8, processes=1))
+    store = whole(prepare_directory(tmp_path / "a.tar", tmp_path / "out", resolution=8, processes=1))
     assert np.array_equal(store.images, [pixels(8, 8, 3, seed=2), pixels(8, 8, 3, seed=1)])
     with tarfile.open(tmp_path / "b.tar", "w") as archive:
         add(archive, "x/1.png", png(3))  # in another archive it is another image
-    store = whole(prepare(tmp_path / "{a,b}.tar", tmp_path / "both", resolution=8, processes=1))
+    store = whole(prepare_directory(tmp_path / "{a,b}.tar", tmp_path / "both", resolution=8, processes=1))
     assert np.array_equal(store.images, [pixels(8, 8, 3, seed=seed) for seed in (2, 3, 1)])
 
 
-def test_the_zip_directory_is_read_as_zipfile_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_beyond_32_bits_is_read_by_processes_that_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 600)  # so that positions and the directory need 64 bits
     monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 5)
+    monkeypatch.setattr(writing, "BLOCK_IMAGES", 3)  # several workers read from one open archive
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.comment = b"a comment"
-        for index in range(20):
-            archive.writestr(f"class/é{index}.png", png(index))
+        for index in range(60):
+            archive.writestr(f"class/é{index:02d}.png", png(index))
         archive.writestr("class/", b"")
-    with zipfile.ZipFile(path) as archive:
-        expected = [(i.filename, i.header_offset, i.compress_size, i.CRC) for i in archive.infolist()]
-        found = list(members(path))
-        assert [tuple(member)[:4] for member in found] == expected
-        assert [member.regular for member in found] == [True] * 20 + [False]
-        source = ZipInput(path)
-        for index in range(20):
-            assert source.read(index) == archive.read(source.listing.path(index)) == png(index)
+    store = whole(prepare_directory(path, tmp_path / "out", resolution=8, processes=4))
+    assert np.array_equal(store.images, [pixels(8, 8, 3, seed=index) for index in range(60)])
+
+
+def test_zip_members_that_are_no_plain_images_are_corrupt(tmp_path: Path) -> None:
+    """A member may lie about its size, be encrypted or packed otherwise; no more is unpacked than it announces."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("announced.png", bytes(2**28 + 1))
+        archive.writestr("bomb.png", bytes(2**27))
+        archive.writestr("bzip2.png", png(0), zipfile.ZIP_BZIP2)
+        archive.writestr("changed.png", png(1), zipfile.ZIP_STORED)
+        archive.writestr("encrypted.png", png(2))
+        archive.writestr("good.png", png(3))
+        archive.getinfo("bomb.png").file_size = 1000
+        archive.getinfo("encrypted.png").flag_bits |= 1
+    path.write_bytes(path.read_bytes().replace(png(1), png(1)[:-20] + bytes(20)))
+    source = ZipInput(path)
+    reasons = {0: "bytes; accepted", 2: "method 12; accepted", 3: "Bad CRC-32", 4: "encrypted"}
+    for index, reason in reasons.items():
+        with pytest.raises((ValueError, zipfile.BadZipFile), match=reason):
+            source.read(index)
+    tracemalloc.start()
+    with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32"):
+        source.read(1)
+    assert tracemalloc.get_traced_memory()[1] < 2**21
+    tracemalloc.stop()
+    prepared = prepare_directory(path, tmp_path / "out", resolution=8, skip_corrupt=True, processes=1)
+    assert whole(prepared).num_images == 1
+    assert len(prepared.skipped()) == 5
 
 
 def test_damaged_archives_are_named(tmp_path: Path, folder: Path) -> None:
@@ -344,7 +372,7 @@ def test_selections(tmp_path: Path) -> None:
 
     def select(**options: object) -> list[str]:
         out = tmp_path / f"out-{time.monotonic_ns()}"
-        store = whole(prepare(source, out, resolution=2, processes=1, selection=Selection(**options)))
+        store = whole(prepare_directory(source, out, resolution=2, processes=1, selection=Selection(**options)))
         listed = [json.loads(line) for line in (out / "files.jsonl").read_text().splitlines()]
         for image, label, line in zip(store.images, store.labels, listed, strict=True):
             folder, name = line["file"].split("/")
@@ -405,14 +433,14 @@ def test_corrupt_images(tmp_path: Path, folder: Path, kind: str) -> None:
     out = tmp_path / "out"
     refused("cannot read the image", source=source, out=out)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith((".", "out"))]
-    prepared = prepare(source, out, resolution=16, skip_corrupt=True, processes=2)
+    prepared = prepare_directory(source, out, resolution=16, skip_corrupt=True, processes=2)
     expected = reference(folder, tmp_path / "root", skip_corrupt=True)
     assert whole(prepared).content_hash == expected.content_hash
     assert [line.split(" ")[0] for line in prepared.skipped()] == ["cat/a.png", "dog/grey.jpg", "dog/grey.png"]
     assert whole(verify(out)).content_hash == expected.content_hash
     assert len((out / "files.jsonl").read_text().splitlines()) == expected.num_images
     again = tmp_path / "again"
-    prepare(source, again, resolution=16, skip_corrupt=True, processes=1)
+    prepare_directory(source, again, resolution=16, skip_corrupt=True, processes=1)
     assert contents(again) == contents(out)
     for file in folder.rglob("*"):
         if file.is_file():
@@ -432,7 +460,7 @@ def test_a_worker_that_dies_costs_only_its_image(tmp_path: Path, folder: Path, m
     (folder / "cat" / "a.png").write_bytes(b"deadly")
     monkeypatch.setattr(decoding, "decode_row", deadly)
     monkeypatch.setattr(writing, "BLOCK_IMAGES", 3)
-    prepared = prepare(folder, tmp_path / "out", resolution=16, skip_corrupt=True, processes=2)
+    prepared = prepare_directory(folder, tmp_path / "out", resolution=16, skip_corrupt=True, processes=2)
     assert prepared.skipped() == ["cat/a.png (its decoder crashed)"]
     assert whole(prepared).content_hash == expected.content_hash
     refused("cat/a.png", "crashed", source=folder, out=tmp_path / "other")
@@ -446,7 +474,7 @@ def test_a_stopped_preparation_goes_on(
     (folder / "n1" / "1.png").write_bytes(b"nonsense")
     source = folder if kind == "folder" else tar_of(folder, tmp_path / "a.tar.gz", "w:gz")
     options = {"resolution": 2, "skip_corrupt": True, "processes": 1}
-    prepare(source, tmp_path / "whole", **options)
+    prepare_directory(source, tmp_path / "whole", **options)
     monkeypatch.setattr(writing, "BLOCK_IMAGES", 4)
     decoded = writing.decoded
 
@@ -458,7 +486,7 @@ def test_a_stopped_preparation_goes_on(
 
     monkeypatch.setattr(writing, "decoded", stopped)
     with pytest.raises(KeyboardInterrupt):
-        prepare(source, tmp_path / "out", **options)
+        prepare_directory(source, tmp_path / "out", **options)
     staging = tmp_path / ".out.unfinished"
     assert not (tmp_path / "out").exists()
     assert (staging / "journal").stat().st_size == 8 * 16
@@ -469,7 +497,7 @@ def test_a_stopped_preparation_goes_on(
         file.write(b"\1" * 12 * 17)
     monkeypatch.setattr(writing, "decoded", decoded)
     capsys.readouterr()
-    prepare(source, tmp_path / "out", **options)
+    prepare_directory(source, tmp_path / "out", **options)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert kind != "folder" or "| 13/30" in capsys.readouterr().err
     assert not staging.exists()
@@ -490,17 +518,17 @@ def test_a_killed_process_is_continued_by_the_same_command(tmp_path: Path) -> No
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert 500 <= journal.stat().st_size // 8 < 3000
-    prepare(tmp_path / "a.tar", tmp_path / "out", resolution=48, processes=2)
-    prepare(tmp_path / "a.tar", tmp_path / "whole", resolution=48, processes=1)
+    prepare_directory(tmp_path / "a.tar", tmp_path / "out", resolution=48, processes=2)
+    prepare_directory(tmp_path / "a.tar", tmp_path / "whole", resolution=48, processes=1)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_what_is_there_is_kept(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    prepare(folder, out, resolution=16, processes=1)
+    prepare_directory(folder, out, resolution=16, processes=1)
     before = (out / "images.npy").stat().st_mtime_ns
-    prepare(folder, out, resolution=16, processes=1)
+    prepare_directory(folder, out, resolution=16, processes=1)
     assert (out / "images.npy").stat().st_mtime_ns == before
     refused("--out", "otherwise", source=folder, out=out, resolution=8)
     (folder / "cat" / "grey.png").unlink(missing_ok=True)
@@ -516,19 +544,16 @@ def test_two_at_once_do_not_write_into_each_other(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     staging = tmp_path / ".out.unfinished"
-    staging.mkdir()
-    descriptor = os.open(staging, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
     monkeypatch.setattr(preparing, "PATIENCE", 0.1)
-    refused("another process", source=folder, out=tmp_path / "out")
-    assert staging.exists()
-    os.close(descriptor)
-    prepare(folder, tmp_path / "out", resolution=16, processes=1)
+    with locked(staging / preparing.LOCK):
+        refused("another process", source=folder, out=tmp_path / "out")
+        assert staging.exists()
+    prepare_directory(folder, tmp_path / "out", resolution=16, processes=1)
 
 
 def test_verify_finds_a_bit(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "out"
-    prepare(folder, out, resolution=16, processes=1)
+    prepare_directory(folder, out, resolution=16, processes=1)
     verify(out)
     for name in ("images.npy", "labels.npy"):
         data = bytearray((out / name).read_bytes())
@@ -548,7 +573,7 @@ def test_a_full_disk_is_named_before_anything_is_decoded(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: os.terminal_size((0, 0)) and type("Usage", (), {"free": 10}))
     with pytest.raises(StorageError, match="needed"):
-        prepare(folder, tmp_path / "out", resolution=16, processes=1)
+        prepare_directory(folder, tmp_path / "out", resolution=16, processes=1)
 
 
 # size
@@ -606,7 +631,7 @@ def test_the_command(tmp_path: Path, folder: Path) -> None:
     (folder / "dog" / "bad.png").write_bytes(b"bad")
     status, output, errors = call(folder, "--out", tmp_path / "b", "--resolution", 16)
     assert (status, output) == (2, "")
-    assert errors.splitlines()[-1].startswith("gan.data: cannot read the image")
+    assert errors.splitlines()[-1].startswith("main prepare: cannot read the image")
     assert "dog/bad.png" in errors
     status, output, errors = call(folder, "--out", tmp_path / "b", "--resolution", 16, "--skip-corrupt")
     assert status == 0

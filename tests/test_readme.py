@@ -10,6 +10,7 @@ import torch
 
 from gan import build
 from gan.config import load_config
+from gan.models.heads import HEADS
 from gan.training.steps import discriminator_step
 from tests import ROOT
 
@@ -35,7 +36,7 @@ def test_every_head_is_listed_with_its_options() -> None:
     rows = re.findall(r"^\| [^|]+ \| `(\w+)` \|(.*)\|$", TEXT, re.MULTILINE)
     listed = {name: set(re.findall(r"`(\w+)`", options)) for name, options in reversed(rows)}
     given = {"self", "in_features", "num_classes"}
-    assert listed == {name: set(inspect.signature(head).parameters) - given for name, head in build.HEADS.items()}
+    assert listed == {name: set(inspect.signature(head).parameters) - given for name, head in HEADS.items()}
 
 
 def test_the_head_of_two_steps_trains(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +44,7 @@ def test_the_head_of_two_steps_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "\n".join(line.removeprefix("   ") for line in block.splitlines())
     names: dict = {}
     exec(code, names)
-    monkeypatch.setitem(build.HEADS, "mean_and_norm", names["MeanAndNorm"])
+    monkeypatch.setitem(HEADS, "mean_and_norm", names["MeanAndNorm"])
     (command,) = [command for command in COMMANDS if "discriminator.head.name=mean_and_norm" in command]
     overrides = [value for flag, value in pairwise(command) if flag == "--set"]
     config = load_config(ROOT / command[2], overrides)

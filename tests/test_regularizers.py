@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.build import REGULARIZERS, build_game, image_facts
+from gan.build import build_game, image_facts
 from gan.config import load_config
 from gan.errors import UserError
 from gan.models.blocks.spectral_norm import update_spectral_norms
+from gan.objectives import REGULARIZERS
 from gan.objectives.augmentation import Augmentation, cutout, flip, translate
 from gan.objectives.consistency import BalancedConsistency, LatentConsistency, LeCam
 from gan.objectives.feature_terms import Contrastive, FeatureMatching, Orthogonal

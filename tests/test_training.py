@@ -23,7 +23,7 @@ from gan.training.diagnostics import Observation
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.schedule import Clock, Schedule
 from gan.training.steps import discriminator_step
-from gan.training.tracking import Averages, Tracker
+from gan.training.tracking import LOG, Averages, Tracker, read_log
 from tests import DEFAULT
 
 CPU = torch.device("cpu")
@@ -311,6 +311,40 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
 class Malicious:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("touch executed",)
+
+
+LOG_DAMAGE = {
+    "cut": (lambda log: log[: len(log) // 2], 2),
+    "emptied": (lambda log: "", 3),
+    "scribbled": (lambda log: log.replace('"step": 2', '"step": "2"'), 1),
+}
+
+
+@pytest.mark.parametrize("damage", LOG_DAMAGE)
+def test_lines_that_a_log_lacks_are_counted_when_a_run_goes_on(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    run(tmp_path, data)
+    log = tmp_path / LOG
+    change, missing = LOG_DAMAGE[damage]
+    log.write_text(change(log.read_text()))
+    capsys.readouterr()
+    run(tmp_path, data, "training.steps=8")
+    assert f"metrics.jsonl: {missing} of 3 lines up to step 6 are missing or damaged" in capsys.readouterr().err
+    assert [line["step"] for line in lines(tmp_path)][-1] == 8
+
+
+def test_a_whole_log_is_not_spoken_of(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, data)
+    run(tmp_path, data, "training.steps=8")
+    assert LOG not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"step": "1"}', '{"step": 1, "loss": "low"}', '{"loss": 1}', "\x00"])
+def test_a_damaged_log_is_one_line(tmp_path: Path, line: str) -> None:
+    (tmp_path / LOG).write_text('{"step": 1, "loss": 2.0}\n' + line + "\n")
+    with pytest.raises(UserError, match="line 2: damaged"):
+        read_log(tmp_path / LOG)
 
 
 @pytest.mark.parametrize("content", ["truncated", "empty", "text", "malicious", "other format", "a list"])

@@ -1,23 +1,27 @@
 """From names to things: the only place where a config becomes objects."""
 
-from gan.build.images import ImageFacts, image_facts, prepare_images
-from gan.build.objective import (
-    REGULARIZERS,
+from gan.build.game import (
+    build_accumulation,
     build_augmentation,
+    build_game,
+    build_latents,
+    build_loader,
     build_loss,
     build_regularizers,
+    build_schedule,
     build_stage_weights,
     build_top_k,
 )
-from gan.build.players import BACKBONES, GENERATORS, HEADS, build_backbone, build_discriminator, build_generator
-from gan.build.registry import construct
-from gan.build.run import build_accumulation, build_game, build_latents, build_loader, build_schedule
+from gan.build.players import (
+    ImageFacts,
+    build_backbone,
+    build_discriminator,
+    build_generator,
+    image_facts,
+    prepare_images,
+)
 
 __all__ = [
-    "BACKBONES",
-    "GENERATORS",
-    "HEADS",
-    "REGULARIZERS",
     "ImageFacts",
     "build_accumulation",
     "build_augmentation",
@@ -32,7 +36,6 @@ __all__ = [
     "build_schedule",
     "build_stage_weights",
     "build_top_k",
-    "construct",
     "image_facts",
     "prepare_images",
 ]

@@ -1,67 +1,61 @@
-"""Both players from their names: generators, backbones and heads."""
+"""Images of a config, what the players must know of them, and both players from their names."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import nn
 
-from gan.build.images import ImageFacts
-from gan.build.registry import construct
-from gan.config import AttentionConfig, BackboneConfig, Config
+from gan.config import AttentionConfig, BackboneConfig, Config, DataConfig, construct
+from gan.data.sources import source_info
+from gan.data.store import ImageStore, check_options, prepare
 from gan.errors import UserError, nearest
+from gan.models import BACKBONES, GENERATORS, Backbone, Generator
 from gan.models.attention import ATTENTION
-from gan.models.biggan import BigGANBackbone, BigGANGenerator
-from gan.models.blocks.placement import Placement
-from gan.models.dcgan import DCGANBackbone, DCGANGenerator
 from gan.models.discriminator import Discriminator
-from gan.models.heads import (
-    AuxiliaryClassifierHead,
-    CascadingRejection,
-    EnergyCascade,
-    Head,
-    IndependentHeads,
-    LinearHead,
-    MultidimensionalCritic,
-    ProjectionHead,
-    SlicedCascade,
-    SlicingHead,
-    TwoQuestions,
-)
-from gan.models.r3gan import R3GANBackbone, R3GANGenerator
-from gan.models.sngan import SNGANBackbone, SNGANGenerator
+from gan.models.heads import HEADS
+from gan.models.interface import AttentionPlacement, Network
 from gan.seeds import seeded
 
-GENERATORS: dict[str, Callable[..., nn.Module]] = {
-    "dcgan": DCGANGenerator,
-    "sngan": SNGANGenerator,
-    "biggan": BigGANGenerator,
-    "r3gan": R3GANGenerator,
-}
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the players must know of the images; `num_classes` is None where training is unconditional."""
+
+    resolution: int
+    channels: int
+    num_classes: int | None
 
 
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
-    "dcgan": DCGANBackbone,
-    "sngan": SNGANBackbone,
-    "biggan": BigGANBackbone,
-    "r3gan": R3GANBackbone,
-}
+def prepare_images(data: DataConfig, split: str | None = None) -> ImageStore:
+    """The images of a config's section, prepared on first use; `split` names another than the section's."""
+    return prepare(
+        data.source,
+        split=split or data.split,
+        resolution=data.resolution,
+        path=data.path,
+        root=data.root,
+        classes=data.classes,
+        images_per_class=data.images_per_class,
+        count=data.count,
+    )
 
 
-HEADS: dict[str, type[Head]] = {
-    "linear": LinearHead,
-    "projection": ProjectionHead,
-    "auxiliary_classifier": AuxiliaryClassifierHead,
-    "cascading_rejection": CascadingRejection,
-    "independent": IndependentHeads,
-    "energy_cascade": EnergyCascade,
-    "san": SlicingHead,
-    "sliced_cascade": SlicedCascade,
-    "two_questions": TwoQuestions,
-    "multidimensional": MultidimensionalCritic,
-}
+def image_facts(config: Config) -> ImageFacts:
+    """Facts of the images from the source's description alone where that says enough, else from the images."""
+    data, info = config.data, source_info(config.data.source)
+    options = ("path", "classes", "images_per_class", "count")
+    given = [name for name in options if getattr(data, name) is not None]
+    check_options(data.source, given, data.split, data.resolution)
+    channels, num_classes = info.channels, info.num_classes or 0
+    if channels is None or info.has_labels is None or (info.has_labels and not num_classes):
+        store = prepare_images(config.data)
+        channels, num_classes = store.channels, store.num_classes
+    if config.conditional and not num_classes:
+        raise UserError(f"conditional: true found, but {config.data.source} gives no labels; false accepted")
+    return ImageFacts(config.data.resolution, channels, num_classes if config.conditional else None)
 
 
-def build_generator(config: Config, facts: ImageFacts) -> nn.Module:
+def build_generator(config: Config, facts: ImageFacts) -> Generator:
     """The generator with its initial weights, on the CPU."""
     section = config.generator
     _check_resolution("generator", section.name, GENERATORS, facts.resolution)
@@ -76,7 +70,7 @@ def build_generator(config: Config, facts: ImageFacts) -> nn.Module:
             width=section.width,
             latent_dim=section.latent_dim,
             num_classes=facts.num_classes,
-            **_attention("generator", GENERATORS[section.name], section.attention, facts.resolution),
+            **_attention("generator", section.name, GENERATORS, section.attention, facts.resolution),
         )
 
 
@@ -84,16 +78,18 @@ def build_discriminator(config: Config, facts: ImageFacts) -> Discriminator:
     """The discriminator with its initial weights, on the CPU; the backbone's do not depend on the head."""
     head = config.discriminator.head
     section = config.discriminator.backbone
-    built_backbone = build_backbone("discriminator.backbone", section, config.seed, facts.resolution, facts.channels)
+    packing = config.discriminator.packing
+    channels = packing * facts.channels
+    built_backbone = build_backbone("discriminator.backbone", section, config.seed, facts.resolution, channels)
     supplied = _head_classes(head.name, facts.num_classes)
     with seeded(config.seed, "head"):
         built_head = construct(
             HEADS, "discriminator.head", head.name, head.options, in_features=built_backbone.out_features, **supplied
         )
-    return Discriminator(built_backbone, built_head)
+    return Discriminator(built_backbone, built_head, packing)
 
 
-def build_backbone(key: str, section: BackboneConfig, seed: int, resolution: int, channels: int) -> nn.Module:
+def build_backbone(key: str, section: BackboneConfig, seed: int, resolution: int, channels: int) -> Backbone:
     """The feature extractor of the section at `key`, with its initial weights, on the CPU."""
     _check_resolution(key, section.name, BACKBONES, resolution)
     with seeded(seed, "backbone"):
@@ -105,24 +101,20 @@ def build_backbone(key: str, section: BackboneConfig, seed: int, resolution: int
             resolution=resolution,
             channels=channels,
             width=section.width,
-            **_attention(key, BACKBONES[section.name], section.attention, resolution),
+            **_attention(key, section.name, BACKBONES, section.attention, resolution),
         )
 
 
 def _attention(
-    key: str, network: Callable[..., nn.Module], section: AttentionConfig | None, resolution: int
-) -> dict[str, Placement | None]:
+    key: str, name: str, registry: Mapping[str, type[Network]], section: AttentionConfig | None, resolution: int
+) -> dict[str, AttentionPlacement | None]:
     """What a network is told of attention; resolutions that it does not reach are refused."""
-    if not hasattr(network, "attention_resolutions"):
-        if section is None:
-            return {}
-        names = dict.fromkeys(
-            name for names in (GENERATORS, BACKBONES) for name in names if hasattr(names[name], "attention_resolutions")
-        )
-        raise UserError(f"{key}.attention: this network takes none; accepted with {key}.name: {', '.join(names)}")
+    reached = registry[name].attention_resolutions(resolution)
     if section is None:
-        return {"attention": None}
-    reached = network.attention_resolutions(resolution)
+        return {"attention": None} if reached else {}
+    if not reached:
+        fitting = [other for other in registry if registry[other].attention_resolutions(registry[other].resolutions[0])]
+        raise UserError(f"{key}.attention: {name!r} takes none; accepted with {key}.name: {', '.join(fitting)}")
     for wanted in section.resolutions:
         if wanted not in reached:
             accepted = ", ".join(str(side) for side in sorted(set(reached)))
@@ -131,11 +123,11 @@ def _attention(
             )
 
     def build(channels: int, height: int, width: int, *, spectral_norm: bool) -> nn.Module:
-        options = {"spectral_norm": spectral_norm, **section.options}  # the network's, unless the config says otherwise
+        options = {"spectral_norm": spectral_norm, **section.options}  # The config may differ from the network.
         sizes = {"channels": channels, "height": height, "width": width}
         return construct(ATTENTION, f"{key}.attention", section.name, options, heads=section.heads, **sizes)
 
-    return {"attention": Placement(tuple(section.resolutions), build)}
+    return {"attention": AttentionPlacement(tuple(section.resolutions), build)}
 
 
 def _head_classes(name: str, num_classes: int | None) -> dict[str, int | None]:
@@ -151,7 +143,7 @@ def _head_classes(name: str, num_classes: int | None) -> dict[str, int | None]:
     return {} if HEADS[name].labels == "ignored" else {"num_classes": num_classes}
 
 
-def _check_resolution(key: str, name: str, registry: Mapping[str, Any], resolution: int) -> None:
+def _check_resolution(key: str, name: str, registry: Mapping[str, type[Network]], resolution: int) -> None:
     if name not in registry:
         raise UserError(f"{key}.name: no {name!r}{nearest(name, registry)}")
     accepted = registry[name].resolutions

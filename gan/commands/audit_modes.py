@@ -9,16 +9,16 @@ import numpy as np
 
 from gan.commands.audited_run import AuditedRun, AuditOptions, ImageSet
 from gan.data.recipe import Labels, Pixels
+from gan.data.stacked_mnist import triple_shares
 from gan.errors import UserError
-from gan.metrics.audits.digit_classifier import train_digit_classifier
+from gan.metrics.audits.digit_readers import DIGIT_READERS
 from gan.metrics.audits.features import PixelExtractor
 from gan.metrics.audits.graph import find_communities, mutual_neighbour_graph
 from gan.metrics.audits.grids import Row, save_grid
-from gan.metrics.audits.modes import ModeReport, assign, compare_occupancy
+from gan.metrics.audits.modes import ModeReport, assign, compare_occupancy, exact_divergence
 from gan.metrics.extractors.interface import identify
 
 WHITENING = {"components": 32}  # few columns keep classes together: docs/results/whitening.md
-DIGIT_SOURCES = ("digits", "stacked_digits")
 HELD_BACK = 5  # every fifth training image is kept from the graph where there are no held-out images
 SHOWN_MODES, SHOWN_IMAGES = 12, 8  # in each grid; of each mode
 
@@ -54,7 +54,7 @@ def audit_modes(run: AuditedRun, options: AuditOptions, by: str, minimum_size: i
     Raises:
         UserError: `by` does not fit the source, or an option is out of range.
     """
-    digits = run.config.data.source in DIGIT_SOURCES
+    digits = run.config.data.source in DIGIT_READERS
     if by == "digits" and not digits:
         raise UserError(f"--by digits: {run.config.data.source} is no source of digits; accepted: communities")
     in_communities = by == "communities" or not digits
@@ -80,12 +80,14 @@ def digit_modes(run: AuditedRun) -> Modes:
     training = run.training_images()
     control = run.held_out_images() or training
     assert training.labels is not None
-    classifier = train_digit_classifier(training.resolution, run.config.data.root)
+    classifier = DIGIT_READERS[run.config.data.source](training.resolution, run.config.data.root)
     generated = run.generated(PixelExtractor())
     read = classifier.classify(generated.images)
     names = training.class_names
     share = np.bincount(read, minlength=len(names)) / len(read)
-    taken = share[share > 0]
+    divergences = {"KL(images ‖ uniform)": exact_divergence(share, np.full(len(names), 1 / len(names)))}
+    if training.parts is not None and training.parts.labels is not None:
+        divergences["KL(images ‖ training triples)"] = exact_divergence(share, triple_shares(training.parts.labels))
     return Modes(
         report=_compare(run, read, training.labels, names),
         control=_compare(run, classifier.classify(control.images), training.labels, names),
@@ -94,12 +96,10 @@ def digit_modes(run: AuditedRun) -> Modes:
         generated=generated,
         generated_modes=read,
         reader="digits",
-        facts={
-            "KL(images ‖ uniform)": float((taken * np.log(taken * len(names))).sum()),
-            "classifier's accuracy": classifier.accuracy,
-        },
+        facts={**divergences, "classifier's accuracy": classifier.accuracy},
         protocol={
             "modes": "classes, read by a classifier",
+            "classifier": classifier.identity,
             "real": {"name": training.source, "split": training.split, "content_hash": training.content_hash},
             "control": {"name": control.source, "split": control.split, "content_hash": control.content_hash},
         },

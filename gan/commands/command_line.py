@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import click
 
-from gan.errors import UserError
+from gan.errors import UserError, nearest
 
 INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
 
@@ -41,9 +41,15 @@ class OneLineGroup(OneLineCommand, click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            names = ", ".join(self.list_commands(ctx))
-            line = _line(error, ctx.info_name).rstrip(".")
-            raise Refused(f"{line}{'' if line.endswith('?') else ';'} accepted: {names}") from error
+            hint = nearest(args[0], self.list_commands(ctx))
+            raise Refused(f"{ctx.command_path}: no such command {args[0]!r}{hint}") from error
+
+
+def config_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """For the shell's completion: the packaged configs whose names begin with `incomplete`."""
+    from gan.config import named
+
+    return [name for name in named.config_names() if name.startswith(incomplete)]
 
 
 def which_checkpoint(step: int | None, best: bool) -> int | Literal["best"] | None:

@@ -1,15 +1,11 @@
 """What a config will cost, before it is run: parameters, arithmetic, memory and time of a step."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from gan.build import (
     ImageFacts,
@@ -38,26 +34,6 @@ class Estimate:
     flops_per_step: float
     memory: float
     seconds_per_step: float
-
-
-class Operations(TorchDispatchMode):
-    """Counts as torch's FlopCounterMode does, by the same formulas, without its import of the compiler: two seconds."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled in it, so it need not be hidden from the compiler
-
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if formula := flop_registry.get(func._overloadpacket):
-            self.count += formula(*args, **(kwargs or {}), out_val=output)
-        return output
 
 
 def describe(config: Config, device: torch.device) -> str:
@@ -134,6 +110,8 @@ def _parameters(network: nn.Module) -> int:
 
 def _forward_costs(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> tuple[float, float]:
     """Operations and bytes kept for the backward pass, per sample, of a forward pass."""
+    from torch.utils.flop_counter import FlopCounterMode  # here, because it loads torch's compiler
+
     kept: dict[int, int] = {}
     weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
 
@@ -143,10 +121,10 @@ def _forward_costs(network: nn.Module, inputs: Tensor, labels: Tensor | None) ->
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    with Operations() as operations, saved_tensors_hooks(keep, lambda tensor: tensor):
+    with FlopCounterMode(display=False) as operations, saved_tensors_hooks(keep, lambda tensor: tensor):
         output = network(inputs, labels)
     del output
-    return operations.count / len(inputs), sum(kept.values()) / len(inputs)
+    return operations.get_total_flops() / len(inputs), sum(kept.values()) / len(inputs)
 
 
 def _convolution_rate(device: torch.device, precision: str) -> float:

@@ -40,7 +40,7 @@ from gan.training.interrupt import StopSignals
 from gan.training.run_directory import RunDirectory, run_identity
 from gan.training.steps import discriminator_step, generator_step
 from gan.training.tracking import SilentTracker, Tracker
-from gan.training.trainer import Preview, Trainer
+from gan.training.trainer import Preview, Trainer, has_numbers
 
 
 def launch(config: Config, device: torch.device, out: Path, resume_command: str) -> bool:
@@ -118,6 +118,8 @@ def _saved_state(run: RunDirectory, config: Config, identity: str) -> dict[str, 
         raise UserError(f"{error}; {remedy}") from error
     if state.get("run") != identity:
         raise UserError(f"checkpoint {newest}: saved by a run of another config; choose another directory")
+    if not has_numbers(state):
+        raise UserError(f"checkpoint {newest}: counts and times that no training has come to")
     if state["step"] > config.training.steps:
         raise UserError(
             f"training.steps: {config.training.steps} found, but the run in {run.path} is at step {state['step']} "
@@ -129,8 +131,11 @@ def _saved_state(run: RunDirectory, config: Config, identity: str) -> dict[str, 
 def _begin(trainer: Trainer, config: Config, store: ImageStore, state: Mapping[str, Any] | None, where: str) -> None:
     """From the saved state, or from the first step."""
     if state is not None:
-        trainer.load_state_dict(state)
+        _load(trainer, state)
         _say(f"resuming {where} at step {trainer.step}", err=True)
+        if distributed.is_main() and (missing := trainer.logged - trainer.tracker.logged) > 0:
+            lines = f"{missing} of {trainer.logged} lines up to step {trainer.step}"
+            _say(f"metrics.jsonl: {lines} are missing or damaged; the run goes on without them", err=True)
         return
     game = trainer.game
     distributed.broadcast([*game.generator.state_dict().values(), *game.discriminator.state_dict().values()])
@@ -138,6 +143,15 @@ def _begin(trainer: Trainer, config: Config, store: ImageStore, state: Mapping[s
     if distributed.is_main():
         _show_start(trainer, config, store)
     _say(f"training {where}", err=True)
+
+
+def _load(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    """Load a state; one whose digest is right may still be made by hand, and then fail in any way."""
+    try:
+        trainer.load_state_dict(state)
+    except Exception as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"checkpoint of step {state['step']}: no state of such a run ({problem:.120})") from error
 
 
 def _where(device: torch.device, precision: str) -> str:

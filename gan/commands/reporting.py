@@ -12,9 +12,10 @@ from gan.errors import StorageError, UserError
 
 
 @contextmanager
-def one_line_errors(command: str) -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Within the block, errors a user can cause end the process: 2 bad input, 3 non-finite training, 4 storage,
-    130 interrupted."""
+    130 interrupted. The line begins with the command as it was called."""
+    command = click.get_current_context().command_path
 
     def report(failure: threading.ExceptHookArgs) -> None:  # TensorBoard writes in a thread
         if isinstance(failure.exc_value, OSError):

@@ -3,7 +3,10 @@
 An unknown key, a wrong type or a value out of range is refused in one line that names the key and what is accepted.
 """
 
-from gan.config.reading import apply_override, check, load_config, load_tree, parse_yaml, validate
+from gan.config.core_schema import dump_yaml, parse_yaml
+from gan.config.named import config_folder, config_names, find_config
+from gan.config.options import construct
+from gan.config.reading import apply_override, check, load_config, load_tree, validate
 from gan.config.schema import (
     AttentionConfig,
     BackboneConfig,
@@ -30,6 +33,11 @@ __all__ = [
     "Section",
     "apply_override",
     "check",
+    "config_folder",
+    "config_names",
+    "construct",
+    "dump_yaml",
+    "find_config",
     "load_config",
     "load_tree",
     "parse_yaml",

@@ -1,57 +1,21 @@
 """From a YAML file and overrides `section.key=value`, whose values are YAML too, to a checked config."""
 
-import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError
 
+from gan.config.core_schema import parse_yaml
 from gan.config.schema import Checked, Config, Section
 from gan.errors import UserError, nearest
 
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 2e-4 as a number and refuses repeated keys and aliases."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if not isinstance(key, str):
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} is not a string", problem_mark=node.start_mark)
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"key '{key}' appears twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases are not accepted", problem_mark=self.peek_event().start_mark)
-        return super().compose_node(parent, index)
-
-
-_Loader.add_implicit_resolver(  # YAML 1.2's floats: no dot needed before an exponent
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-_ACCEPTED = {  # where pydantic speaks of its own classes
+_ACCEPTED = {  # These stand in for messages in which pydantic speaks of its own classes.
     "model_type": "accepted: a mapping of keys to values",
     "too_short": "accepted: at least {min_length}",
     "too_long": "accepted: at most {max_length}",
 }
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML, raising a one-line UserError that starts with `where`."""
-    try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not valid YAML: {problem}") from error
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -83,7 +47,7 @@ def load_tree(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one `a.b=value` in a parsed config."""
+    """Set one `a.b=value` in a parsed config. A name alone may stand for a section that has one."""
     name, equals, text = override.partition("=")
     keys = name.strip().split(".")
     if not equals or not all(keys):
@@ -91,6 +55,8 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     value = parse_yaml(text, f"--set {name}")
     for depth, key in enumerate(keys[:-1]):
         child = tree.setdefault(key, {})
+        if isinstance(child, str) and keys[depth + 1] in ("name", "options"):
+            child = tree[key] = {"name": child}
         if not isinstance(child, dict):
             raise UserError(
                 f"--set {name}: {'.'.join(keys[: depth + 1])} is a value, it has no key '{keys[depth + 1]}'"
@@ -103,8 +69,8 @@ def validate(tree: dict[str, Any]) -> Config:
     """Check a parsed config against the schema of a run; the first mistake is raised as a UserError."""
     if "task" in tree:
         raise UserError(
-            f"task: {tree['task']!r} found; a run's config has none, comparison is for compare.py, classification for "
-            "train.py"
+            f"task: {tree['task']!r} found; a run's config has none, comparison is for `gan compare`, classification "
+            "for `gan train`"
         )
     return check(Config, tree)
 
@@ -119,9 +85,9 @@ def check(schema: type[Checked], tree: dict[str, Any]) -> Checked:
 
 def _explain(schema: type[Section], error: ValidationError) -> str:
     """The first mistake in one line: key, what was found, what is accepted."""
-    # An unknown key often is the misspelling of a missing one: say so rather than call the right one missing.
+    # An unknown key is often a misspelt one that is required, so it is named rather than the one that is missing.
     details = min(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
-    location = [str(part) for part in details["loc"] if "[" not in str(part)]  # a member of a union is no key
+    location = [str(part) for part in details["loc"] if "[" not in str(part)]  # A member of a union is no key.
     key = ".".join(location)
     if details["type"] == "extra_forbidden":
         accepted = _accepted_keys(schema, location[:-1])
@@ -144,8 +110,8 @@ def _explain(schema: type[Section], error: ValidationError) -> str:
 def _accepted_keys(section: Any, location: Sequence[str]) -> list[str]:
     """The keys of what lies at `location` below `section`; none where any are accepted."""
     for part in location:
-        is_mapping = get_origin(section) is dict  # of any name to sections
+        is_mapping = get_origin(section) is dict  # It has sections under any name.
         section = get_args(section)[1] if is_mapping else section.model_fields[part].annotation
-        if isinstance(section, UnionType):  # a section or null
+        if isinstance(section, UnionType):  # It is a section or null.
             section = get_args(section)[0]
     return list(section.model_fields)

@@ -6,8 +6,9 @@ wrong type or a value out of range is refused in one line that names the key and
 
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from gan.config.core_schema import dump_yaml
 
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -79,6 +80,7 @@ class DiscriminatorConfig(Section):
 
     backbone: BackboneConfig
     head: HeadConfig
+    packing: Positive = 1  # images that are judged together, over their channels (PacGAN)
 
 
 class RegularizerConfig(Section):
@@ -87,6 +89,26 @@ class RegularizerConfig(Section):
     weight: Annotated[float, Field(gt=0)]  # what the term is multiplied by
     interval: Positive = 1  # steps from one time to the next
     options: Options = {}  # of this regulariser
+
+
+class LossConfig(Section):
+    """The adversarial loss, taken of every stage's score. A name alone stands for it where there are no options."""
+
+    name: str = "hinge"  # one of objectives.md
+    options: Options = {}  # of this loss
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            return {"name": given}
+        if isinstance(given, dict | LossConfig):
+            return given
+        raise ValueError(f"{given!r} found; a name or a mapping with the keys name and options accepted")
+
+    @model_serializer(mode="wrap")
+    def _shortest(self, dump: SerializerFunctionWrapHandler) -> Any:
+        return dump(self) if self.options else self.name
 
 
 class TopKConfig(Section):
@@ -99,7 +121,7 @@ class TopKConfig(Section):
 class ObjectiveConfig(Section):
     """The adversarial loss; how the stages' losses are averaged; what is added to them."""
 
-    loss: str = "hinge"  # taken of every stage's score
+    loss: LossConfig = LossConfig()
     # λ: uniform; geometric, each half of the one before; learned as a softmax; or one number a stage, scaled to sum 1
     stage_weights: Literal["uniform", "geometric", "learned"] | list[Annotated[float, Field(ge=0)]] = "uniform"
     generator_stages: Literal["all", "first"] = "all"  # which scores the generator is trained on
@@ -136,6 +158,7 @@ class TrainingConfig(Section):
     accumulation: Positive = 1  # micro-batches that each process splits its share of a batch into, to save memory
     sync_batch_norm: bool = True  # with several processes: normalise over the batch of all of them
     discriminator_steps: Positive = 1  # per generator step
+    shared_latents: bool = False  # the generator is given the latents of the discriminator's step: fakes are made once
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the hardware computes it
     channels_last: bool = True  # layout of feature maps
     recoveries: NonNegative = 0  # how often to go back to the newest checkpoint, with new random numbers, after a NaN
@@ -145,6 +168,13 @@ class TrainingConfig(Section):
     def _micro_batches_are_equal(self) -> "TrainingConfig":
         if self.batch_size % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_latents_are_of_one_step(self) -> "TrainingConfig":
+        for name in ("accumulation", "discriminator_steps"):
+            if self.shared_latents and getattr(self, name) > 1:
+                raise ValueError(f"{name}: {getattr(self, name)} found; with shared_latents 1 is accepted")
         return self
 
 
@@ -223,6 +253,16 @@ class Config(Section):
             raise ValueError("objective.stage_weights: at least one must be positive")
         return self
 
+    @model_validator(mode="after")
+    def _packs_are_judged_alone(self) -> "Config":
+        packing = self.discriminator.packing
+        if packing > 1 and self.conditional:
+            raise ValueError(f"discriminator.packing: {packing} found; with conditional: true 1 is accepted")
+        if packing > 1 and self.objective.regularizers:
+            named = ", ".join(self.objective.regularizers)
+            raise ValueError(f"discriminator.packing: {packing} found; with the regularizers {named} 1 is accepted")
+        return self
+
     def to_yaml(self) -> str:
         """The resolved config, every default written out."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump())

@@ -78,8 +78,8 @@ def read_rgb(path: Path) -> Image.Image:
         return decode_rgb(path)
     except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
         raise UserError(
-            f"data.path: cannot read the image {path} ({error or type(error).__name__}); --skip-corrupt of gan.data "
-            "prepare and of evaluate.py images passes over such files"
+            f"data.path: cannot read the image {path} ({error or type(error).__name__}); --skip-corrupt of `gan "
+            "prepare` and of `gan evaluate images` passes over such files"
         ) from error
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gan.data.image_store import ImageStore
 from gan.data.recipe import Labels, Pixels
 from gan.data.sampler import Sampler
-from gan.data.store import ImageStore
 from gan.seeds import seeded_generator
 
 RESIDENT_LIMIT = 2 * 2**30  # bytes: up to here a set is held on the device

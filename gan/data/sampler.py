@@ -52,7 +52,7 @@ class Sampler:
             ValueError: the position lies outside of this set of images.
         """
         epoch, position = state["epoch"], state["position"]
-        if epoch < 0 or not 0 <= position < self.num_images:
+        if type(epoch) is not int or type(position) is not int or epoch < 0 or not 0 <= position < self.num_images:
             raise ValueError(f"epoch {epoch}, position {position} with {self.num_images} images")
         self.epoch, self.position = epoch, position
         self._order = self._permutation()

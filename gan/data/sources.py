@@ -1,12 +1,14 @@
 """Every source by name: what it offers before anything is read, and the function that reads it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from gan.data import torchvision_sets
+from gan.data import stacked_mnist, torchvision_sets
 from gan.data.digits import digits, stacked_digits
 from gan.data.image_folder import image_folder
+from gan.data.image_store import ImageStore
+from gan.data.mnist import mnist
 from gan.data.npz import npz
 from gan.data.recipe import Recipe
 from gan.errors import UserError, nearest
@@ -18,6 +20,7 @@ class SourceInfo:
 
     `resolution` is native. `splits` is empty where the path is the split and any name will do. `options` are the
     keyword arguments of `prepare` that the source takes, `required` those it cannot do without.
+    The path of one that `downloads` is a folder or, with `archives`, an .npz archive as well.
     """
 
     channels: int | None
@@ -29,6 +32,7 @@ class SourceInfo:
     options: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     downloads: bool = False
+    archives: bool = False
 
     @property
     def reference_split(self) -> str:
@@ -40,11 +44,13 @@ class SourceInfo:
 class Source:
     """`recipe(split=, resolution=, **options)`; one that downloads also takes `root`, the folder for its files.
 
-    None where `path` is a directory that `python -m gan.data prepare` wrote: it is opened where it lies.
+    `recipe` is None where `path` is a directory that `gan prepare` wrote: it is opened where it lies. `compose` makes
+    of prepared parts the store that training composes its images from.
     """
 
     info: SourceInfo
     recipe: Callable[..., Recipe] | None
+    compose: Callable[[ImageStore], ImageStore] | None = None
 
 
 def source_info(name: str) -> SourceInfo:
@@ -63,6 +69,10 @@ def _download(channels: int, resolution: int | None, classes: int | None, splits
     return SourceInfo(channels, resolution, labelled, classes, tuple(splits.split()), flip, ("path",), downloads=True)
 
 
+def _mnist(channels: int, classes: int, flip: bool) -> SourceInfo:
+    return replace(_download(channels, 28, classes, "train test", flip), archives=True)
+
+
 _FOLDER_OPTIONS = ("path", "classes", "images_per_class", "skip_corrupt")
 
 SOURCES: dict[str, Source] = {
@@ -74,11 +84,10 @@ SOURCES: dict[str, Source] = {
     "cifar100": Source(
         _download(3, 32, 100, "train test", flip=True), partial(torchvision_sets.cifar, dataset="CIFAR100")
     ),
-    "mnist": Source(_download(1, 28, 10, "train test", flip=False), partial(torchvision_sets.mnist, dataset="MNIST")),
-    "fashion_mnist": Source(
-        _download(1, 28, 10, "train test", flip=True), partial(torchvision_sets.mnist, dataset="FashionMNIST")
-    ),
-    "kmnist": Source(_download(1, 28, 10, "train test", flip=False), partial(torchvision_sets.mnist, dataset="KMNIST")),
+    "mnist": Source(_mnist(1, 10, flip=False), partial(mnist, dataset="MNIST")),
+    "stacked_mnist": Source(_mnist(3, 1000, flip=False), partial(mnist, dataset="MNIST"), stacked_mnist.compose),
+    "fashion_mnist": Source(_mnist(1, 10, flip=True), partial(mnist, dataset="FashionMNIST")),
+    "kmnist": Source(_mnist(1, 10, flip=False), partial(mnist, dataset="KMNIST")),
     "svhn": Source(_download(3, 32, 10, "train extra test", flip=False), torchvision_sets.svhn),
     "stl10": Source(_download(3, 96, 10, "train test unlabeled", flip=True), torchvision_sets.stl10),
     "celeba": Source(_download(3, None, None, "train valid test all", flip=True), torchvision_sets.celeba),

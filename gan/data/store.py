@@ -4,54 +4,18 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from gan.data.recipe import Content, Labels, Pixels, Recipe
+from gan.data.image_store import ImageStore
+from gan.data.recipe import Content, Recipe
 from gan.data.sources import SOURCES, source_info
 from gan.errors import StorageError, UserError
 from gan.files import atomic_folder, locked, read_array, sweep, write_text
 
 FORMAT = 1  # of a prepared directory; a new number prepares everything anew
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
-
-
-@dataclass(frozen=True, eq=False)
-class ImageStore:
-    """Images uint8 (N, H, W, C) with H = W, often memory-mapped; labels int64 (N,) in [0, num_classes), or None.
-
-    `content_hash` is the SHA-256 of shape, pixels and labels: two stores with the same hash hold the same data.
-    """
-
-    images: Pixels
-    labels: Labels | None
-    class_names: tuple[str, ...]
-    content_hash: str
-    source: str
-    split: str
-
-    @property
-    def num_images(self) -> int:
-        return len(self.images)
-
-    @property
-    def resolution(self) -> int:
-        return self.images.shape[1]
-
-    @property
-    def channels(self) -> int:
-        return self.images.shape[3]
-
-    @property
-    def num_classes(self) -> int:
-        """0 when there are no labels."""
-        return len(self.class_names) if self.has_labels else 0
-
-    @property
-    def has_labels(self) -> bool:
-        return self.labels is not None
 
 
 def prepare(
@@ -83,7 +47,7 @@ def prepare(
     root = Path(root)
     if path is not None:
         given["path"] = _existing(Path(path).expanduser())
-        if info.downloads and Path(path).is_file():
+        if info.downloads and not info.archives and Path(path).is_file():
             raise UserError(f"data.path: {path} is a file; accepted: torchvision's folder, or data.source=npz")
     if info.downloads:
         given["root"] = root / "torchvision"
@@ -92,9 +56,11 @@ def prepare(
         return _open_prepared(Path(str(given["path"])), resolution)
     recipe = make_recipe(split=split, resolution=resolution, **given)
     directory = root / f"{source}-{split}-{_key(source, split, resolution, recipe)}"
-    return open_directory(directory) or _prepare_once(
+    store = open_directory(directory) or _prepare_once(
         directory, recipe, source, split
     )  # opening needs no right to write
+    compose = SOURCES[source].compose
+    return store if compose is None else compose(store)
 
 
 def _prepare_once(directory: Path, recipe: Recipe, source: str, split: str) -> ImageStore:
@@ -150,7 +116,7 @@ def _open_prepared(directory: Path, resolution: int) -> ImageStore:
     store = open_directory(directory)
     if store is None:
         splits = sorted(str(meta.parent) for meta in directory.glob(f"*/{META}"))
-        accepted = " or ".join(splits) or "what `python -m gan.data prepare` wrote as --out"
+        accepted = " or ".join(splits) or "what `gan prepare` wrote as --out"
         raise UserError(f"data.path: {directory} is not a whole directory of prepared images; accepted: {accepted}")
     if store.resolution != resolution:
         raise UserError(

@@ -9,6 +9,7 @@ import click
 from gan.device import resolve_device
 from gan.errors import UserError
 from gan.experiments.comparison import Comparison, Planned, load_comparison
+from gan.experiments.curves import averaged
 from gan.experiments.outcomes import Outcome, load_outcome
 from gan.experiments.report import finding, write_report
 from gan.experiments.runner import Show, require_buildable, run_all, run_one
@@ -98,7 +99,7 @@ def kept_outcomes(comparison: Comparison) -> dict[str, dict[int, Outcome]]:
     outcomes: dict[str, dict[int, Outcome]] = {arm: {} for arm in comparison.config.arms}
     for planned in comparison.runs:
         if (outcome := load_outcome(comparison.results, planned)) is not None:
-            outcomes[planned.arm][planned.seed] = outcome
+            outcomes[planned.arm][planned.seed] = averaged(outcome, comparison.config.primary)
     return outcomes
 
 

@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from gan.config import Config, Positive, Section, apply_override, check, load_tree, validate
 from gan.errors import UserError, nearest
 from gan.experiments.verdicts import Rule
+from gan.metrics.audits.digit_readers import DIGIT_READERS
 from gan.metrics.table import METRICS
 
-MODES = ("modes", "kl_modes")  # exact ones, of digits and stacked digits
-DIGIT_SOURCES = ("digits", "stacked_digits")
+MODES = ("modes", "kl_modes")  # exact ones, of digits that a classifier reads
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Scale = Literal["log", "linear"]
@@ -32,6 +32,8 @@ class Primary(Section):
     measure: str
     scale: Scale | None = None  # null: log for distances and divergences, linear for what has a sign or a ceiling
     target: float | None = None  # steps and minutes until the measure reaches it are reported as well
+    # so many of a run's last measurements are averaged, geometrically on a log scale; 1: the finished run's alone
+    points: Positive = 1
 
     @field_validator("measure")
     @classmethod
@@ -136,8 +138,8 @@ class Planned:
 
     @property
     def has_modes(self) -> bool:
-        """Whether the data have modes that a classifier reads."""
-        return self.config.data.source in DIGIT_SOURCES
+        """Whether the data have modes that a classifier is to read once the run is over, for no metric does."""
+        return self.config.data.source in DIGIT_READERS and "mode_count" not in self.config.evaluation.metrics
 
     @property
     def modes_read(self) -> int | None:
@@ -173,7 +175,7 @@ def load_comparison(path: Path, overrides: tuple[str, ...], out: Path) -> Compar
     tree = load_tree(path, overrides)
     if tree.get("task") != "comparison":
         found = repr(tree["task"]) + " found" if "task" in tree else "missing"
-        raise UserError(f"{path}: task: {found}, 'comparison' accepted; other configs are for train.py")
+        raise UserError(f"{path}: task: {found}, 'comparison' accepted; other configs are for `gan train`")
     config = check(ComparisonConfig, tree)
     results = out / "results" if config.results is None else path.parent / config.results
     trials: list[Planned] = []
@@ -205,11 +207,25 @@ def _plan(
         raise UserError(f"arms.{arm}: evaluation.at_end: false found, true accepted in a comparison")
     if primary in METRICS and primary not in run.evaluation.metrics:
         raise UserError(f"primary: {primary} found, but evaluation.metrics of arm {arm} lacks it")
-    if primary in MODES and run.data.source not in DIGIT_SOURCES:
-        raise UserError(f"primary: {primary} found, accepted for digits and stacked_digits alone")
+    planned = Planned(arm, seed, run, config.mode_samples, trial)
+    if primary in MODES and not planned.has_modes:
+        raise UserError(
+            f"primary: {primary} found, accepted for {', '.join(DIGIT_READERS)} alone, where mode_count is no metric"
+        )
+    if config.primary.points > 1 and (primary not in METRICS or _measurements(run) < config.primary.points):
+        raise UserError(
+            f"primary.points: {config.primary.points} found, but arm {arm} is measured {_measurements(run)} times; "
+            "accepted with one of the metrics, and evaluation.every above 0"
+        )
     if config.primary.target is not None and (primary not in METRICS or not run.evaluation.every):
         raise UserError(
             f"primary.target: {config.primary.target} found, but arm {arm} does not measure {primary} in training; "
             "accepted with evaluation.every above 0 and one of its metrics"
         )
-    return Planned(arm, seed, run, config.mode_samples, trial)
+    return planned
+
+
+def _measurements(run: Config) -> int:
+    """How often a run is measured, its end included."""
+    every = run.evaluation.every
+    return 1 + ((run.training.steps - 1) // every if every else 0)

@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import geometric_mean
 
-from gan.experiments.comparison import ComparisonConfig, lower_is_better
+from gan.errors import UserError
+from gan.experiments.comparison import ComparisonConfig, Primary, lower_is_better
 from gan.experiments.outcomes import Outcome, Outcomes
 from gan.experiments.page import Table, ratio
 from gan.experiments.statistics import estimate
@@ -16,6 +19,25 @@ STAGES = {
     "scores/margin/": "margin, from the first",
     "stages/gradient_share/": "share of gradient, from the first",
 }
+
+
+def averaged(outcome: Outcome, primary: Primary) -> Outcome:
+    """An outcome whose primary measure is the mean of its last `primary.points` measurements.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    if primary.points == 1 or outcome.diverged:
+        return outcome
+    key = f"evaluation/{METRICS[primary.measure].keys[0]}"
+    values = [*{point["step"]: point[key] for point in outcome.curve if key in point}.values()][-primary.points :]
+    if len(values) < primary.points:
+        raise UserError(
+            f"the outcome of arm {outcome.arm}, seed {outcome.seed} has {len(values)} values of {primary.measure}; "
+            f"accepted: {primary.points}, as primary.points says"
+        )
+    mean = geometric_mean(values) if primary.log and min(values) > 0 else sum(values) / len(values)
+    return replace(outcome, measures={**outcome.measures, primary.measure: mean})
 
 
 def stage_tables(outcomes: Outcomes, arms: Sequence[str]) -> list[Table]:

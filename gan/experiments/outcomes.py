@@ -21,6 +21,7 @@ from gan.experiments.comparison import Planned
 from gan.files import write_text
 from gan.metrics.table import METRICS
 from gan.training.run_directory import fixed_settings, flatten
+from gan.training.tracking import LOG, read_log
 
 LIBRARIES = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy")
 CURVES = ("evaluation/", "stages/", "scores/margin")  # what is kept of metrics.jsonl
@@ -104,7 +105,7 @@ def read_outcome(
     Raises:
         UserError: the run was not scored.
     """
-    log = _read_log(run / "metrics.jsonl")
+    log = read_log(run / LOG)
     precision = resolve_precision(planned.config.training.precision, resolve_device(device))
     seconds = sum(line.get("speed/seconds_per_step", 0.0) * interval for line, interval in _intervals(log))
     measures, protocol = dict(extra), {}
@@ -130,12 +131,6 @@ def read_outcome(
         protocol=protocol,
         curve=tuple(_curve(log)),
     )
-
-
-def _read_log(path: Path) -> list[dict[str, float]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _intervals(log: list[dict[str, float]]) -> list[tuple[dict[str, float], int]]:

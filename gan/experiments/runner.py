@@ -1,8 +1,6 @@
 """Runs of a comparison as processes of their own: finished ones skipped, interrupted ones resumed, several at once."""
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,10 +17,10 @@ from gan.errors import BusyError, NonFiniteError, UserError
 from gan.experiments.comparison import MODES, Planned
 from gan.experiments.outcomes import Outcome, load_outcome, read_outcome, save_outcome
 from gan.files import write_text
+from gan.processes import stop_with_parent
 from gan.training.run_directory import RunDirectory
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-TRAIN = Path(__file__).parents[2] / "train.py"
+LIBRARY = Path(__file__).parents[2]  # where the package lies, installed or not
 Show = Callable[[Planned, Outcome], None]
 
 
@@ -53,7 +51,7 @@ def run_all(runs: Sequence[Planned], results: Path, out: Path, jobs: int, device
         results: folder of the outcomes.
         out: directory of the experiment.
         jobs: processes at once.
-        devices: as on the command line of train.py.
+        devices: as on the command line of `gan train`.
         show: called with every outcome as it comes, kept ones first.
 
     Raises:
@@ -109,16 +107,17 @@ def _train(planned: Planned, directory: Path, device: str, threads: int) -> Outc
     config = directory.with_suffix(".yaml")
     write_text(config, planned.config.to_yaml())
     threads = int(os.environ.get("OMP_NUM_THREADS", threads))
-    command = [sys.executable, str(TRAIN), str(config), "--device", device, "--out", str(directory)]
+    command = [sys.executable, "-m", "gan", "train", str(config), "--device", device, "--out", str(directory)]
+    path = [str(LIBRARY), *filter(None, [os.environ.get("PYTHONPATH")])]
     RunDirectory(directory).wait_until_free()  # of a run whose comparison was killed, and which is saving itself
     with directory.with_suffix(".log").open("a", encoding="utf-8") as log:
         process = subprocess.run(
             command,
             stdout=log,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(path)},
             check=False,
-            preexec_fn=_stop_with_parent,
+            preexec_fn=stop_with_parent,
         )
     diverged = process.returncode == NonFiniteError.exit_status
     if process.returncode and not diverged:
@@ -129,9 +128,3 @@ def _train(planned: Planned, directory: Path, device: str, threads: int) -> Outc
         report = digit_modes(open_run(directory, None, "ema", device, {"samples": planned.mode_samples})).report
         extra = dict(zip(MODES, (float(report.covered), report.kl_generated_real), strict=True))
     return read_outcome(planned, directory, diverged, extra, device, threads)
-
-
-def _stop_with_parent() -> None:
-    """In a new process on Linux: be asked to save and stop should the comparison be killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

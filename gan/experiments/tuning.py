@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from gan.experiments.comparison import Comparison, ComparisonConfig, lower_is_better
+from gan.experiments.curves import averaged
 from gan.experiments.outcomes import Outcome, load_outcome
 from gan.experiments.page import Table
 
@@ -16,7 +17,9 @@ def kept_trials(comparison: Comparison) -> Trials:
     for planned in comparison.trials:
         if (outcome := load_outcome(comparison.results, planned)) is not None:
             assert planned.trial is not None
-            found[planned.arm].setdefault(planned.trial, {})[planned.seed] = outcome
+            found[planned.arm].setdefault(planned.trial, {})[planned.seed] = averaged(
+                outcome, comparison.config.primary
+            )
     return found
 
 

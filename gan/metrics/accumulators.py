@@ -162,6 +162,33 @@ class SplitProbabilities:
         return self.negative_entropy / self.sizes - torch.xlogy(marginal, marginal).sum(dim=1), marginal
 
 
+class ClassCounts:
+    """How many images a classifier takes for each class."""
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros(0, dtype=torch.int64)  # sized by the first logits
+
+    def update(self, logits: Tensor) -> None:
+        """Count the largest of logits `(B, classes)`."""
+        counts = torch.bincount(logits.argmax(dim=1).cpu(), minlength=logits.shape[1])
+        self.counts = counts if not len(self.counts) else self.counts + counts
+
+    def merge(self, other: "ClassCounts") -> None:
+        """Add what `other` has seen."""
+        if len(other.counts):
+            self.counts = other.counts.clone() if not len(self.counts) else self.counts + other.counts
+
+    def result(self) -> Tensor:
+        """int64 `(classes,)`.
+
+        Raises:
+            ValueError: nothing was seen.
+        """
+        if not len(self.counts):
+            raise ValueError("no logits were seen")
+        return self.counts
+
+
 def conditional_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
     """p(y|x) `(B, classes)` and Σ_y p log p `(B,)` of logits, in float64."""
     log_probabilities = logits.double().log_softmax(dim=1)

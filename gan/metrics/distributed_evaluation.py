@@ -47,9 +47,8 @@ def own_tally(tally: Tally, count: int) -> Tally:
     """What this rank keeps of its share of `count` images: `tally` itself on the main rank, else what it will send."""
     if distributed.is_main():
         return tally
-    scored = tally.probabilities is not None or tally.logits is not None
     features = FeatureBank(expected=count) if tally.features is not None else None
-    return Tally(tally.gaussian, features, None, FeatureBank(expected=count) if scored else None)
+    return Tally(tally.gaussian, features, None, FeatureBank(expected=count) if tally.reads_logits else None)
 
 
 def merge(own: Tally) -> None:
@@ -68,8 +67,8 @@ def merge(own: Tally) -> None:
     distributed.collect(torch.cat([gaussian.scatter, gaussian.mean[None], count[None]]).cpu(), add)  # (D + 2, D)
     if own.features is not None:
         distributed.collect(_rows(own.features), _keeper(own.features.update))
-    if own.probabilities is not None or own.logits is not None:
-        keep = [kept.update for kept in (own.probabilities, own.logits) if kept is not None]
+    if own.reads_logits:
+        keep = [kept.update for kept in (own.probabilities, own.logits, own.classes) if kept is not None]
         distributed.collect(_rows(own.logits), _keeper(*keep))
 
 

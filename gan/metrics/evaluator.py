@@ -13,7 +13,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from gan import distributed
 from gan.errors import UserError
-from gan.metrics.accumulators import FeatureBank, GaussianStatistics, SplitProbabilities
+from gan.metrics.accumulators import ClassCounts, FeatureBank, GaussianStatistics, SplitProbabilities
 from gan.metrics.distributed_evaluation import everywhere, merge, own_share, own_tally, share, unmeasured
 from gan.metrics.evidence import Evidence, Tally
 from gan.metrics.extractors.interface import Extraction, metric_layers
@@ -74,7 +74,8 @@ class Evaluator:
         self.reference_features = reference_features
         self.neighbour_features = neighbour_features
         self.bootstrap = bootstrap
-        self.layer, self.logits_layer = metric_layers(extractor, with_logits=self._needs("probabilities"))
+        with_logits = self._needs("probabilities") or self._needs("classes")
+        self.layer, self.logits_layer = metric_layers(extractor, with_logits)
         # Apple's GPUs have no float64
         self.statistics_device = self.device if self.device.type == "cuda" else torch.device("cpu")
 
@@ -231,10 +232,9 @@ class Evaluator:
                 if tally.features is not None:
                     rows = slice(None) if kept is None else kept[start : start + size].to(features.device)
                     tally.features.update(features[rows])
-                if tally.probabilities is not None and self.logits_layer is not None:
-                    tally.probabilities.update(layers[self.logits_layer])
-                if tally.logits is not None and self.logits_layer is not None:
-                    tally.logits.update(layers[self.logits_layer])
+                for kept_logits in (tally.probabilities, tally.logits, tally.classes):
+                    if kept_logits is not None and self.logits_layer is not None:
+                        kept_logits.update(layers[self.logits_layer])
                 bar.update(size)
 
     def _protocol(
@@ -280,6 +280,7 @@ class Evaluator:
             FeatureBank(expected=count) if self._needs("features") else None,
             SplitProbabilities(count, splits, METRIC_SEED) if scored else None,
             FeatureBank(expected=count) if scored and self.bootstrap else None,
+            ClassCounts() if self._needs("classes") else None,
         )
 
     def _needs(self, need: Need) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gan.errors import UserError
-from gan.metrics.accumulators import FeatureBank, GaussianStatistics, SplitProbabilities
+from gan.metrics.accumulators import ClassCounts, FeatureBank, GaussianStatistics, SplitProbabilities
 from gan.metrics.formulas import FrechetTarget
 from gan.metrics.protocol import Protocol
 from gan.metrics.reference import ReferenceStatistics, kept_rows
@@ -21,6 +21,12 @@ class Tally:
     features: FeatureBank | None = None
     probabilities: SplitProbabilities | None = None
     logits: FeatureBank | None = None
+    classes: ClassCounts | None = None
+
+    @property
+    def reads_logits(self) -> bool:
+        """Whether any of it is of the logits."""
+        return any(kept is not None for kept in (self.probabilities, self.logits, self.classes))
 
 
 @dataclass

@@ -3,6 +3,8 @@
 They know nothing of images, extractors or files, and draw from private generators only.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -167,3 +169,9 @@ def _squared_discrepancy(
         values = evaluate(features, features)
         within += values.sum() - values.trace()
     return within / (size * (size - 1)) - 2 * evaluate(first, second).sum() / size**2
+
+
+def divergence_from_uniform(counts: Tensor) -> Tensor:
+    """KL(p ‖ uniform) = log n + Σ_i p_i log p_i in nats, p the shares of counts `(n,)`, nothing added to any."""
+    shares = counts.double() / counts.sum()
+    return math.log(len(counts)) + torch.xlogy(shares, shares).sum()

@@ -9,7 +9,7 @@ import numpy as np
 from gan.errors import UserError, nearest
 from gan.metrics.accumulators import GaussianStatistics
 from gan.metrics.evidence import Evidence
-from gan.metrics.formulas import FrechetTarget, inception_score_of, kernel_distance
+from gan.metrics.formulas import FrechetTarget, divergence_from_uniform, inception_score_of, kernel_distance
 from gan.metrics.neighbourhood import Score, density_and_coverage, precision_and_recall
 from gan.metrics.uncertainty import (
     INFINITY_POINTS,
@@ -20,7 +20,7 @@ from gan.metrics.uncertainty import (
     kernel_influence,
 )
 
-Need = Literal["features", "reference features", "probabilities"]
+Need = Literal["features", "reference features", "probabilities", "classes"]
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,16 @@ def _intra_fid(evidence: Evidence) -> Sequence[Score]:
     return [Score(float(distances.mean())), Score(float(distances.std()))]
 
 
+def _mode_divergence(evidence: Evidence) -> Sequence[Score]:
+    assert evidence.tally.classes is not None
+    return [Score(divergence_from_uniform(evidence.tally.classes.result()).item())]
+
+
+def _mode_count(evidence: Evidence) -> Sequence[Score]:
+    assert evidence.tally.classes is not None
+    return [Score(float((evidence.tally.classes.result() > 0).sum()))]
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -202,6 +212,14 @@ METRICS: dict[str, Metric] = {
             "intra_fid", "mean Fréchet distance class by class (Miyato & Koyama 2018)",
             ("intra_frechet_distance_mean", "intra_frechet_distance_std"), "intra-FD", _intra_fid,
             official="intra-FID", needs=("features", "reference features"), multiplicative=True, spread=True,
+        ),
+        Metric(
+            "mode_divergence", "KL divergence of the classes read from uniform ones (Metz et al. 2017)",
+            ("mode_divergence",), "KL of modes from uniform", _mode_divergence, needs=("classes",), multiplicative=True,
+        ),
+        Metric(
+            "mode_count", "classes that are read in at least one image (Metz et al. 2017)", ("mode_count",), "modes",
+            _mode_count, needs=("classes",), higher_is_better=True, digits=0,
         ),
     )
 }  # fmt: skip

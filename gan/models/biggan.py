@@ -13,17 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.blocks.layers import Conv2d, Linear, initialise_orthogonally
-from gan.models.blocks.placement import Placement, attention_after
+from gan.models.blocks.layers import Conv2d, Linear, ModulatedBatchNorm2d, initialise_orthogonally
 from gan.models.blocks.residual import GeneratorBlock, ResidualBackbone, doubled_sides, halved_sides
+from gan.models.interface import AttentionPlacement, Generator, attention_after
 
-# Width multipliers: of the first map and of every block's output.
+# The widths of the first map and of every block's output, as multiples of `width`.
 _GENERATOR_WIDTHS = {32: (4, 4, 4, 4), 64: (16, 16, 8, 4, 2), 128: (16, 16, 8, 4, 2, 1)}
 _BACKBONE_WIDTHS = {32: (4, 4, 4, 4), 64: (1, 2, 4, 8, 16), 128: (1, 2, 4, 8, 16, 16)}
-_BACKBONE_HALVINGS = {32: 2, 64: 4, 128: 5}  # how many of the blocks, from the first, halve the map
+_BACKBONE_HALVINGS = {32: 2, 64: 4, 128: 5}  # So many of the blocks, from the first, halve the map.
 
 
-class ConditionedBatchNorm2d(nn.Module):
+class LinearGain(Linear):
+    """1 + W c."""
+
+    def forward(self, condition: Tensor) -> Tensor:
+        return 1 + super().forward(condition)
+
+
+class ConditionedBatchNorm2d(ModulatedBatchNorm2d):
     """Batch normalisation with gain and bias linear in a condition, equation (1); an ordinary one where that is empty.
 
     Args:
@@ -33,22 +40,15 @@ class ConditionedBatchNorm2d(nn.Module):
     """
 
     def __init__(self, channels: int, condition_dim: int, *, spectral_norm: bool) -> None:
-        super().__init__()
-        self.normalize = nn.BatchNorm2d(channels, affine=condition_dim == 0)
-        self.gain: Linear | None = None
-        if condition_dim:
-            self.gain = Linear(condition_dim, channels, bias=False, spectral_norm=spectral_norm)
-            self.bias = Linear(condition_dim, channels, bias=False, spectral_norm=spectral_norm)
-
-    def forward(self, maps: Tensor, condition: Tensor) -> Tensor:
-        maps = self.normalize(maps)
-        if self.gain is None:
-            return maps
-        gain, bias = 1 + self.gain(condition)[..., None, None], self.bias(condition)[..., None, None]  # (B, C, 1, 1)
-        return torch.addcmul(bias.to(maps.dtype), maps, gain.to(maps.dtype))
+        if condition_dim == 0:
+            super().__init__(channels, None)
+        else:
+            gain = LinearGain(condition_dim, channels, bias=False, spectral_norm=spectral_norm)
+            bias = Linear(condition_dim, channels, bias=False, spectral_norm=spectral_norm)
+            super().__init__(channels, (gain, bias))
 
 
-class BigGANGenerator(nn.Module):
+class BigGANGenerator(Generator):
     """Latents `(B, latent_dim)` and labels `(B,)` or None → images `(B, channels, resolution, resolution)` in [−1, 1].
 
     Args:
@@ -57,7 +57,7 @@ class BigGANGenerator(nn.Module):
         width: ch, the channels of the last block at 128; of half of it at 64, of a quarter of all blocks at 32.
         latent_dim: Z; with hierarchical latents a multiple of the number of blocks and one.
         num_classes: of the labels, or None.
-        attention: what to put where, or None for nothing.
+        attention: which one, and after which blocks, or None for none.
         hierarchical: give every block a chunk of the latents; else the first map is given all of them.
         shared_dim: size of the embedding that all batch normalisations share; None for a table of gains and biases in
             each of them, which is not spectrally normalised.
@@ -75,7 +75,7 @@ class BigGANGenerator(nn.Module):
         width: int = 64,
         latent_dim: int = 128,
         num_classes: int | None = None,
-        attention: Placement | None = None,
+        attention: AttentionPlacement | None = None,
         *,
         hierarchical: bool = True,
         shared_dim: int | None = 128,
@@ -83,14 +83,14 @@ class BigGANGenerator(nn.Module):
         super().__init__()
         widths = [width * multiplier for multiplier in _GENERATOR_WIDTHS[resolution]]
         sides = self.attention_resolutions(resolution)
-        slots = len(widths) if hierarchical else 1  # each block's, and the first map's
+        slots = len(widths) if hierarchical else 1  # one for each block and one for the first map
         _check(latent_dim, slots, shared_dim)
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.slots = slots
-        self.bottom = sides[0] // 2  # side of the first map
+        self.bottom = sides[0] // 2  # the side of the first map
         self.embedding: nn.Embedding | None = None
-        condition_dim = num_classes or 0  # one-hot labels
+        condition_dim = num_classes or 0  # Labels are one-hot.
         if num_classes is not None and shared_dim is not None:
             self.embedding = nn.Embedding(num_classes, shared_dim)
             condition_dim = shared_dim
@@ -107,7 +107,6 @@ class BigGANGenerator(nn.Module):
 
     @staticmethod
     def attention_resolutions(resolution: int) -> list[int]:
-        """Sides of the maps that attention can follow."""
         return doubled_sides(resolution, len(_GENERATOR_WIDTHS[resolution]) - 1)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -144,18 +143,17 @@ class BigGANBackbone(ResidualBackbone):
         resolution: 32, 64 or 128.
         channels: of the images.
         width: ch, the channels of the first block; of a quarter of all blocks at 32.
-        attention: what to put where, or None for nothing.
+        attention: which one, and after which blocks, or None for none.
     """
 
     resolutions = tuple(_BACKBONE_WIDTHS)
 
     def __init__(
-        self, resolution: int = 32, channels: int = 3, width: int = 64, attention: Placement | None = None
+        self, resolution: int = 32, channels: int = 3, width: int = 64, attention: AttentionPlacement | None = None
     ) -> None:
         widths = [width * multiplier for multiplier in _BACKBONE_WIDTHS[resolution]]
         super().__init__(channels, widths, self.attention_resolutions(resolution), attention, orthogonal=True)
 
     @staticmethod
     def attention_resolutions(resolution: int) -> list[int]:
-        """Sides of the maps that attention can follow."""
         return halved_sides(resolution, len(_BACKBONE_WIDTHS[resolution]), _BACKBONE_HALVINGS[resolution])

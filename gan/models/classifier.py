@@ -37,7 +37,7 @@ class CascadingClassifier(nn.Module):
         self.stages = stages
         self.removal: Removal = removal
         self.weight = nn.Parameter(torch.empty(stages, num_classes, in_features))
-        for table in self.weight.data:  # each stage starts as a linear layer would
+        for table in self.weight.data:  # Each stage starts as a linear layer would.
             nn.init.xavier_uniform_(table)
         self.bias = nn.Parameter(torch.zeros(stages, num_classes))
 

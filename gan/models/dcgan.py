@@ -8,11 +8,12 @@ from torch.nn import functional as F
 
 from gan.models.blocks.layers import ConditionalBatchNorm2d, Linear
 from gan.models.blocks.spectral_norm import SpectralNorm
+from gan.models.interface import Backbone, Generator
 
-_HALVINGS = {32: 3, 48: 3, 64: 4, 128: 5}  # down to a map of 4×4, or 6×6 from 48
+_HALVINGS = {32: 3, 48: 3, 64: 4, 128: 5}  # They end at a map of 4×4, or of 6×6 from 48.
 
 
-class DCGANGenerator(nn.Module):
+class DCGANGenerator(Generator):
     """Latents `(B, latent_dim)` and labels `(B,)` or None → images `(B, channels, resolution, resolution)` in [−1, 1].
 
     Args:
@@ -38,7 +39,7 @@ class DCGANGenerator(nn.Module):
         widths = [width << level for level in reversed(range(halvings))]
         self.latent_dim = latent_dim
         self.num_classes = num_classes
-        self.bottom = resolution >> halvings  # side of the first map
+        self.bottom = resolution >> halvings  # the side of the first map
         self.project = Linear(latent_dim, widths[0] * self.bottom**2)
         self.norms = nn.ModuleList(ConditionalBatchNorm2d(w, num_classes) for w in widths)
         self.convs = nn.ModuleList(
@@ -66,7 +67,7 @@ class StridedConv2d(nn.Conv2d):
         return F.conv2d(maps, self.spectral_norm(self.weight), self.bias, stride=2, padding=1)
 
 
-class DCGANBackbone(nn.Module):
+class DCGANBackbone(Backbone):
     """Images `(B, channels, resolution, resolution)` → the flattened last map, `(B, out_features)`.
 
     Args:

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.models.blocks.placement import Placement, attention_after
+from gan.models.interface import AttentionPlacement, Backbone, Generator, attention_after
 
-_BOTTOM = 4  # side of the smallest map
+_BOTTOM = 4  # the side of the smallest map
 _SIDES = {32: [4, 8, 16, 32], 64: [4, 8, 16, 32, 64], 128: [4, 8, 16, 32, 64, 128]}
 _SLOPE = 0.2
-_GAIN = math.sqrt(2 / (1 + _SLOPE**2))  # of φ on a normal variable
+_GAIN = math.sqrt(2 / (1 + _SLOPE**2))  # φ times this keeps the second moment of a normal variable
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -62,10 +62,10 @@ class Transition(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         if self.doubles:
             return F.interpolate(self.conv(maps), scale_factor=2.0, mode="bilinear")
-        return self.conv(F.avg_pool2d(maps, 2))  # bilinear: the sample point lies amid four pixels
+        return self.conv(F.avg_pool2d(maps, 2))  # bilinear, as the sample point lies amid four pixels
 
 
-class R3GANGenerator(nn.Module):
+class R3GANGenerator(Generator):
     """Latents `(B, latent_dim)` and labels `(B,)` or None → images `(B, channels, resolution, resolution)`.
 
     In evaluation mode images are in [−1, 1]; in training mode nothing bounds them or cuts off their gradient.
@@ -76,7 +76,7 @@ class R3GANGenerator(nn.Module):
         width: channels of the maps up to 32×32; half as many at 64×64, a quarter at 128×128.
         latent_dim: Z.
         num_classes: of the labels, whose embedding is appended to the latents, or None.
-        attention: what to put where, or None for nothing.
+        attention: which one, and after which blocks, or None for none.
         blocks: per resolution.
         expansion: hidden channels of a block per channel.
         group_width: hidden channels per group.
@@ -95,7 +95,7 @@ class R3GANGenerator(nn.Module):
         width: int = 768,
         latent_dim: int = 64,
         num_classes: int | None = None,
-        attention: Placement | None = None,
+        attention: AttentionPlacement | None = None,
         *,
         blocks: int = 2,
         expansion: int = 2,
@@ -125,7 +125,6 @@ class R3GANGenerator(nn.Module):
 
     @staticmethod
     def attention_resolutions(resolution: int) -> list[int]:
-        """Sides of the maps that attention can follow."""
         return _SIDES[resolution]
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -138,7 +137,7 @@ class R3GANGenerator(nn.Module):
         return images if self.training else images.clamp(-1, 1)
 
 
-class R3GANBackbone(nn.Module):
+class R3GANBackbone(Backbone):
     """Images `(B, channels, resolution, resolution)` → features `(B, out_features)`: a learned average of the last map.
 
     Args:
@@ -155,7 +154,7 @@ class R3GANBackbone(nn.Module):
         resolution: int = 32,
         channels: int = 3,
         width: int = 768,
-        attention: Placement | None = None,
+        attention: AttentionPlacement | None = None,
         *,
         blocks: int = 2,
         expansion: int = 2,
@@ -170,12 +169,11 @@ class R3GANBackbone(nn.Module):
         self.stages = _stages(widths, blocks, expansion, group_width)
         down = (Transition(i, o, doubles=False) for i, o in pairwise(widths))
         self.transitions = nn.ModuleList([*down, nn.Identity()])
-        self.basis = nn.Parameter(torch.randn(widths[-1], _BOTTOM, _BOTTOM) / _BOTTOM)  # of a sum over 16 positions
+        self.basis = nn.Parameter(torch.randn(widths[-1], _BOTTOM, _BOTTOM) / _BOTTOM)  # summed over 16 positions
         self.attention = attention_after(attention, zip(widths, sides, strict=True), spectral_norm=False)
 
     @staticmethod
     def attention_resolutions(resolution: int) -> list[int]:
-        """Sides of the maps that attention can follow."""
         return _SIDES[resolution][::-1]
 
     def forward(self, images: Tensor) -> Tensor:

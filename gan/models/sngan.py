@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan.models.blocks.layers import ConditionalBatchNorm2d, Conv2d, Linear
-from gan.models.blocks.placement import Placement, attention_after
 from gan.models.blocks.residual import GeneratorBlock, ResidualBackbone, doubled_sides, halved_sides
+from gan.models.interface import AttentionPlacement, Generator, attention_after
 
-# Width multipliers: of the first map and of every block's output.
+# The widths of the first map and of every block's output, as multiples of `width`.
 _GENERATOR_WIDTHS = {
     32: (1, 1, 1, 1),
     48: (8, 4, 2, 1),
@@ -28,10 +28,10 @@ _BACKBONE_WIDTHS = {
     64: (1, 2, 4, 8, 16),
     128: (1, 2, 4, 8, 16, 16),
 }
-_BACKBONE_HALVINGS = {32: 2, 48: 4, 64: 5, 128: 5}  # how many of the blocks, from the first, halve the map
+_BACKBONE_HALVINGS = {32: 2, 48: 4, 64: 5, 128: 5}  # So many of the blocks, from the first, halve the map.
 
 
-class SNGANGenerator(nn.Module):
+class SNGANGenerator(Generator):
     """Latents `(B, latent_dim)` and labels `(B,)` or None → images `(B, channels, resolution, resolution)` in [−1, 1].
 
     Args:
@@ -40,7 +40,7 @@ class SNGANGenerator(nn.Module):
         width: channels of the last block (of all blocks at 32).
         latent_dim: Z.
         num_classes: for class-conditional batch normalisation, or None.
-        attention: what to put where, or None for nothing.
+        attention: which one, and after which blocks, or None for none.
         spectral_norm: divide the weights of all linear and convolutional layers by their spectral norm, as SAGAN does.
     """
 
@@ -53,7 +53,7 @@ class SNGANGenerator(nn.Module):
         width: int = 256,
         latent_dim: int = 128,
         num_classes: int | None = None,
-        attention: Placement | None = None,
+        attention: AttentionPlacement | None = None,
         *,
         spectral_norm: bool = False,
     ) -> None:
@@ -63,7 +63,7 @@ class SNGANGenerator(nn.Module):
         sides = self.attention_resolutions(resolution)
         self.latent_dim = latent_dim
         self.num_classes = num_classes
-        self.bottom = sides[0] // 2  # side of the first map
+        self.bottom = sides[0] // 2  # the side of the first map
         self.project = Linear(latent_dim, widths[0] * self.bottom**2, spectral_norm=spectral_norm)
         self.blocks = nn.ModuleList(
             GeneratorBlock(i, o, norm, spectral_norm=spectral_norm) for i, o in pairwise(widths)
@@ -74,7 +74,6 @@ class SNGANGenerator(nn.Module):
 
     @staticmethod
     def attention_resolutions(resolution: int) -> list[int]:
-        """Sides of the maps that attention can follow."""
         return doubled_sides(resolution, len(_GENERATOR_WIDTHS[resolution]) - 1)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -91,18 +90,17 @@ class SNGANBackbone(ResidualBackbone):
         resolution: 32, 48, 64 or 128.
         channels: of the images.
         width: channels of the first block (of all blocks at 32).
-        attention: what to put where, or None for nothing.
+        attention: which one, and after which blocks, or None for none.
     """
 
     resolutions = tuple(_BACKBONE_WIDTHS)
 
     def __init__(
-        self, resolution: int = 32, channels: int = 3, width: int = 128, attention: Placement | None = None
+        self, resolution: int = 32, channels: int = 3, width: int = 128, attention: AttentionPlacement | None = None
     ) -> None:
         widths = [width * multiplier for multiplier in _BACKBONE_WIDTHS[resolution]]
         super().__init__(channels, widths, self.attention_resolutions(resolution), attention)
 
     @staticmethod
     def attention_resolutions(resolution: int) -> list[int]:
-        """Sides of the maps that attention can follow."""
         return halved_sides(resolution, len(_BACKBONE_WIDTHS[resolution]), _BACKBONE_HALVINGS[resolution])

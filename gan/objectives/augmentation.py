@@ -27,7 +27,7 @@ class Augmentation(nn.Module):
 
     probability: Tensor
     sign_sum: Tensor
-    UPDATE_EVERY = 4  # discriminator steps, as published
+    UPDATE_EVERY = 4  # The probability moves every so many discriminator steps, as published.
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ def cutout(images: Tensor, random: torch.Generator) -> Tensor:
     inside = []
     for size in (height, width):
         half = size // 4
-        # centres from 0 to size (inclusive for even squares, whose middle lies between pixels)
+        # Centres go from 0 to the size, which is included because the middle of an even square lies between pixels.
         centre = torch.randint(size + 1, (batch, 1), generator=random, device=device)
         place = torch.arange(size, device=device)
         inside.append((place >= centre - half) & (place < centre + half))  # (B, size)
@@ -119,8 +119,8 @@ def translate(images: Tensor, random: torch.Generator, share: float) -> Tensor:
     down, right = round(share * height), round(share * width)
     rows = torch.randint(-down, down + 1, (batch, 1), generator=random, device=device)
     columns = torch.randint(-right, right + 1, (batch, 1), generator=random, device=device)
-    y = torch.arange(height, device=device) - rows + down  # (B, H), in padded places
-    x = torch.arange(width, device=device) - columns + right  # (B, W)
+    y = torch.arange(height, device=device) - rows + down  # (B, H), rows of the padded image
+    x = torch.arange(width, device=device) - columns + right  # (B, W), its columns
     padded = F.pad(images, (right, right, down, down)).permute(0, 2, 3, 1)  # (B, H + 2d, W + 2r, C)
     index = torch.arange(batch, device=device)[:, None, None]
     return padded[index, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)

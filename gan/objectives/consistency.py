@@ -34,7 +34,9 @@ class BalancedConsistency(Regularizer):
         scores = torch.cat([batch.real_scores, batch.fake_scores])
         with batch.autocast():
             moved_scores = batch.discriminator(moved, labels)
-        return 2 * ((scores - moved_scores).square() @ batch.stage_weights).mean()  # the sum of both halves' means
+        return (
+            2 * ((scores - moved_scores).square() @ batch.stage_weights).mean()
+        )  # The factor makes it the sum of both halves' means.
 
 
 class LatentConsistency(Regularizer):
@@ -64,7 +66,7 @@ class LatentConsistency(Regularizer):
     def generator_penalty(self, batch: StepBatch) -> Tensor:
         with batch.autocast():
             moved = batch.generator(self._moved(batch), batch.fake_labels)
-            here = batch.generator(batch.latents, batch.fake_labels)  # `fake_images` may have been augmented
+            here = batch.generator(batch.latents, batch.fake_labels)  # The batch's fakes may have been augmented.
         return -self.generator_share * (at_least_float32(here) - at_least_float32(moved)).square().mean()
 
     def _moved(self, batch: StepBatch) -> Tensor:
@@ -107,6 +109,6 @@ class LeCam(Regularizer):
         self.fake_mean = fake.clone() if first else self.fake_mean.lerp(fake, 1 - self.decay)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: object) -> None:
-        for name in ("real_mean", "fake_mean"):  # empty before the first batch
+        for name in ("real_mean", "fake_mean"):  # They are empty before the first batch.
             setattr(self, name, torch.zeros_like(state_dict[prefix + name], device=getattr(self, name).device))
         super()._load_from_state_dict(state_dict, prefix, *arguments)

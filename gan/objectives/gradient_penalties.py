@@ -35,7 +35,7 @@ class GradientPenalty(Regularizer):
         real, fake = batch.real_images, batch.fake_images.detach().to(batch.real_images.dtype)
         share = torch.rand(len(real), 1, 1, 1, generator=batch.random, device=real.device, dtype=real.dtype)
         squares = squared_gradients(batch, fake.lerp(real, share), batch.real_labels)
-        # √ has an infinite slope at 0
+        # The square root has an infinite slope at 0.
         return ((squares + 1e-12).sqrt() - 1).square().mean()
 
 

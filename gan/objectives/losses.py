@@ -5,26 +5,26 @@ are given to the generator's loss for the sake of relativistic losses and ignore
 mean over the batch are applied in one place, `weighted_mean` in `stage_weights.py`.
 """
 
-from typing import Protocol
-
 from torch import Tensor
 from torch.nn import functional as F
 
 
-class Loss(Protocol):
-    """What the training step needs of an adversarial loss; whether the generator's reads the real scores."""
+class Loss:
+    """What every adversarial loss has: a loss for each player. Keywords of the constructor are its options."""
 
-    relativistic: bool
+    relativistic: bool = False  # whether the generator's loss reads the real scores
 
-    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor: ...
+    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+        """What the discriminator minimises, `(B, N)` like the scores."""
+        raise NotImplementedError
 
-    def generator_loss(self, fake_scores: Tensor, real_scores: Tensor | None = None) -> Tensor: ...
+    def generator_loss(self, fake_scores: Tensor, real_scores: Tensor | None = None) -> Tensor:
+        """What the generator minimises, `(B, N)` like the scores."""
+        raise NotImplementedError
 
 
-class Hinge:
+class Hinge(Loss):
     """max(0, 1 − D(x)) + max(0, 1 + D(G(z))); G: −D(G(z)) (Lim & Ye 2017; Miyato et al. 2018)."""
-
-    relativistic = False
 
     def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
         return F.relu(1 - real_scores) + F.relu(1 + fake_scores)
@@ -33,10 +33,8 @@ class Hinge:
         return -fake_scores
 
 
-class NonSaturating:
+class NonSaturating(Loss):
     """−log σ(D(x)) − log(1 − σ(D(G(z)))); G: −log σ(D(G(z))) (Goodfellow et al. 2014)."""
-
-    relativistic = False
 
     def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
         return F.softplus(-real_scores) + F.softplus(fake_scores)
@@ -45,22 +43,34 @@ class NonSaturating:
         return F.softplus(-fake_scores)
 
 
-class LeastSquares:
-    """½(D(x) − 1)² + ½D(G(z))²; G: ½(D(G(z)) − 1)² (Mao et al. 2017, equation 9)."""
+class LeastSquares(Loss):
+    """½(D(x) − b)² + ½(D(G(z)) − a)²; G: ½(D(G(z)) − c)² (Mao et al. 2017, arXiv:1611.04076, equation 2).
 
-    relativistic = False
+    The defaults are their equation 9. With a = −1, b = 1, c = 0, their equation 8, the generator minimises the Pearson
+    χ² divergence between p + p_G and 2 p_G.
+
+    Args:
+        fake_target: a, the score that the discriminator is to give to fakes.
+        real_target: b, the score that it is to give to reals.
+        generator_target: c, the score that the generator wants for its fakes.
+    """
+
+    def __init__(self, fake_target: float = 0.0, real_target: float = 1.0, generator_target: float = 1.0) -> None:
+        if fake_target == real_target:
+            raise ValueError(f"real_target: {real_target} found, another value than that of fake_target accepted")
+        self.fake_target = fake_target
+        self.real_target = real_target
+        self.generator_target = generator_target
 
     def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-        return ((real_scores - 1).square() + fake_scores.square()) / 2
+        return ((real_scores - self.real_target).square() + (fake_scores - self.fake_target).square()) / 2
 
     def generator_loss(self, fake_scores: Tensor, real_scores: Tensor | None = None) -> Tensor:
-        return (fake_scores - 1).square() / 2
+        return (fake_scores - self.generator_target).square() / 2
 
 
-class Wasserstein:
+class Wasserstein(Loss):
     """D(G(z)) − D(x); G: −D(G(z)) (Arjovsky et al. 2017); the discriminator must be Lipschitz by other means."""
-
-    relativistic = False
 
     def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
         return fake_scores - real_scores
@@ -69,7 +79,7 @@ class Wasserstein:
         return -fake_scores
 
 
-class Relativistic:
+class Relativistic(Loss):
     """−log σ(D(x) − D(G(z))); G: −log σ(D(G(z)) − D(x)), pair by pair (Jolicoeur-Martineau 2018; R3GAN, equation 2).
 
     Made to go with `r1` and `r2` (Huang et al. 2024, arXiv:2501.05441).

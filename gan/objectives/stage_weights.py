@@ -33,6 +33,6 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     return torch.dot(losses.mean(dim=0), weights.to(losses.dtype))
 
 
-def geometric(stages: int, ratio: float = 0.5) -> Tensor:
-    """1, r, r², … `(N,)`: later stages see less of v, and count for less."""
-    return ratio ** torch.arange(stages, dtype=torch.float32)
+def geometric(stages: int) -> Tensor:
+    """1, ½, ¼, … `(N,)`: later stages see less of v, and count for less."""
+    return 0.5 ** torch.arange(stages, dtype=torch.float32)

@@ -52,7 +52,7 @@ def _facts(description: Description, config: Config) -> dict[str, object]:
         "trained on": f"{config.data.source} {_images(config)}",
         "trained with": f"{config.discriminator.backbone.name} backbone, {head.name} head"
         + (f" of {stages} stages" if stages else "")
-        + f", {config.objective.loss} loss, batch {config.training.batch_size}",
+        + f", {config.objective.loss.name} loss, batch {config.training.batch_size}",
         "step": f"{description.step:,} of {config.training.steps:,}",
         "weights": "exponential moving average" if description.weights == "ema" else "raw",
         "seed of the run": config.seed,

@@ -89,7 +89,7 @@ def open_checkpoint(
     network = build_generator(config, facts)
     try:
         network.load_state_dict(state["ema" if weights == "ema" else "generator"])
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file}: the checkpoint is not of a run of this config") from error
     description = Description(
         run=path.resolve().name,

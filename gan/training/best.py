@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gan.training.checkpoint import Checkpoints
+from gan.training.plain_state import is_count
 
 BEST = "best.pt"
 
@@ -45,6 +46,14 @@ class BestCheckpoint:
         return {"key": self.key, "step": self.step, "value": self.value}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`, unless it went by another score."""
-        if state["key"] == self.key:
-            self.step, self.value = state["step"], state["value"]
+        """Go on from `state`, unless it went by another score.
+
+        Raises:
+            ValueError: a step or a score that there cannot be.
+        """
+        if state["key"] != self.key:
+            return
+        step, value = state["step"], state["value"]
+        if (step, value) != (None, None) and not (is_count(step) and isinstance(value, float) and math.isfinite(value)):
+            raise ValueError(f"a best score of {value!r:.40} at step {step!r:.40}")
+        self.step, self.value = step, value

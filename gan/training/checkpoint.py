@@ -11,8 +11,9 @@ from torch import Tensor
 
 from gan.errors import UserError
 from gan.files import atomic_path
+from gan.training.plain_state import NotPlainError, is_count, load_plain
 
-FORMAT = 5
+FORMAT = 6
 _NAME = re.compile(r"step_(\d{8})\.pt")
 
 
@@ -38,7 +39,7 @@ class Checkpoints:
         Raises:
             StorageError: it could not be written; earlier checkpoints are untouched.
         """
-        path = self.write(f"step_{step:08d}.pt", {"step": step, **state})
+        path = self.write(_name(step), {"step": step, **state})
         for old in self.paths()[: -self.keep] if self.writes else ():
             old.unlink(missing_ok=True)
         return path
@@ -106,19 +107,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read one checkpoint, onto the CPU.
 
     Raises:
-        UserError: it is missing, damaged, of another format, or holds more than tensors and plain values.
+        UserError: it is missing, damaged, of another format, of another step than its name says, or holds more than
+            tensors and plain values.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_plain(path)
     except OSError as error:
         raise UserError(f"checkpoint {path}: {error.strerror or error}") from error
-    except Exception as error:  # damaged bytes make the unpickler fail in any way it can
-        raise UserError(f"checkpoint {path}: damaged, or not a checkpoint") from error
-    found = state.get("format") if isinstance(state, dict) else None
+    except NotPlainError as error:
+        raise UserError(f"checkpoint {path}: damaged, or not a checkpoint ({error})") from error
+    found = state.get("format")
     if found != FORMAT:
-        raise UserError(f"checkpoint {path}: format {found} found, {FORMAT} accepted")
-    state = dict(state)
+        raise UserError(f"checkpoint {path}: format {found!r:.40} found, {FORMAT} accepted")
     stamp = state.pop("digest", None)
     if stamp != digest({name: value for name, value in state.items() if name != "format"}):
         raise UserError(f"checkpoint {path}: damaged, its contents are not those it was saved with; remove it")
+    step, named = state.get("step"), _NAME.fullmatch(path.name)
+    if not isinstance(step, int) or not is_count(step):
+        raise UserError(f"checkpoint {path}: step {step!r:.40} found, a number of steps accepted")
+    if named and int(named[1]) != step:
+        raise UserError(f"checkpoint {path}: it is of step {step}; rename it to {_name(step)}, or remove it")
     return state
+
+
+def _name(step: int) -> str:
+    return f"step_{step:08d}.pt"

@@ -17,6 +17,7 @@ from torch.nn.utils import get_total_norm
 from gan import distributed
 from gan.models.heads import Head
 from gan.objectives.losses import Loss
+from gan.training.plain_state import is_count
 
 DEAD_AUC = 0.52  # a stage that orders no more than this share of real-fake pairs rightly separates nothing
 
@@ -187,6 +188,13 @@ class DeadStageAlarm:
         return {"seen": {stage: list(values) for stage, values in self._seen.items()}, "dead": sorted(self._dead)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with the window of `state`."""
+        """Go on with the window of `state`.
+
+        Raises:
+            ValueError: it holds no areas.
+        """
+        floats = all(isinstance(area, float) for areas in state["seen"].values() for area in areas)
+        if not floats or not all(map(is_count, [*state["seen"], *state["dead"]])):
+            raise ValueError("areas that no stage has")
         self._seen = {stage: deque(values, maxlen=self.window) for stage, values in state["seen"].items()}
         self._dead = set(state["dead"])

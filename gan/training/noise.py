@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from gan.seeds import derive_seed, seeded_generator
+from gan.training.plain_state import is_count
 
 
 class Noise:
@@ -49,5 +50,12 @@ class Noise:
         return {"seed": self.seed, "steps": dict(self._steps)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken."""
-        self.seed, self._steps = state["seed"], dict(state["steps"])
+        """Go on where `state` was taken.
+
+        Raises:
+            ValueError: it is no state of these players.
+        """
+        steps = dict(state["steps"])
+        if steps.keys() != self._steps.keys() or not all(map(is_count, [state["seed"], *steps.values()])):
+            raise ValueError("numbers of steps that no player has taken")
+        self.seed, self._steps = state["seed"], steps

@@ -15,6 +15,7 @@ from gan.objectives.stage_weights import StageWeights, weighted_mean
 from gan.objectives.top_k import TopK
 from gan.training.accumulation import Accumulation, Update
 from gan.training.diagnostics import Observation, joined
+from gan.training.fakes import Fakes
 from gan.training.noise import Noise
 
 
@@ -28,6 +29,7 @@ class Game:
 
     generator: nn.Module
     discriminator: Discriminator
+    fakes: Fakes
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
     loss: Loss
@@ -83,7 +85,7 @@ def discriminator_gradients(
 ) -> tuple[dict[str, Tensor], Observation]:
     """Add one micro-batch's gradient to D's; returns what to report, and what D saw, detached.
 
-    Real and fake images are scored in one pass, which equals two where D normalises no batch.
+    Real and fake images are scored in one pass where D normalises no batch, for then it equals two.
     """
     count = len(real_images)
     labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
@@ -91,12 +93,12 @@ def discriminator_gradients(
     # Forward
     augment = repeating(game.augmentation, random)
     with game.autocast():
-        with torch.no_grad():
-            fake_images = game.generator(latents, fake_labels).to(real_images.dtype)
+        fake_images = game.fakes.for_discriminator(latents, fake_labels).to(real_images.dtype)
         images = game.augmentation(torch.cat([real_images, fake_images]), random)
-        features = game.discriminator.features(images)
+        features = game.discriminator.features_of_both(images, count)
         scores = game.discriminator.head.batch_scores(features, labels)
-    real_scores, fake_scores = scores.split(count)
+    judged = count // game.discriminator.packing
+    real_scores, fake_scores = scores.split(judged)
 
     # Loss, penalties, backward
     weights = game.stage_weights()
@@ -107,13 +109,13 @@ def discriminator_gradients(
         augment=lambda fakes: augment(torch.cat([real_images, fakes]))[count:],
     )  # fmt: skip
     penalties = game.regularizers("discriminator", batch)
-    (loss + direction_loss(game, features, labels, count) + sum(penalties.values())).backward()
+    (loss + direction_loss(game, features, labels, judged) + sum(penalties.values())).backward()
 
     values = {"loss/discriminator": loss, "scores/real": real_scores.mean(0), "scores/fake": fake_scores.mean(0)}
     values |= game.discriminator.head.batch_statistics(features, labels)
     if game.augmentation.target is not None:
         values["augmentation/real_sign"] = (real_scores @ weights).sign().mean()
-    return detached("discriminator", values, penalties), Observation(features.detach(), labels, count)
+    return detached("discriminator", values, penalties), Observation(features.detach(), labels, judged)
 
 
 def direction_loss(game: Game, features: Tensor, labels: Tensor | None, real_count: int) -> Tensor | float:
@@ -133,7 +135,8 @@ def generator_step(
 
     Real images are for relativistic losses and regularisers; others leave them alone.
     """
-    update_spectral_norms(game.generator)
+    if not game.fakes.shared:
+        update_spectral_norms(game.generator)
     update = game.update("generator", game.generator_optimizer)
     micro_batches = update.micro_batches(latents, labels, real_images, real_labels)
     return update.step([generator_gradients(game, *micro_batch) for micro_batch in micro_batches])
@@ -154,7 +157,7 @@ def generator_gradients(
     # Forward
     augment = repeating(game.augmentation, random)
     with game.autocast():
-        fake_images = game.augmentation(game.generator(latents, labels).to(real_images.dtype), random)
+        fake_images = game.augmentation(game.fakes.for_generator(latents, labels).to(real_images.dtype), random)
         real_images = game.augmentation(real_images, random)
         fake_scores = game.discriminator(fake_images, labels)
         real_scores = game.discriminator(real_images, real_labels) if game.loss.relativistic else None

@@ -9,7 +9,31 @@ import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from gan.files import atomic_path, write_text
+from gan.errors import UserError
+from gan.files import atomic_path, sync, write_text
+from gan.training.plain_state import is_count
+
+LOG = "metrics.jsonl"  # in the directory of a run
+TRAINING = "speed/seconds_per_step"  # in every line that training writes
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """The lines of a run's log, by step; none where there is no file.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    lines: list[dict[str, float]] = []
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        for line in text.splitlines():
+            values = json.loads(line)
+            if not is_count(values["step"]) or not all(isinstance(value, int | float) for value in values.values()):
+                raise ValueError("a line of other values than numbers")
+            lines.append(values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}, line {len(lines) + 1}: damaged; remove the line, or the run") from error
+    return lines
 
 
 class Averages:
@@ -44,8 +68,17 @@ class Averages:
         return {"sums": dict(self._sums), "counts": dict(self._counts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on in the window that `state` was taken in."""
-        self._sums, self._counts = dict(state["sums"]), dict(state["counts"])
+        """Go on in the window that `state` was taken in.
+
+        Raises:
+            ValueError: it holds no sums.
+        """
+        sums, counts = dict(state["sums"]), dict(state["counts"])
+        if sums.keys() != counts.keys() or not all(map(is_count, counts.values())):
+            raise ValueError("sums without counts")
+        if not all(isinstance(one, Tensor) and one.ndim <= 1 and one.is_floating_point() for one in sums.values()):
+            raise ValueError("sums that no step has reported")
+        self._sums, self._counts = sums, counts
 
 
 class Tracker:
@@ -54,11 +87,14 @@ class Tracker:
     Args:
         directory: of the run.
         step: the step the run goes on from; what was logged after it is dropped.
+
+    Attributes:
+        logged: lines of training, scores left out, that were there when it was opened.
     """
 
     def __init__(self, directory: Path, step: int) -> None:
         self._directory = directory
-        self._metrics = directory / "metrics.jsonl"
+        self._metrics = directory / LOG
         self._open(step)
 
     def rewind(self, step: int) -> None:
@@ -77,6 +113,10 @@ class Tracker:
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+
+    def sync(self) -> None:
+        """Bring the log to the disk."""
+        sync(self._file)
 
     def grid(self, step: int, name: str, images: Tensor, columns: int) -> Path:
         """Log images `(n, C, H, W)` in [−1, 1] as one grid, to TensorBoard and to samples/; returns the file."""
@@ -105,11 +145,13 @@ class Tracker:
         self._board.close()
 
     def _drop_after(self, step: int) -> None:
-        """Drop lines that steps after `step` have written, and a last line that was cut short."""
+        """Drop lines that steps after `step` have written, and those that are damaged."""
+        self.logged = 0
         if not self._metrics.exists():
             return
         text = self._metrics.read_text(encoding="utf-8", errors="replace")
         kept = [line for line in text.splitlines(keepends=True) if _is_until(line, step)]
+        self.logged = sum(TRAINING in line for line in kept)
         if "".join(kept) != text:
             write_text(self._metrics, "".join(kept))
 
@@ -117,12 +159,13 @@ class Tracker:
 class SilentTracker(Tracker):
     """A tracker that writes nothing: of all ranks but one, whose values are the same."""
 
-    def __init__(self) -> None:
-        pass
+    def __init__(self) -> None: ...
 
     def rewind(self, step: int) -> None: ...
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def sync(self) -> None: ...
 
     def grid(self, step: int, name: str, images: Tensor, columns: int) -> Path:
         return Path()
@@ -136,6 +179,6 @@ class SilentTracker(Tracker):
 
 def _is_until(line: str, step: int) -> bool:
     try:
-        return line.endswith("\n") and json.loads(line)["step"] <= step
+        return line.endswith("\n") and is_count(found := json.loads(line)["step"]) and found <= step
     except (ValueError, KeyError, TypeError):
         return False

@@ -21,6 +21,7 @@ from gan.training.diagnostics import DEAD_AUC, DeadStageAlarm, Observation
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.interrupt import StopSignals
 from gan.training.latents import Latents
+from gan.training.plain_state import is_amount, is_count, load_optimizer
 from gan.training.schedule import Clock, Schedule
 from gan.training.steps import Game
 from gan.training.tracking import Averages, Tracker
@@ -28,7 +29,7 @@ from gan.training.tracking import Averages, Tracker
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 DiscriminatorStep = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], tuple[dict[str, Tensor], Observation]]
 GeneratorStep = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], dict[str, Tensor]]
-_NUMBERS = ("step", "elapsed", "recoveries", "unscored")  # the trainer's own state
+_NUMBERS = ("step", "elapsed", "recoveries", "unscored", "logged")  # the trainer's own state
 
 
 class Stateful(Protocol):
@@ -110,6 +111,7 @@ class Trainer:
         self.step = 0
         self.elapsed = 0.0  # seconds of training, pauses left out
         self.recoveries = 0  # returns to a checkpoint after values that were not finite
+        self.logged = 0  # lines that training wrote to the log
         self.unscored = False  # whether the scores of this step are still to be had
         self._discriminator_step = discriminator_step
         self._generator_step = generator_step
@@ -188,7 +190,8 @@ class Trainer:
         self.tracker.grid(self.step, "samples", images.float(), self.preview.columns)
 
     def save(self) -> Path:
-        """Write a checkpoint of everything; returns its file."""
+        """Write a checkpoint of everything, with the log up to it on the disk; returns its file."""
+        self.tracker.sync()
         return self.checkpoints.save(self.step, self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,11 +200,14 @@ class Trainer:
         return numbers | {name: part.state_dict() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Go on where `state` was taken; one of another trainer fails in whatever way its parts do."""
         for name in _NUMBERS:
             setattr(self, name, state[name])
         for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                load_optimizer(part, state[name])
+            else:
+                part.load_state_dict(state[name])
 
     def record_scores(self, scores: Mapping[str, float], seconds: float) -> None:
         """Log scores of the average generator and what they cost; keep the state if it is the best so far."""
@@ -232,11 +238,12 @@ class Trainer:
         labels = labels if fake_labels is not None else None  # those of a labelled set, in unconditional training
         values, self._seen = self._discriminator_step(images, labels, latents, fake_labels)
         self._averages.add(values)
-        self._real = images, labels
+        self._real, self._given = (images, labels), (latents, fake_labels)
 
     def _play_generator(self) -> None:
         images, labels = self._real
-        latents, fake_labels = self._latents.next("generator", len(images))
+        shared = self.game.fakes.shared
+        latents, fake_labels = self._given if shared else self._latents.next("generator", len(images))
         self._averages.add(self._generator_step(latents, fake_labels, images, labels))
 
     def _log(self, progress: "tqdm[Any]", clock: "Clock") -> None:
@@ -260,6 +267,7 @@ class Trainer:
         speed = {"speed/images_per_second": images / seconds, "speed/seconds_per_step": seconds / interval}
         rates = {"learning_rate/generator": self.game.generator_optimizer.param_groups[0]["lr"]}
         self.tracker.scalars(self.step, {**values, **self._compare_stages(seen), **rates, **speed})
+        self.logged += 1
         for stage in self._alarm.update(means["stages/auc"]):
             _say(f"stage {stage} is dead: it separates nothing at step {self.step} (AUC ≤ {DEAD_AUC})")
         progress.set_postfix(
@@ -286,6 +294,12 @@ class Trainer:
                 f"training stopped: {found} within the {self.schedule.log_every} steps up to {self.step}; the state is "
                 f"in {path}"
             )
+
+
+def has_numbers(state: Mapping[str, Any]) -> bool:
+    """Whether the trainer's own entries in a state that was read are what they can be."""
+    counts = all(is_count(state.get(name)) for name in ("step", "recoveries", "logged"))
+    return counts and is_amount(state.get("elapsed")) and isinstance(state.get("unscored"), bool)
 
 
 def _say(line: str) -> None:

@@ -4,7 +4,7 @@ Read `inputs` for what can be read, `layout` and `selection` for which images ar
 and `writing` for how they become a store, `preparing` for the whole.
 """
 
-from gan.data.preparation.preparing import Prepared, prepare, verify
+from gan.data.preparation.preparing import Prepared, prepare_directory, verify
 from gan.data.preparation.selection import Selection
 
-__all__ = ["Prepared", "Selection", "prepare", "verify"]
+__all__ = ["Prepared", "Selection", "prepare_directory", "verify"]

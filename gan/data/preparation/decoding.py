@@ -1,5 +1,6 @@
 """From stored bytes to rows of pixels, in processes of their own, any of which may die without ending the work."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,8 +75,8 @@ def decode_row(data: bytes, resolution: int) -> Pixels:
 def decoded(task: Task, blocks: Iterator[Block], processes: int) -> Iterator[tuple[Block, Outcome]]:
     """Decode blocks in parallel and write their rows; outcomes come in the order of the blocks, few wait at a time.
 
-    A worker that dies (a decoder crashed, or the system wanted its memory) is replaced and its block is tried again
-    in pieces; an image whose worker dies even when it is alone is corrupt.
+    Where a worker dies (a decoder crashed, or the system wanted its memory), the images of its block are tried again
+    one by one; an image whose worker dies once more is corrupt.
 
     Raises:
         OSError: the rows cannot be written.
@@ -82,34 +84,22 @@ def decoded(task: Task, blocks: Iterator[Block], processes: int) -> Iterator[tup
     pool = _pool(task, processes)
     waiting: deque[tuple[Block, Future[Outcome]]] = deque()
     try:
-        for block in _and_flush(blocks, 2 * processes + 2):
-            if block is not None:
+        while True:
+            for block in islice(blocks, 2 * processes + 2 - len(waiting)):
                 waiting.append((block, _submit(pool, block)))
-                continue
+            if not waiting:
+                return
             oldest, future = waiting.popleft()
             try:
                 outcome = future.result()
             except BrokenProcessPool:
-                outcome = _alone(task, oldest)
+                outcome = _one_by_one(task, oldest)
                 pool.shutdown()
                 pool = _pool(task, processes)
-                waiting = deque((later, pool.submit(_decode, later)) for later, _ in waiting)
+                waiting = deque((later, _submit(pool, later)) for later, _ in waiting)
             yield oldest, outcome
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _and_flush(blocks: Iterator[Block], window: int) -> Iterator[Block | None]:
-    """The blocks, with None wherever an outcome is to be taken so that at most `window` blocks are on their way."""
-    under_way = 0
-    for block in blocks:
-        yield block
-        under_way += 1
-        if under_way == window:
-            yield None
-            under_way -= 1
-    for _ in range(under_way):
-        yield None
 
 
 def _submit(pool: ProcessPoolExecutor, block: Block) -> Future[Outcome]:
@@ -121,22 +111,20 @@ def _submit(pool: ProcessPoolExecutor, block: Block) -> Future[Outcome]:
         return broken
 
 
-def _alone(task: Task, block: Block) -> Outcome:
-    pool = _pool(task, 1)
-    try:
-        return pool.submit(_decode, block).result()
-    except BrokenProcessPool:
-        if block.last - block.first == 1:
-            row = int(task.order[block.first])
-            return Outcome([CORRUPT], {row: "its decoder crashed"})
-    finally:
-        pool.shutdown()
-    middle = (block.first + block.last) // 2
-    split = None if block.data is None else middle - block.first
-    left = Block(block.first, middle, None if block.data is None else block.data[:split])
-    right = Block(middle, block.last, None if block.data is None else block.data[split:])
-    outcomes = (_alone(task, left), _alone(task, right))
-    return Outcome(outcomes[0].checks + outcomes[1].checks, outcomes[0].reasons | outcomes[1].reasons)
+def _one_by_one(task: Task, block: Block) -> Outcome:
+    """The outcome of a block whose worker died: what kills its worker even when it is alone is corrupt."""
+    whole = Outcome([], {})
+    for place in range(block.last - block.first):
+        position = block.first + place
+        with _pool(task, 1) as pool:
+            data = None if block.data is None else (block.data[place],)
+            try:
+                one = pool.submit(_decode, Block(position, position + 1, data)).result()
+            except BrokenProcessPool:
+                one = Outcome([CORRUPT], {int(task.order[position]): "its decoder crashed"})
+        whole.checks.extend(one.checks)
+        whole.reasons.update(one.reasons)
+    return whole
 
 
 def _pool(task: Task, processes: int) -> ProcessPoolExecutor:
@@ -153,6 +141,7 @@ def _start(task: Task, parent: int) -> None:
     """Prepare a worker: it leaves Ctrl-C to its parent and does not outlive it."""
     global _task, _file
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # a collection would write to every object of the listing, which then were no longer shared
     _task = task
     _file = os.open(task.target, os.O_WRONLY)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()

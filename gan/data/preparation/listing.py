@@ -1,16 +1,15 @@
 """The images that were found, a million of them in about 60 MB and their names."""
 
 import hashlib
-import os
 from array import array
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from gan.data.image_folder import SUFFIXES
 from gan.errors import UserError
 
 UNLABELLED = -1
+MEMBER_LIMIT = 2**28  # bytes of an archive's member; an image file beyond it is taken for damaged
 
 
 class Place(NamedTuple):
@@ -82,19 +81,6 @@ class Listing:
         for values in (self.folder_of, self.label_of, self._places, self._ends, self._names):
             digest.update(values)
         return digest.hexdigest()
-
-
-def read_at(path: Path, offset: int, size: int) -> bytes:
-    """Up to `size` bytes of a file from `offset`.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.pread(descriptor, size, offset)
-    finally:
-        os.close(descriptor)
 
 
 def is_image(name: str) -> bool:

@@ -1,13 +1,11 @@
 """From a folder or an archive to a directory of prepared images, whole or not at all."""
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,11 +16,12 @@ from gan.data.preparation.layout import SPLITS, arrange
 from gan.data.preparation.selection import Selection, select
 from gan.data.preparation.writing import CHUNK_BYTES, FILES, SKIPPED, write_split
 from gan.data.store import FORMAT, ImageStore, open_directory
-from gan.errors import StorageError, UserError
-from gan.files import sync_directory, write_text
+from gan.errors import BusyError, StorageError, UserError
+from gan.files import locked, sync_directory, write_text
 from gan.progress import lasting_bar
 
 PLAN = "preparation.json"  # what a directory was prepared from and how
+LOCK = "lock"  # of an unfinished directory
 PATIENCE = 3.0  # seconds: so long the workers of a killed process may hold its lock
 
 
@@ -43,7 +42,7 @@ class Prepared:
         return found
 
 
-def prepare(
+def prepare_directory(
     source: str | Path,
     out: str | Path,
     *,
@@ -153,17 +152,21 @@ def _open(out: Path, plan: str, names: list[str]) -> Prepared:
 
 @contextmanager
 def _staging(out: Path, plan: str) -> Iterator[Path]:
-    """A directory beside `out` that takes its place when the block ends well, and is kept when it is interrupted.
-
-    What bad input leaves is removed, as is what another plan left.
+    """A directory beside `out` that takes its place when the block ends well, and is kept when it is interrupted, which
+    `gan.files.atomic_folder` does not do. What bad input leaves is removed, as is what another plan left.
     """
     staging = out.with_name(f".{out.name}.unfinished")
-    try:
-        staging.mkdir(parents=True, exist_ok=True)
-        with _locked(staging):
+    lock = staging / LOCK
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(lock, PATIENCE))
+        except TimeoutError as error:
+            raise BusyError(f"{staging} is being written by another process; wait for it") from error
+        try:
             if not (staging / PLAN).exists() or (staging / PLAN).read_text(encoding="utf-8") != plan:
                 for entry in staging.iterdir():
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                    if entry != lock:
+                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
                 write_text(staging / PLAN, plan)
             try:
                 yield staging
@@ -172,28 +175,9 @@ def _staging(out: Path, plan: str) -> Iterator[Path]:
             except UserError:
                 shutil.rmtree(staging)
                 raise
+            lock.unlink(missing_ok=True)
             sync_directory(staging)
             staging.replace(out)
             sync_directory(out.parent)
-    except OSError as error:
-        raise StorageError(f"cannot prepare images in {out}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY)
-    until = time.monotonic() + PATIENCE
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > until:
-                    raise UserError(f"{directory} is being written by another process; wait for it") from error
-                time.sleep(0.2)
-            except OSError:  # a file system without locks
-                break
-        yield
-    finally:
-        os.close(descriptor)
+        except OSError as error:
+            raise StorageError(f"cannot prepare images in {out}: {error.strerror or error}") from error

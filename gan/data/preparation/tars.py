@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from gan.data.preparation.listing import Listing, Place, read_at, split_member
-from gan.data.preparation.zips import MEMBER_LIMIT
+from gan.data.preparation.listing import MEMBER_LIMIT, Listing, Place, split_member
 from gan.errors import UserError
 from gan.progress import passing
 
@@ -61,15 +60,14 @@ class TarInput:
         """A member's bytes, of a plain tar.
 
         Raises:
-            ValueError: it is too large, or the archive ends within it.
+            ValueError: it is too large.
+            EOFError: the archive ends within it.
         """
         place = self.listing.place(index)
         if place.size > MEMBER_LIMIT:
             raise ValueError(f"{place.size} bytes; accepted: at most {MEMBER_LIMIT}")
-        data = read_at(self.paths[place.container], place.offset, place.size)
-        if len(data) < place.size:
-            raise ValueError("the archive ends within it")
-        return data
+        with self.paths[place.container].open("rb") as file:
+            return _read_at(file, place)
 
     def stream(self, indices: Iterator[int]) -> Iterator[bytes]:
         """The bytes of members in stored order, each archive read once from its start."""
@@ -83,7 +81,7 @@ class TarInput:
                         archive.close()
                     current = place.container
                     archive = _unpacked(self.paths[current])
-                yield _read_at(archive, place)
+                yield b"" if place.size > MEMBER_LIMIT else _read_at(archive, place)  # of nothing no image is made
         except _DAMAGE as error:
             raise UserError(f"{self.paths[current]} is damaged or has changed ({error})") from error
         finally:
@@ -180,8 +178,6 @@ def _unpacked(path: Path) -> BinaryIO:
 
 
 def _read_at(file: BinaryIO, place: Place) -> bytes:
-    if place.size > MEMBER_LIMIT:
-        return b""  # which no decoder takes for an image
     file.seek(place.offset)
     data = file.read(place.size)
     if len(data) < place.size:

@@ -1,85 +1,15 @@
-"""Zip archives by position: the directory of a million members is walked, where `zipfile` holds it in a gigabyte."""
+"""Zip archives, whose directory is read once and shared with the workers that are forked later."""
 
+import io
 import os
 import stat
-import struct
-import zlib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any
 
-from gan.data.preparation.listing import Listing, Place, read_at, split_member
+from gan.data.preparation.listing import MEMBER_LIMIT, Listing, Place, split_member
 from gan.errors import UserError
-
-MEMBER_LIMIT = 2**28  # bytes; an image file beyond it is taken for damaged
-_STORED, _DEFLATED = 0, 8
-_ENTRY, _LOCAL = struct.Struct("<4s6H3I5H2I"), struct.Struct("<4s5H3I2H")  # APPNOTE.TXT 4.3.12 and 4.3.7
-_MOST = 2**32 - 1
-
-
-class Member(NamedTuple):
-    """One entry of a zip's central directory: `header` is the position of its local header, `size` that when packed."""
-
-    name: str
-    header: int
-    size: int
-    crc: int
-    regular: bool
-
-
-def members(path: Path) -> Iterator[Member]:
-    """The entries of the central directory in its order, one at a time.
-
-    Raises:
-        UserError: this is no whole zip archive.
-    """
-    try:
-        with path.open("rb") as file:
-            start, count = _directory(file)
-            file.seek(start)
-            for _ in range(count):
-                yield _member(file)
-    except (OSError, ValueError, IndexError, struct.error) as error:
-        raise UserError(f"{path} is not a whole zip archive ({error})") from error
-
-
-def _directory(file: BinaryIO) -> tuple[int, int]:
-    """Position and number of the entries, by the record at the end or, beyond 32 bits, by its zip64 fellow."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 65557))  # 22 bytes and the longest comment
-    tail = file.read()
-    at = tail.rfind(b"PK\5\6")
-    if at < 0:
-        raise ValueError("no end of the central directory")
-    count, _, start = struct.unpack_from("<HII", tail, at + 10)
-    if (count == 0xFFFF or start == _MOST) and at >= 20 and tail[at - 20 : at - 16] == b"PK\6\7":
-        file.seek(struct.unpack_from("<Q", tail, at - 12)[0])
-        record = file.read(56)
-        if record[:4] != b"PK\6\6":
-            raise ValueError("no zip64 end of the central directory")
-        count, _, start = struct.unpack_from("<3Q", record, 32)
-    return start, count
-
-
-def _member(file: BinaryIO) -> Member:
-    fields = _ENTRY.unpack(file.read(_ENTRY.size))
-    if fields[0] != b"PK\1\2":
-        raise ValueError("a damaged central directory")
-    flags, crc, packed, unpacked, header = fields[3], *fields[7:10], fields[16]
-    raw, extra = file.read(fields[10]), file.read(fields[11])
-    file.seek(fields[12], os.SEEK_CUR)
-    while len(extra) >= 4:  # the 64-bit sizes come in this order, each only where the 32-bit one is full
-        kind, length = struct.unpack_from("<HH", extra)
-        if kind == 1:
-            wide = iter(struct.unpack_from(f"<{length // 8}Q", extra, 4))
-            _, packed, header = (next(wide, -1) if value == _MOST else value for value in (unpacked, packed, header))
-        extra = extra[4 + length :]
-    if not (0 <= packed < 2**63 and 0 <= header < 2**63):
-        raise ValueError("a damaged central directory")
-    name = raw.decode("utf-8" if flags & 0x800 else "cp437", "surrogateescape")
-    mode = fields[15] >> 16  # of Unix; 0 where another system wrote it
-    regular = not name.endswith("/") and stat.S_IFMT(mode) in (0, stat.S_IFREG)
-    return Member(name, header, packed, crc, regular)
 
 
 class ZipInput:
@@ -90,33 +20,72 @@ class ZipInput:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.listing = Listing([str(path)])
-        for member in members(path):
-            found = split_member(str(path), member.name) if member.regular else None
+        self._members: list[zipfile.ZipInfo] = []
+        try:
+            self._archive = zipfile.ZipFile(_OwnPosition(path))
+        except Exception as error:  # a damaged directory raises almost anything
+            raise UserError(f"{path} is not a whole zip archive ({error})") from error
+        for member in self._archive.infolist():
+            found = split_member(str(path), member.filename) if _is_regular(member) else None
             if found is not None:
-                self.listing.add(*found, Place(0, member.header, member.size, member.crc))
+                self.listing.add(*found, Place(0, member.header_offset, member.compress_size, member.CRC))
+                self._members.append(member)
         self.fingerprint = f"{self.listing.fingerprint()} {path.stat().st_mtime_ns}"
 
     def read(self, index: int) -> bytes:
         """The unpacked member.
 
         Raises:
-            ValueError: it is damaged, encrypted, too large, or packed by another method than deflation.
+            ValueError: it is encrypted, too large, or packed by another method than deflation.
+            zipfile.BadZipFile: it is damaged.
         """
-        _, position, size, crc = self.listing.place(index)
+        member = self._members[index]
+        size = max(member.file_size, member.compress_size)
         if size > MEMBER_LIMIT:
             raise ValueError(f"{size} bytes; accepted: at most {MEMBER_LIMIT}")
-        header = _LOCAL.unpack(read_at(self.path, position, _LOCAL.size))
-        if header[0] != b"PK\3\4" or header[2] & 1:
-            raise ValueError("encrypted" if header[0] == b"PK\3\4" else "no header where the directory says")
-        data = read_at(self.path, position + _LOCAL.size + header[9] + header[10], size)
-        if header[3] == _DEFLATED:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MEMBER_LIMIT)
-        elif header[3] != _STORED:
-            raise ValueError(f"packed by method {header[3]}; accepted: stored or deflated")
-        if zlib.crc32(data) != crc:
-            raise ValueError("its checksum differs")
-        return data
+        if member.flag_bits & 1:
+            raise ValueError("encrypted")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a bound
+            raise ValueError(f"packed by method {member.compress_type}; accepted: stored or deflated")
+        with self._archive.open(member) as file:
+            return file.read(member.file_size)  # no more is unpacked than is announced, whatever the member holds
 
     def stream(self, indices: Iterator[int]) -> Iterator[bytes]:
         """The members one after the other."""
         return map(self.read, indices)
+
+
+class _OwnPosition(io.RawIOBase):
+    """A file to read whose position belongs to this process: processes that were forked share that of a descriptor."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._position = 0
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        found = os.pread(self._file.fileno(), len(buffer), self._position)
+        buffer[: len(found)] = found
+        self._position += len(found)
+        return len(found)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: os.fstat(self._file.fileno()).st_size}
+        if starts[whence] + offset < 0:
+            raise ValueError("a position before the start of the file")
+        self._position = starts[whence] + offset
+        return self._position
+
+
+def _is_regular(member: zipfile.ZipInfo) -> bool:
+    mode = member.external_attr >> 16  # of Unix; 0 where another system wrote it
+    return not member.is_dir() and stat.S_IFMT(mode) in (0, stat.S_IFREG)

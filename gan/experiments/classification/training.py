@@ -85,10 +85,9 @@ def _is_done(path: Path, settings: dict[str, Any]) -> bool:
 def build_classifier(config: ClassifierConfig, name: str, arm: Arm, seed: int, train: ImageStore) -> nn.Sequential:
     """Backbone and last layer; the backbone's initial weights do not depend on the arm."""
     backbone = build_backbone("backbone", config.backbone, seed, train.resolution, train.channels)
-    out_features: Any = backbone.out_features
     with seeded(seed, "head"):
         try:
-            head = CascadingClassifier(out_features, train.num_classes, arm.stages, arm.removal)
+            head = CascadingClassifier(backbone.out_features, train.num_classes, arm.stages, arm.removal)
         except ValueError as error:
             raise UserError(f"arms.{name}.{error}") from error
     return nn.Sequential(backbone, head)

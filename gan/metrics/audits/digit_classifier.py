@@ -24,6 +24,11 @@ class DigitClassifier:
     model: Any
     accuracy: float
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What it was made of, for a protocol."""
+        return {"name": "support vector machine", "trained_on": "digits train"}
+
     def classify(self, images: Pixels) -> Labels:
         """uint8 `(N, R, R, 1)` → 0 … 9; `(N, R, R, 3)`, a digit in each channel, → 100·red + 10·green + blue."""
         labels = np.zeros(len(images), dtype=np.int64)

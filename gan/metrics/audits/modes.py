@@ -80,6 +80,12 @@ def divergence(first: Counts, second: Counts) -> float:
     return float((p * np.log(p / q)).sum())
 
 
+def exact_divergence(shares: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    """KL(p ‖ q) = Σ p ln(p/q) in nats of two distributions `(modes,)`, as published: nothing is added to a share."""
+    taken = shares > 0
+    return float((shares[taken] * np.log(shares[taken] / expected[taken])).sum())
+
+
 def compare_occupancy(generated: Counts, real: Counts, names: Sequence[str], seed: int) -> ModeReport:
     """Compare how many generated and how many real images each mode has; `seed` is of the random splits.
 

@@ -10,6 +10,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from gan.errors import UserError, nearest
 from gan.metrics.extractors.efficientnet import EfficientNetLite0Extractor
 from gan.metrics.extractors.inception import InceptionExtractor
+from gan.metrics.extractors.mnist_digits import MnistDigitsExtractor, official_mnist_digits
 from gan.metrics.extractors.registered import (
     CLIP_NAMES,
     DINOV2_SIZES,
@@ -70,6 +71,7 @@ def require_known(name: str, key: str = "extractor") -> None:
 EXTRACTORS: dict[str, Callable[..., FeatureExtractorBase]] = {
     "inception": InceptionExtractor,
     "efficientnet_lite0": EfficientNetLite0Extractor,
+    "mnist_digits": MnistDigitsExtractor,
     "vgg16": VGG16Extractor,
     **{name: partial(CLIPExtractor, name) for name in CLIP_NAMES},
     **{name: partial(DINOv2Extractor, name) for name in DINOV2_SIZES},
@@ -77,6 +79,7 @@ EXTRACTORS: dict[str, Callable[..., FeatureExtractorBase]] = {
 OFFICIAL_WEIGHTS: dict[str, Callable[[], OfficialWeights]] = {
     "inception": official_inception,
     "efficientnet_lite0": official_efficientnet_lite0,
+    "mnist_digits": official_mnist_digits,
     "vgg16": official_vgg16,
     **{name: partial(official_clip, name) for name in CLIP_NAMES},
 }

@@ -58,7 +58,7 @@ def metric_layers(extractor: FeatureExtractorBase, with_logits: bool) -> tuple[s
         logits_layer = None
     name, given = identify(extractor).name, extractor.get_requested_features_list()
     if with_logits and logits_layer is None:
-        raise UserError(f"is needs the logits of classes, which extractor '{name}' does not have")
+        raise UserError(f"a metric needs the logits of classes, which extractor '{name}' does not have")
     for wanted in [layer, logits_layer] if with_logits else [layer]:
         if wanted not in given:
             raise UserError(f"the metrics need layer '{wanted}' of extractor '{name}', which gives {', '.join(given)}")

@@ -9,7 +9,10 @@ weights over m positions (m = n, or n/4 where keys and values are pooled), in ea
 of BigGAN: queries and keys have C/8 channels, values C/2, over all heads.
 """
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +86,7 @@ class Layout:
         if not self.pooled:
             return tokens
         maps = tokens.mT.unflatten(2, (self.height, self.width))
-        return F.max_pool2d(maps, 2).flatten(2).mT.contiguous()  # a copy where one map leaves its format open
+        return F.max_pool2d(maps, 2).flatten(2).mT.contiguous()  # One map leaves its format open, so copy.
 
     def split(self, tokens: Tensor) -> Tensor:
         """`(B, n, h·d)` → `(B, h, n, d)`."""
@@ -145,11 +148,34 @@ class Attention(nn.Module):
         size = (layout.channels, layout.height, layout.width)
         if maps.shape[1:] != size:
             raise ValueError(f"maps of {tuple(maps.shape[1:])} found, {size} accepted: attention is built for one size")
-        tokens = maps.flatten(2).mT.contiguous()  # (B, n, C); no copy where maps are channels_last
+        tokens = maps.flatten(2).mT.contiguous()  # (B, n, C), no copy where maps are channels_last
         values = layout.split(layout.pool(self.value(tokens)))
         attended = self.form(tokens, values).transpose(1, 2).flatten(2)  # (B, n, C/2)
         residual = self.out(attended).mT.unflatten(2, (layout.height, layout.width))
         return maps + self.gamma * residual
+
+
+def in_block(form: Callable[..., Form]) -> Callable[..., Attention]:
+    """`form` in its block, from sizes and options; described as the form is, with the options of both."""
+
+    def build(
+        channels: int,
+        height: int,
+        width: int,
+        *,
+        heads: int = 1,
+        pooled: bool = False,
+        spectral_norm: bool = False,
+        **options: Any,
+    ) -> Attention:
+        layout = Layout(channels, height, width, heads, pooled, spectral_norm)
+        return Attention(layout, form(layout, **options))
+
+    build.__doc__ = form.__doc__
+    *shared, _ = inspect.signature(build).parameters.values()
+    _, *own = inspect.signature(form).parameters.values()
+    build.__signature__ = inspect.Signature([*shared, *own], return_annotation=Attention)  # type: ignore[attr-defined]
+    return build
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -160,6 +186,6 @@ def softmax(logits: Tensor) -> Tensor:
 def apply_weights(weights: Tensor, values: Tensor) -> Tensor:
     """Weights `(B, h, n, m)` or `(h, n, m)` and values `(B, h, m, d)` → `(B, h, n, d)`, in the dtype of the values."""
     weights = weights.to(values.dtype)
-    if weights.dim() == 3:  # shared: one product over the whole batch
+    if weights.dim() == 3:  # All samples share them: one product over the whole batch.
         return torch.einsum("hnm,bhmd->bhnd", weights, values)
     return weights @ values

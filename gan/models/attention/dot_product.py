@@ -19,7 +19,7 @@ class DotProduct(LogitForm):
 
     Args:
         layout: the sizes.
-        scaled: divide by √d. SAGAN and BigGAN do not.
+        scaled: divide by √d. SAGAN and BigGAN do not; theirs has `pooled` and `spectral_norm` in its layout.
     """
 
     def __init__(self, layout: Layout, *, scaled: bool = True) -> None:
@@ -70,7 +70,7 @@ class _TwiceDifferentiable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if not torch.is_grad_enabled():  # the graph is retained as the caller may retain the one around it
+        if not torch.is_grad_enabled():  # The graph is kept because the caller may keep the one around it.
             return *torch.autograd.grad(ctx.attended, ctx.leaves, gradient, retain_graph=True), None
         inputs = ctx.saved_tensors
         with without_autocast(gradient):

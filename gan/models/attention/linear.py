@@ -14,7 +14,7 @@ from torch import Tensor
 from gan.models.attention.block import Form, Layout
 from gan.models.blocks.precision import without_autocast
 
-UNDERFLOW = 1e-12  # of a sum of similarities whose terms have no floor of their own
+UNDERFLOW = 1e-12  # keeps a sum of similarities above 0 where its terms have no floor of their own
 LENGTH_FLOOR = 1e-4
 
 

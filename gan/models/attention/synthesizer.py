@@ -81,7 +81,7 @@ class FactorizedRandom(LogitForm):
         super().__init__(layout)
         if rank < 1:
             raise ValueError(f"rank: {rank} found, 1 or more accepted")
-        scale = rank**-0.25  # of k products of two entries, each of variance 1/√k
+        scale = rank**-0.25  # An entry of B is a sum of k products of two entries, each of variance 1/√k.
         left = scale * torch.randn(layout.heads, layout.positions, rank)
         right = scale * torch.randn(layout.heads, layout.key_positions, rank)
         if learned:

@@ -50,7 +50,7 @@ class Conv2d(nn.Conv2d):
 
 def upsample_convolve(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Nearest ×2 upsampling, then a convolution: `(B, C, H, W)` → `(B, O, 2H, 2W)`."""
-    if weight.shape[-1] == 1:  # pointwise: convolve the small map, then copy
+    if weight.shape[-1] == 1:  # A pointwise kernel convolves the small map, which is then copied.
         return F.interpolate(F.conv2d(maps, weight, bias), scale_factor=2.0, mode="nearest")
     kernel = _spread(weight).flip(-2, -1).transpose(0, 1)
     return F.conv_transpose2d(maps, kernel, bias, stride=2, padding=1)
@@ -58,7 +58,7 @@ def upsample_convolve(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
 
 def convolve_pool(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A convolution, then 2×2 average pooling: `(B, C, 2H, 2W)` → `(B, O, H, W)`."""
-    if weight.shape[-1] == 1:  # pointwise: pool first, then convolve the small map
+    if weight.shape[-1] == 1:  # A pointwise kernel convolves the small map, which is pooled before.
         return F.conv2d(F.avg_pool2d(maps, 2), weight, bias)
     return F.conv2d(maps, _spread(weight) / 4, bias, stride=2, padding=1)
 
@@ -72,11 +72,9 @@ def _spread(weight: Tensor) -> Tensor:
 class Linear(nn.Linear):
     """A linear layer, Glorot-uniform initialised."""
 
-    def __init__(
-        self, in_features: int, out_features: int, *, bias: bool = True, spectral_norm: bool = False, gain: float = 1.0
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, spectral_norm: bool = False) -> None:
         super().__init__(in_features, out_features, bias=bias)
-        nn.init.xavier_uniform_(self.weight, gain)
+        nn.init.xavier_uniform_(self.weight)
         if bias:
             nn.init.zeros_(self.bias)
         self.spectral_norm = SpectralNorm(self.weight) if spectral_norm else None
@@ -102,24 +100,40 @@ class Embedding(nn.Embedding):
         return self.weight if self.spectral_norm is None else self.spectral_norm(self.weight)
 
 
-class ConditionalBatchNorm2d(nn.Module):
-    """Batch normalisation with a gain and a bias per class (Dumoulin et al. 2017); one of each without classes."""
+class ModulatedBatchNorm2d(nn.Module):
+    """Batch normalisation, then a gain and a bias that follow a condition: g(c) · (h − μ)/σ + b(c).
 
-    def __init__(self, channels: int, num_classes: int | None = None) -> None:
+    Args:
+        channels: of the maps.
+        affine: g and b, modules that give `(B, channels)` of the condition; None for one gain and one bias.
+    """
+
+    def __init__(self, channels: int, affine: tuple[nn.Module, nn.Module] | None) -> None:
         super().__init__()
-        self.normalize = nn.BatchNorm2d(channels, affine=num_classes is None)
-        self.gain: nn.Embedding | None = None
-        if num_classes is not None:
-            self.gain, self.bias = nn.Embedding(num_classes, channels), nn.Embedding(num_classes, channels)
-            nn.init.ones_(self.gain.weight)
-            nn.init.zeros_(self.bias.weight)
+        self.normalize = nn.BatchNorm2d(channels, affine=affine is None)
+        self.gain: nn.Module | None = None
+        if affine is not None:
+            self.gain, self.bias = affine
 
-    def forward(self, maps: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, maps: Tensor, condition: Tensor | None = None) -> Tensor:
         maps = self.normalize(maps)
         if self.gain is None:
             return maps
-        gain, bias = self.gain(labels)[..., None, None], self.bias(labels)[..., None, None]  # (B, C, 1, 1)
+        gain, bias = self.gain(condition)[..., None, None], self.bias(condition)[..., None, None]  # (B, C, 1, 1)
         return torch.addcmul(bias.to(maps.dtype), maps, gain.to(maps.dtype))
+
+
+class ConditionalBatchNorm2d(ModulatedBatchNorm2d):
+    """Batch normalisation with a gain and a bias per class (Dumoulin et al. 2017); one of each without classes."""
+
+    def __init__(self, channels: int, num_classes: int | None = None) -> None:
+        if num_classes is None:
+            super().__init__(channels, None)
+        else:
+            gain, bias = nn.Embedding(num_classes, channels), nn.Embedding(num_classes, channels)
+            nn.init.ones_(gain.weight)
+            nn.init.zeros_(bias.weight)
+            super().__init__(channels, (gain, bias))
 
 
 @torch.no_grad()

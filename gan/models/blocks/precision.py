@@ -8,5 +8,5 @@ import torch
 def without_autocast(tensor: torch.Tensor) -> AbstractContextManager[object]:
     """A context in which operations on the device of `tensor` keep the dtypes they are given."""
     kind = tensor.device.type
-    # torch 2.11 cannot compile the question whether a device has autocast; that of shapes alone has none
+    # Meta tensors have no autocast, and torch 2.11 cannot compile the question whether a device has one.
     return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)

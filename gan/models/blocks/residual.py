@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan.models.blocks.layers import RELU_GAIN, Conv2d, Resample, initialise_orthogonally
-from gan.models.blocks.placement import Placement, attention_after
+from gan.models.interface import AttentionPlacement, Backbone, attention_after
 
 
 class GeneratorBlock(nn.Module):
@@ -65,14 +65,14 @@ class BackboneBlock(nn.Module):
         return self.conv2(F.relu(self.conv1(F.relu(maps)))) + self.shortcut(maps)
 
 
-class ResidualBackbone(nn.Module):
+class ResidualBackbone(Backbone):
     """Spectrally normalised blocks, ReLU and global sum pooling: images `(B, C, R, R)` → features `(B, out_features)`.
 
     Args:
         channels: of the images.
         widths: channels of each block's output.
         sides: of each block's output; a block halves the map where the side before it is twice its own.
-        attention: what to put where, or None for nothing.
+        attention: which one, and after which blocks, or None for none.
         orthogonal: whether weights are orthogonal at first; else Glorot-uniform.
     """
 
@@ -81,7 +81,7 @@ class ResidualBackbone(nn.Module):
         channels: int,
         widths: list[int],
         sides: list[int],
-        attention: Placement | None,
+        attention: AttentionPlacement | None,
         *,
         orthogonal: bool = False,
     ) -> None:

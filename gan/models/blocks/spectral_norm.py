@@ -18,12 +18,12 @@ class SpectralNorm(nn.Module):
     u: Tensor
     v: Tensor
 
-    def __init__(self, weight: Tensor, warm_up: int = 15) -> None:
+    def __init__(self, weight: Tensor) -> None:
         super().__init__()
         matrix = weight.detach().flatten(1)
         self.register_buffer("u", normalize(matrix.new_empty(matrix.shape[0]).normal_(), dim=0))
         self.register_buffer("v", normalize(matrix.new_empty(matrix.shape[1]).normal_(), dim=0))
-        self.update(weight, warm_up)
+        self.update(weight, iterations=15)
 
     def forward(self, weight: Tensor) -> Tensor:
         with without_autocast(weight):

@@ -11,6 +11,7 @@ from gan.models.heads.slicing import MultidimensionalCritic, SlicedCascade, Slic
 from gan.models.heads.two_questions import TwoQuestions
 
 __all__ = [
+    "HEADS",
     "AuxiliaryClassifierHead",
     "Cascade",
     "CascadingRejection",
@@ -24,3 +25,16 @@ __all__ = [
     "SlicingHead",
     "TwoQuestions",
 ]
+
+HEADS: dict[str, type[Head]] = {
+    "linear": LinearHead,
+    "projection": ProjectionHead,
+    "auxiliary_classifier": AuxiliaryClassifierHead,
+    "cascading_rejection": CascadingRejection,
+    "independent": IndependentHeads,
+    "energy_cascade": EnergyCascade,
+    "san": SlicingHead,
+    "sliced_cascade": SlicedCascade,
+    "two_questions": TwoQuestions,
+    "multidimensional": MultidimensionalCritic,
+}

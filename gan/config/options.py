@@ -1,4 +1,4 @@
-"""A registry's entry from its name and options, checked against its signature."""
+"""An entry of a table of names, from its name and options, checked against its signature."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -30,7 +30,9 @@ def construct(
         _check_type(f"{key}.options.{option}", value, parameters[option].annotation)
     try:
         return registry[name](**supplied, **options)
-    except ValueError as error:  # "option: X found, … accepted"; what the builder supplies is not below options
+    except (
+        ValueError
+    ) as error:  # "option: X found, …": options have `options.` before their name, what is supplied has not.
         place = key if str(error).partition(":")[0] in supplied else f"{key}.options"
         raise UserError(f"{place}.{error}") from error
 

@@ -1,35 +1,45 @@
-"""Everything else that a run needs: the game, data, random numbers, schedule."""
+"""The game, from what the players play for to how batches are drawn and when things happen."""
 
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import nn
 
 from gan import distributed
-from gan.build.images import ImageFacts
-from gan.build.objective import build_augmentation, build_loss, build_regularizers, build_stage_weights, build_top_k
-from gan.build.players import build_discriminator, build_generator
-from gan.config import Config, OptimizerConfig
+from gan.build.players import ImageFacts, build_discriminator, build_generator
+from gan.config import Config, OptimizerConfig, construct
 from gan.data.loader import Loader
 from gan.data.sources import source_info
+from gan.data.stacked_mnist import StackedLoader
 from gan.data.store import ImageStore
 from gan.device import make_autocast, resolve_precision
-from gan.errors import UserError
+from gan.errors import UserError, nearest
 from gan.metrics.table import require_metrics
+from gan.models.discriminator import Discriminator
+from gan.models.heads import HEADS
+from gan.objectives import REGULARIZERS
+from gan.objectives.augmentation import Augmentation
+from gan.objectives.losses import LOSSES, Loss
+from gan.objectives.regularizers import Regularizers, Scheduled
+from gan.objectives.stage_weights import StageWeights, geometric
+from gan.objectives.top_k import TopK
 from gan.seeds import derive_seed
 from gan.training.accumulation import Accumulation
 from gan.training.batch_norm import has_batch_norms, synchronise_batch_norms
+from gan.training.fakes import Fakes
 from gan.training.latents import Latents
 from gan.training.noise import Noise
 from gan.training.schedule import Schedule
 from gan.training.steps import Game
+from gan.training.trainer import Batches
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     """Players on `device`, their optimisers and losses."""
-    require_metrics(config.evaluation.metrics)  # scored in the end: a misspelt name is not to wait until then
+    require_metrics(config.evaluation.metrics)  # A misspelt name must not wait for the scores at the end.
     precision = resolve_precision(config.training.precision, device)
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
     generator = _over_ranks(build_generator(config, facts), config, device).to(device).to(memory_format=layout)
@@ -42,6 +52,7 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     return Game(
         generator=generator,
         discriminator=discriminator,
+        fakes=Fakes(generator, config.training.shared_latents),
         generator_optimizer=_adam([generator], rates.generator_lr, rates),
         discriminator_optimizer=_adam([discriminator, stage_weights], rates.discriminator_lr, rates),
         loss=build_loss(config),
@@ -64,6 +75,10 @@ def build_accumulation(config: Config) -> Accumulation:
     """
     accumulation = Accumulation(config.training.accumulation, distributed.rank(), distributed.world_size())
     accumulation.require_divisible(config.training.batch_size)
+    packing = config.discriminator.packing
+    part = config.training.batch_size // (accumulation.world_size * accumulation.micro_batches)
+    if part % packing:
+        raise UserError(f"discriminator.packing: {packing} found, divisors of {part}, a micro-batch, accepted")
     return accumulation
 
 
@@ -85,14 +100,72 @@ def _adam(modules: list[nn.Module], lr: float, section: OptimizerConfig) -> torc
     return torch.optim.Adam(parameters, lr, (first, second), section.epsilon, fused=True)
 
 
-def build_loader(config: Config, store: ImageStore, device: torch.device) -> Loader:
-    """Batches of real images on `device`."""
-    flip = config.data.flip
-    return Loader(
+def build_loss(config: Config) -> Loss:
+    """The adversarial loss."""
+    section = config.objective.loss
+    return construct(LOSSES, "objective.loss", section.name, section.options)
+
+
+def build_stage_weights(config: Config, stages: int) -> StageWeights:
+    """The weights of the stages' losses."""
+    weights = config.objective.stage_weights
+    if isinstance(weights, str):
+        initial = geometric(stages) if weights == "geometric" else torch.ones(stages)
+        return StageWeights(initial, learned=weights == "learned")
+    if len(weights) != stages:
+        raise UserError(f"objective.stage_weights: {len(weights)} weights found, {stages} accepted, one a stage")
+    return StageWeights(torch.tensor(weights))
+
+
+def build_top_k(config: Config) -> TopK:
+    """Which of its samples the generator is trained on."""
+    section = config.objective.top_k
+    return TopK() if section is None else TopK(section.fraction, section.decay)
+
+
+def build_regularizers(config: Config, discriminator: Discriminator) -> Regularizers:
+    """The terms added to the players' losses."""
+    terms = {}
+    for name, section in config.objective.regularizers.items():
+        key = f"objective.regularizers.{name}"
+        if name not in REGULARIZERS:
+            raise UserError(f"{key}: no such regulariser{nearest(name, REGULARIZERS)}")
+        terms[name] = Scheduled(construct(REGULARIZERS, key, name, section.options), section.weight, section.interval)
+    head, has_term = config.discriminator.head.name, "classification" in terms
+    if has_term and not discriminator.head.classifies:
+        fitting = ", ".join(name for name, other in HEADS.items() if other.classifies)
+        raise UserError(
+            f"objective.regularizers.classification: head {head!r} has no class logits; accepted: {fitting}"
+        )
+    if discriminator.head.classifies and not has_term:
+        raise UserError(f"discriminator.head.name: {head!r} needs objective.regularizers.classification to train it")
+    return Regularizers(terms)
+
+
+def build_augmentation(config: Config) -> Augmentation:
+    """What happens to images before the discriminator sees them."""
+    section = config.augmentation
+    if section is None:
+        return Augmentation()
+    start = 1.0 if section.target is None else 0.0
+    probability = start if section.probability is None else section.probability
+    return Augmentation(section.operations, probability, section.target, section.images_to_full)
+
+
+def build_loader(config: Config, store: ImageStore, device: torch.device) -> Batches:
+    """Batches of real images on `device`.
+
+    Raises:
+        UserError: images that are composed as they are drawn are to be flipped.
+    """
+    flip = source_info(config.data.source).flip_sensible if config.data.flip is None else config.data.flip
+    if store.parts is not None and flip:
+        raise UserError(f"data.flip: true found; {config.data.source} takes false")
+    build = partial(Loader, flip=flip) if store.parts is None else StackedLoader
+    return build(
         store,
         config.training.batch_size // distributed.world_size(),
         device,
-        flip=source_info(config.data.source).flip_sensible if flip is None else flip,
         seed=derive_seed(config.seed, "data"),
         channels_last=config.training.channels_last,
         rank=distributed.rank(),

@@ -1,0 +1,1 @@
+"""The command line, a file for each command: arguments, options and help; what is done with them is imported last."""

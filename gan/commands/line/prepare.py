@@ -1,0 +1,90 @@
+"""`gan prepare`: images of any number, decoded once; a data set as one file."""
+
+import re
+from pathlib import Path
+
+import click
+
+from gan.commands.command_line import OneLineCommand
+from gan.commands.reporting import one_line_errors
+from gan.errors import UserError
+from gan.processes import importing
+
+NAMED = 10  # corrupt images that are named; the file lists all
+
+
+@click.command("prepare", cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("source", required=False)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New directory; data.path of a config.")
+@click.option("--resolution", type=click.IntRange(1, 1024), help="Short side resized to it, the centre cropped.")
+@click.option("--classes", help="How many, names separated by commas, or a file with a name on each line.")
+@click.option("--class-pattern", metavar="REGEX", help="Only classes whose names have a match.")
+@click.option("--images-per-class", type=click.IntRange(1), help="How many of each class.")
+@click.option("--subset", type=click.IntRange(1), help="How many in all, at random.")
+@click.option("--seed", type=click.IntRange(0), help="Classes and images at random instead of the first ones.")
+@click.option("--skip-corrupt", is_flag=True, help="Leave out and list images that cannot be read.")
+@click.option("--processes", type=click.IntRange(1), help="How many decode. [default: one for each core]")
+@click.option("--verify", is_flag=True, help="Prepare nothing: compare --out with its checksum.")
+def main(
+    source: str | None,
+    out: Path,
+    resolution: int | None,
+    classes: str | None,
+    class_pattern: str | None,
+    images_per_class: int | None,
+    subset: int | None,
+    seed: int | None,
+    skip_corrupt: bool,
+    processes: int | None,
+    verify: bool,
+) -> None:
+    """Decode SOURCE into --out, once, for training with data.source=prepared.
+
+    SOURCE is a folder <class>/<image> (or images alone, or either below train, val, test), a .tar, .tar.gz or .zip of
+    one, or webdataset shards as 'train-{000..146}.tar'. The same command goes on where it was interrupted.
+    """
+    with one_line_errors():
+        with importing():
+            from gan.data import preparation
+
+        if verify:
+            done = preparation.verify(out)
+        else:
+            if source is None or resolution is None:
+                raise UserError("SOURCE and --resolution are needed, unless there is --verify")
+            selection = preparation.Selection(_classes(classes), class_pattern, images_per_class, subset, seed)
+            done = preparation.prepare_directory(
+                source,
+                out,
+                resolution=resolution,
+                selection=selection,
+                skip_corrupt=skip_corrupt,
+                processes=processes,
+            )
+    _report(done.skipped(), out)
+    for name, store in done.stores.items():
+        shape = "×".join(map(str, store.images.shape[1:]))
+        click.echo(
+            f"{out / name}: {store.num_images} images of {shape}, {store.num_classes} classes, SHA-256 "
+            f"{store.content_hash}"
+        )
+
+
+def _classes(text: str | None) -> int | list[str] | None:
+    if text is None:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return int(text)
+    if Path(text).is_file():
+        try:
+            lines = Path(text).read_text(encoding="utf-8").splitlines()
+        except ValueError as error:
+            raise UserError(f"--classes: {text} is no text; accepted: a name on each line") from error
+        return [line.split("\t")[0].strip() for line in lines if line.strip()]  # after a tab: what people call it
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _report(skipped: list[str], out: Path) -> None:
+    if skipped:
+        more = f" and {len(skipped) - NAMED} more, in corrupt.jsonl" if len(skipped) > NAMED else ""
+        click.echo(f"{out}: {len(skipped)} corrupt images left out: {', '.join(skipped[:NAMED])}{more}", err=True)

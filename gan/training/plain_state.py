@@ -1,0 +1,123 @@
+"""States from files that anybody may have written: dense tensors and plain values, no larger than their file.
+
+`torch.load(weights_only=True)` runs nothing that is read, but it makes whatever the file asks for: tensors of one
+element that claim to be terabytes, lists that hold themselves, lists of lists that are small and endless to walk.
+"""
+
+import math
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_MAX_ENTRIES = 1_000_000
+_MAX_DEPTH = 32
+_LEAVES = (str, int, float, bool, type(None))
+
+
+class NotPlainError(ValueError):
+    """A file holds something that no state of ours has."""
+
+
+def load_plain(path: Path) -> dict[str, Any]:
+    """The state in a file that `torch.save` wrote, onto the CPU; time and memory are bounded by the file's size.
+
+    Raises:
+        OSError: it cannot be read.
+        NotPlainError: it is not such a file, or holds more than dense tensors and plain values.
+    """
+    size = path.stat().st_size
+    if not path.is_file():
+        raise NotPlainError("not a regular file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+    except OSError:
+        raise
+    except Exception as error:  # damaged names and sizes are errors of many kinds
+        raise NotPlainError("not readable as one") from error
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise NotPlainError("a compressed record, which torch writes none of")
+    if sum(record.file_size for record in records) > size:
+        raise NotPlainError("records that are larger than the file")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what tensors that are refused below are warned of
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # damaged bytes make the unpickler fail in any way it can
+        raise NotPlainError("not readable as one") from error
+    if not isinstance(state, dict):
+        raise NotPlainError(f"a {type(state).__name__}, no mapping")
+    _Walk(size).visit(state, 0)
+    return state
+
+
+def is_count(value: object) -> bool:
+    """Whether `value` is an integer from 0, and no truth value."""
+    return type(value) is int and value >= 0
+
+
+def is_amount(value: object) -> bool:
+    """Whether `value` is a finite float from 0."""
+    return type(value) is float and 0 <= value < math.inf
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load Adam's moments and rates; torch itself compares no shape and takes every setting from the state.
+
+    Raises:
+        ValueError: the state is of another optimiser.
+    """
+    if not all(isinstance(moments, dict) for moments in state["state"].values()):
+        raise ValueError("moments without names")
+    before = [dict(group) for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, before, strict=True):
+        if any(group.get(name, value) != value for name, value in own.items() if name not in ("lr", "params")):
+            raise ValueError("settings of another optimiser")
+    for parameter, moments in optimizer.state.items():
+        shapes = {name: getattr(moment, "shape", None) for name, moment in moments.items()}
+        if shapes != {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}:
+            raise ValueError("moments of other parameters")
+
+
+class _Walk:
+    """Visits all of a state, counting entries and bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._entries = _MAX_ENTRIES
+        self._bytes = size
+
+    def visit(self, value: object, depth: int) -> None:
+        self._entries -= 1
+        if self._entries < 0:
+            raise NotPlainError(f"more than {_MAX_ENTRIES:,} entries")
+        if depth > _MAX_DEPTH:
+            raise NotPlainError(f"entries more than {_MAX_DEPTH} levels deep")
+        if isinstance(value, Tensor):
+            self._visit_tensor(value)
+        elif isinstance(value, dict):
+            for key, entry in value.items():
+                if not isinstance(key, _LEAVES):
+                    raise NotPlainError(f"a key that is a {type(key).__name__}")
+                self.visit(entry, depth + 1)
+        elif isinstance(value, list | tuple):
+            for entry in value:
+                self.visit(entry, depth + 1)
+        elif not isinstance(value, _LEAVES):
+            raise NotPlainError(f"a {type(value).__name__}")
+        elif isinstance(value, int) and value.bit_length() > 64:
+            raise NotPlainError(f"an integer of {value.bit_length():,} bits")
+
+    def _visit_tensor(self, tensor: Tensor) -> None:
+        """Each byte of the file may be part of one tensor, so that walking all of them takes no longer than reading."""
+        strange = tensor.is_meta or tensor.is_quantized or tensor.is_nested or tensor.is_complex()
+        if strange or tensor.layout != torch.strided:
+            raise NotPlainError(f"a tensor of {tensor.dtype}, {tensor.layout} on {tensor.device}")
+        self._bytes -= tensor.numel() * tensor.element_size()
+        if self._bytes < 0:
+            raise NotPlainError("tensors that are larger than the file")
