@@ -1,5 +1,6 @@
 """Heads against a plain loop over stages, in value and gradients, and against the laws of the method."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,14 +13,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.heads import (
     HEADS,
+    Cascade,
     CascadingRejection,
     EnergyCascade,
+    Head,
     IndependentHeads,
     LinearHead,
     ProjectionHead,
+    TwoQuestions,
 )
 from gan.models.heads.cascade import cascade_residuals, cascade_scores, rejected_directions
 from gan.models.heads.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
+from gan.models.heads.stages import SLOPE
 
 STAGES = (1, 2, 3, 8)
 REJECTIONS = ("sequential", "orthogonal", "none")
@@ -568,6 +573,235 @@ def test_batches_without_variance_give_finite_scores_and_gradients(features: str
 def test_a_decorrelated_cascade_rejects_along_what_it_scores() -> None:
     with pytest.raises(ValueError, match="rejection_direction: 'weight' found with rejection 'decorrelated'"):
         CascadingRejection(F, 3, K, "decorrelated", rejection_direction="weight")
+
+
+# ------------------------------------------------------------------------------------ stages that see more than means
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+@pytest.mark.parametrize("stage", ["magnitude", "square"])
+def test_later_stages_score_the_magnitude_or_the_square_of_their_coordinate(rejection: str, stage: str) -> None:
+    head = make_head(4, rejection, False, stage=stage)
+    features, _ = make_inputs(conditional=False)
+    along, _ = loop_over_stages(features, head.effective_weight(), rejection)
+    later = along[:, 1:].abs() if stage == "magnitude" else along[:, 1:] ** 2
+    scale = head.curves.scale.clamp(-1, 1)
+    expected = torch.cat([along[:, :1], scale * later + head.curves.bias], 1)
+    assert_equal_with_gradients(head(features), expected, [features, head.weight, head.curves.bias])
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_an_mlp_stage_is_a_network_on_what_is_left_and_rejects_its_linear_part(
+    rejection: str, conditional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = make_head(3, rejection, conditional, stage="mlp")
+    features, labels = make_inputs(conditional)
+    weight = head.effective_weight(labels)
+    along, seen = loop_over_stages(features, weight, rejection)
+    for i, hidden in enumerate(head.networks.hidden, start=1):
+        output = torch.nn.functional.normalize(head.networks.output[i - 1], dim=0)
+        matrix = hidden.spectral_norm(hidden.weight)
+        of_class = 0 if labels is None else head.embeddings[i](labels)
+        torch.testing.assert_close(weight[..., i, :], (output @ matrix + of_class).expand_as(weight[..., i, :]))
+        units = seen[:, i] @ matrix.T + hidden.bias
+        network = torch.where(units > 0, units, SLOPE * units) @ output - hidden.bias @ output
+        expected = network + (0 if labels is None else (seen[:, i] * of_class).sum(1))
+        torch.testing.assert_close(head(features, labels)[:, i], expected, rtol=1e-9, atol=1e-9)
+    monkeypatch.setattr("gan.models.heads.stages.SLOPE", 1.0)  # with the identity for its activation it is linear
+    torch.testing.assert_close(head(features, labels), along, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+@pytest.mark.parametrize("stage", ["linear", "magnitude", "mlp"])
+@pytest.mark.parametrize("energy", [False, True])
+def test_unconditional_stages_are_lipschitz_in_the_features(rejection: str, stage: str, energy: bool) -> None:
+    head = make_head(4, rejection, False, stage=stage, energy=energy)
+    for parameter in head.parameters():
+        parameter.data *= 3
+    for _ in range(300):
+        update_spectral_norms(head)
+    features, _ = make_inputs(conditional=False)
+    jacobian = torch.autograd.functional.jacobian(lambda v: head(v).sum(0), features)  # (N, B, F)
+    assert jacobian.norm(dim=2).max() <= 1 + 1e-6
+
+
+def test_a_square_is_not_lipschitz_and_a_decorrelated_stage_need_not_be() -> None:
+    features = anisotropic(40).detach()
+    features[:, 1] = 5 * features[:, 0]
+    decorrelated, square = make_head(2, "decorrelated", False), make_head(2, "none", False, stage="square")
+    decorrelated.weight.data = torch.eye(2, F, dtype=torch.float64).cumsum(0)  # e_0 and e_0 + e_1: S_2 ∝ S_1
+    decorrelated.follow(decorrelated.batch_statistics(features))
+    for head in (decorrelated, square):
+        jacobian = torch.autograd.functional.jacobian(lambda v, head=head: head(v).sum(0), 100 * features)
+        assert jacobian.norm(dim=2).max() > 2
+
+
+@pytest.mark.parametrize("rejection", ["orthogonal", "none"])
+@pytest.mark.parametrize("stage", ["linear", "magnitude", "square"])
+def test_the_sliced_cascade_is_the_cascade_along_its_directions(rejection: str, stage: str) -> None:
+    torch.manual_seed(0)
+    sliced = SlicedCascade(F, 4, rejection=rejection, stage=stage).double()
+    nn.init.normal_(sliced.weight)
+    features, _ = make_inputs(conditional=False)
+    cascade = make_head(4, rejection, False, stage=stage, spectral_norm=False)
+    cascade.weight.data.copy_(sliced.directions().detach())
+    if cascade.curves is not None:
+        nn.init.ones_(cascade.curves.scale)
+        nn.init.zeros_(cascade.curves.bias)
+    torch.testing.assert_close(sliced(features), cascade(features), rtol=1e-12, atol=1e-12)
+    if rejection == "none":
+        torch.testing.assert_close(sliced(features), cascade(features), rtol=0, atol=0)
+
+
+def test_the_energy_cascade_is_the_cascade_with_an_energy() -> None:
+    torch.manual_seed(0)
+    energy = EnergyCascade(F, 4)
+    torch.manual_seed(0)
+    cascade = CascadingRejection(F, 4, energy=True)
+    features = torch.randn(B, F)
+    torch.testing.assert_close(energy(features), cascade(features), rtol=0, atol=0)
+    torch.testing.assert_close(energy(features)[:, :3], linear_part(energy)(features), rtol=0, atol=0)
+
+
+def linear_part(head: EnergyCascade) -> CascadingRejection:
+    cascade = CascadingRejection(F, head.stages - 1)
+    cascade.weight.data.copy_(head.weight.data)
+    return cascade
+
+
+def test_a_decorrelated_slice_trains_each_direction_by_what_the_earlier_ones_leave() -> None:
+    torch.manual_seed(0)
+    head = SlicedCascade(F, 4, rejection="decorrelated", stage="linear").double()
+    nn.init.normal_(head.weight)
+    features = anisotropic()
+    slices = head.direction_scores(features)
+    torch.testing.assert_close(slices, head.batch_scores(features).detach(), rtol=1e-9, atol=1e-9)
+    assert worst_correlation(slices) < 1e-10
+    for stage in range(4):
+        (gradient,) = torch.autograd.grad(slices[:5, stage].sum(), head.weight, retain_graph=True)
+        assert gradient[stage].abs().max() > 1e-6
+        assert gradient[[other for other in range(4) if other != stage]].abs().max() == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize("rejection", ["orthogonal", "decorrelated", "none"])
+def test_with_labels_every_class_has_slices_of_its_own(rejection: str) -> None:
+    torch.manual_seed(0)
+    head = SlicedCascade(F, 3, K, rejection).double()
+    for parameter in head.parameters():
+        nn.init.normal_(parameter)
+    features, labels = make_inputs(conditional=True)
+    directions = head.directions(labels)
+    for sample, label in enumerate(labels):
+        alone = SlicedCascade(F, 3, rejection=rejection).double()
+        alone.weight.data = head.weight.data + torch.stack([table.weight.data[label] for table in head.embeddings])
+        torch.testing.assert_close(directions[sample], alone.directions(), rtol=1e-9, atol=1e-9)
+        if rejection != "decorrelated":
+            alone.scale.data, alone.bias.data = head.scale.data, head.bias.data
+            expected = alone(features[sample : sample + 1])[0]
+            torch.testing.assert_close(head(features, labels)[sample], expected, rtol=1e-9, atol=1e-9)
+    slices = head.direction_scores(features, labels)
+    (gradient,) = torch.autograd.grad(slices.sum(), head.embeddings[1].weight)
+    absent = [label for label in range(K) if label not in labels]
+    assert gradient[labels].abs().max() > 0
+    assert not absent or gradient[absent].abs().max() == 0
+
+
+def test_san_with_labels_is_one_direction_a_class() -> None:
+    torch.manual_seed(0)
+    head = SlicingHead(F, K).double()
+    features, labels = make_inputs(conditional=True)
+    vectors = head.weight + head.embeddings[0].weight[labels]
+    unit = vectors / vectors.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(head(features, labels)[:, 0], (features * unit).sum(1))
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_the_energy_with_labels_is_that_of_what_the_vectors_of_the_class_leave(rejection: str) -> None:
+    torch.manual_seed(0)
+    head = EnergyCascade(F, 3, K, rejection).double()
+    features, labels = make_inputs(conditional=True)
+    expected, residuals = loop_over_stages(features, head.effective_weight(labels), rejection)
+    scores = head(features, labels)
+    torch.testing.assert_close(scores[:, :2], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(scores[:, 2], 0.5 * residuals[:, -1].norm(dim=1), rtol=1e-9, atol=1e-9)
+
+
+def test_two_questions_are_the_equations() -> None:
+    for rejection in ("sequential", "none", "decorrelated"):
+        torch.manual_seed(0)
+        head = TwoQuestions(F, K, rejection).double()
+        features, labels = make_inputs(conditional=True)
+        w, e = torch.nn.functional.normalize(head.weight[0], dim=0), head.embedding(labels)
+        projected = features - torch.outer(features @ w, w) if rejection == "sequential" else features
+        raw = torch.stack([features @ w, (e * projected).sum(1)], 1)
+        expected = nipals(features, raw)[0] if rejection == "decorrelated" else raw
+        scores = head.batch_scores(features, labels)
+        assert_equal_with_gradients(scores, expected, [features, *head.parameters()])
+
+
+def test_the_second_question_is_blind_to_realism_that_needs_no_class() -> None:
+    torch.manual_seed(0)
+    features, labels = make_inputs(conditional=True)
+    others = (labels + 1) % K
+    for rejection in ("sequential", "none"):
+        head = TwoQuestions(F, K, rejection).double()
+        w = torch.nn.functional.normalize(head.weight, dim=1).detach()
+        before, more_real = head(features, labels), head(features + 7 * w, labels)
+        torch.testing.assert_close(more_real[:, 0], before[:, 0] + 7)
+        changed = (more_real - before)[:, 1].abs().max()
+        assert changed < 1e-12 if rejection == "sequential" else changed > 1e-2
+        relabelled = head(features, others)
+        torch.testing.assert_close(relabelled[:, 0], before[:, 0], rtol=0, atol=0)  # the first asks for no class
+        assert (relabelled - before)[:, 1].abs().min() > 1e-6
+
+
+# ----------------------------------------------------------------------------------------------- what cannot be scored
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_maps_missing_and_unexpected_labels_are_one_line(name: str) -> None:
+    kind = HEADS[name]
+    labelled = kind.labels == "required"
+    head = kind(F, num_classes=K) if labelled else kind(F)
+    features, labels = torch.zeros(B, F), torch.zeros(B, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"^features: \(7, 24, 4, 4\) found, \(B, F\) accepted"):
+        head(torch.zeros(B, F, 4, 4), labels if labelled else None)
+    with pytest.raises(ValueError, match=r"^labels: (none|\(7,\)) found, .* accepted; \w+ ") as error:
+        head(features, labels=None if labelled else labels)
+    assert "\n" not in str(error.value)
+    if kind.labels == "optional":
+        with pytest.raises(ValueError, match="labels: none found"):
+            kind(F, num_classes=K)(features)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_cascade_prints_its_stages_and_its_rejection(name: str) -> None:
+    kind = HEADS[name]
+    head = kind(F, num_classes=K) if kind.labels == "required" else kind(F)
+    if isinstance(head, Cascade):
+        assert f"stages={head.stages}, rejection={head.rejection}, stage={head.stage}" in repr(head)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: CascadingRejection(F, stage="cubic"),
+            "stage: 'cubic' found; accepted: linear, magnitude, square, mlp",
+        ),
+        (lambda: CascadingRejection(F, rejection="all"), "rejection: 'all' found; accepted: sequential, orthogonal"),
+        (lambda: SlicedCascade(F, rejection="sequential"), "rejection: 'sequential' found; accepted: orthogonal, dec"),
+        (lambda: SlicedCascade(F, stage="mlp"), "stage: 'mlp' found; accepted: linear, magnitude, square"),
+        (lambda: EnergyCascade(F, 1), f"stages: 1 found, 2 to {F}"),
+    ],
+)
+def test_options_that_are_not_accepted_are_named(make: Callable[[], Head], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
 
 
 @pytest.mark.parametrize("name", HEADS)
