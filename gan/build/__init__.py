@@ -12,6 +12,7 @@ from gan.build.game import (
     build_stage_weights,
     build_top_k,
 )
+from gan.build.image_record import ImageRecord, image_record, recorded_images
 from gan.build.players import (
     ImageFacts,
     build_backbone,
@@ -23,6 +24,7 @@ from gan.build.players import (
 
 __all__ = [
     "ImageFacts",
+    "ImageRecord",
     "build_accumulation",
     "build_augmentation",
     "build_backbone",
@@ -37,5 +39,7 @@ __all__ = [
     "build_stage_weights",
     "build_top_k",
     "image_facts",
+    "image_record",
     "prepare_images",
+    "recorded_images",
 ]

@@ -1,5 +1,6 @@
 """Whatever a command line can name as a set of images: a folder, a file, a data set, a run or a checkpoint."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from gan.errors import UserError
 from gan.sampling.open import open_checkpoint, read_config
 from gan.training.run_directory import RunDirectory
 
-CACHE = Path("outputs/data")
 RESOLUTION = 32  # where nothing says another
 
 
@@ -59,7 +59,18 @@ def resolution_of(names: tuple[str, ...]) -> int:
     return next(iter(found.values()), RESOLUTION)
 
 
-def open_set(name: str, resolution: int, limit: int | None, device: torch.device, skip_corrupt: bool) -> ImageSet:
+def user_cache() -> Path:
+    """Where prepared images and features are kept that belong to no run: outputs/data where it is there already, else
+    the user's cache, so that no folder is made where somebody happens to stand.
+    """
+    here = Path("outputs/data")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return here if here.is_dir() else home / "gan"
+
+
+def open_set(
+    name: str, resolution: int, limit: int | None, device: torch.device, skip_corrupt: bool, cache: Path
+) -> ImageSet:
     """The images that `name` means: a folder, a prepared one, an .npz file, a data set as `cifar10:test`, a run or a
     checkpoint of it.
 
@@ -68,6 +79,7 @@ def open_set(name: str, resolution: int, limit: int | None, device: torch.device
         limit: at most so many, at even distances; of a run, the first so many instead of its `evaluation.samples`.
         device: where a run's generator computes.
         skip_corrupt: pass over the files of a folder that cannot be read, and count them.
+        cache: where prepared images are kept.
 
     Raises:
         UserError: it is none of these, or cannot be read.
@@ -78,16 +90,16 @@ def open_set(name: str, resolution: int, limit: int | None, device: torch.device
     source, _, split = name.partition(":")
     skipped = 0
     if (path / "meta.json").is_file():
-        store = prepare("prepared", split=path.stem, resolution=resolution, path=path, root=CACHE)
+        store = prepare("prepared", split=path.stem, resolution=resolution, path=path, root=cache)
     elif path.is_dir():
         store = prepare(
-            "image_folder", split=path.stem, resolution=resolution, path=path, root=CACHE, skip_corrupt=skip_corrupt
+            "image_folder", split=path.stem, resolution=resolution, path=path, root=cache, skip_corrupt=skip_corrupt
         )
         skipped = count_images(path) - store.num_images if skip_corrupt else 0
     elif path.suffix == ".npz":
-        store = prepare("npz", split=path.stem, resolution=resolution, path=path, root=CACHE)
+        store = prepare("npz", split=path.stem, resolution=resolution, path=path, root=cache)
     elif source in SOURCES:
-        store = prepare(source, split=split or "train", resolution=resolution, root=CACHE)
+        store = prepare(source, split=split or "train", resolution=resolution, root=cache)
     else:
         known = ", ".join(sorted(name for name in SOURCES if "path" not in source_info(name).required))
         raise UserError(f"{name}: neither a folder, an .npz file, a run nor a data set; accepted data sets: {known}")

@@ -18,8 +18,11 @@ from gan.build import (
     build_loader,
     build_schedule,
     image_facts,
+    image_record,
     prepare_images,
+    recorded_images,
 )
+from gan.commands.initial_weights import initial_weights
 from gan.commands.saved_results import load_result, save_result
 from gan.commands.scoring import Scorer
 from gan.config import Config
@@ -43,8 +46,11 @@ from gan.training.tracking import SilentTracker, Tracker
 from gan.training.trainer import Preview, Trainer, has_numbers
 
 
-def launch(config: Config, device: torch.device, out: Path, resume_command: str) -> bool:
+def launch(config: Config, device: torch.device, out: Path, resume_command: str, init_from: Path | None = None) -> bool:
     """Train `config` in the run directory `out`, from its newest checkpoint if it has one, then score the result.
+
+    Args:
+        init_from: the run, or its checkpoint, whose weights a new run begins with.
 
     Returns:
         Whether all is done; False where a signal came first, with the state saved.
@@ -56,13 +62,16 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
     """
     keep_freed_memory()
     precision = resolve_precision(config.training.precision, device)
-    config = config.model_copy(update={"training": config.training.model_copy(update={"precision": precision})})
+    run = RunDirectory(out)
+    weights = initial_weights(run, init_from, config.training.init_from)
+    known = {"precision": precision, "init_from": weights.origin}
+    config = config.model_copy(update={"training": config.training.model_copy(update=known)})
     facts = image_facts(config)
     game = build_game(config, facts, device)
+    weights.load_players(game)
     store = prepare_images(config.data)
-    run = RunDirectory(out)
     identity = run_identity(config.model_dump(exclude_defaults=True))
-    state = distributed.from_main(_saved_state(run, config, identity) if distributed.is_main() else None)
+    state = distributed.from_main(_saved_state(run, config, store) if distributed.is_main() else None)
     if state is not None and state["step"] >= config.training.steps:
         result = load_result(run.evaluations, state["step"], config.evaluation) if distributed.is_main() else None
         if distributed.from_main(result is not None or not config.evaluation.at_end):
@@ -72,9 +81,13 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
     scorer = Scorer(config, facts.num_classes, device) if scored else None  # before training, should weights be missing
 
     main = distributed.is_main()
-    checkpoints = Checkpoints(run.checkpoints, config.checkpoint.keep, identity, writes=main)
+    checkpoints = Checkpoints(
+        run.checkpoints, config.checkpoint.keep, identity, main, image_record(facts, store).model_dump()
+    )
     with run.claimed() if main else nullcontext():
         if main:
+            if state is not None:
+                _tell_of_another_decay(run, config, state["step"])
             write_text(run.config, config.to_yaml())
         trainer = Trainer(
             game=game,
@@ -91,9 +104,10 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
             evaluate=lambda generator: scorer.score(generator, "ema").metrics if scorer else {},
             best=_best_checkpoint(config, checkpoints),
         )
+        weights.load_average(trainer.ema.average)
         _begin(trainer, config, store, state, f"{out} on {_where(device, precision)}")
         try:
-            summary = _finish(trainer, config, run, scorer) if _train(trainer, config, run, identity) else None
+            summary = _finish(trainer, config, run, scorer) if _train(trainer, config, run, store) else None
             if summary is None:
                 _say(f"stopped and saved at step {trainer.step}; to go on: {resume_command}", err=True)
             else:
@@ -103,29 +117,52 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str)
     return summary is not None
 
 
-def _saved_state(run: RunDirectory, config: Config, identity: str) -> dict[str, Any] | None:
-    """The newest checkpoint of the run, if it has one; a run of another config is refused."""
+def _saved_state(run: RunDirectory, config: Config, store: ImageStore) -> dict[str, Any] | None:
+    """The newest checkpoint of the run, if it has one; a run of another config or of other images is refused."""
     newest = run.newest_checkpoint()
     if newest is None:
         return None
+    before = config
     if run.config.exists():  # without it the checkpoint still knows whose it is
-        run.require_same(config.model_dump(), read_config(run, {}).model_dump())
+        before = read_config(run, {})
+        run.require_same(config.model_dump(), before.model_dump())
     try:
         state = read_checkpoint(newest)
     except UserError as error:
         others = checkpoint_paths(run.checkpoints)[:-1]
         remedy = f"without it the run goes on from {others[-1].name}" if others else "there is no earlier one"
         raise UserError(f"{error}; {remedy}") from error
-    if state.get("run") != identity:
+    images = recorded_images(state)
+    # Where no images are recorded their place, as it was then, is a part of the identity.
+    if state.get("run") != run_identity(before.model_dump(exclude_defaults=True), places=images is None):
         raise UserError(f"checkpoint {newest}: saved by a run of another config; choose another directory")
     if not has_numbers(state):
         raise UserError(f"checkpoint {newest}: counts and times that no training has come to")
+    if images is not None and images.content_hash != store.content_hash:
+        raise UserError(
+            f"--out {run.path} holds a run on other images (their SHA-256 was {images.content_hash[:16]}…, that of "
+            f"{config.data.path or config.data.source} is {store.content_hash[:16]}…); choose another directory"
+        )
     if state["step"] > config.training.steps:
         raise UserError(
             f"training.steps: {config.training.steps} found, but the run in {run.path} is at step {state['step']} "
             f"already; accepted: {state['step']} or more, or another directory"
         )
     return state
+
+
+def _tell_of_another_decay(run: RunDirectory, config: Config, step: int) -> None:
+    """Say what becomes of learning rates that decay to the end of a run, where that end has moved."""
+    before = read_config(run, {}) if run.config.exists() else config
+    old, new = build_schedule(before), build_schedule(config)
+    shares = [schedule.learning_rate_factor(step) for schedule in (old, new)]
+    if shares[0] != shares[1]:
+        _say(
+            f"training.steps: {old.steps} before, {new.steps} now: by optimizer.schedule: {new.learning_rate} the "
+            f"learning rates go from {shares[0]:.1%} of their first value to {shares[1]:.1%} at step {step}, and reach "
+            f"0 at step {new.steps}",
+            err=True,
+        )
 
 
 def _begin(trainer: Trainer, config: Config, store: ImageStore, state: Mapping[str, Any] | None, where: str) -> None:
@@ -159,7 +196,7 @@ def _where(device: torch.device, precision: str) -> str:
     return f"{device} in {precision}" if processes == 1 else f"{processes} × {device.type} in {precision}"
 
 
-def _train(trainer: Trainer, config: Config, run: RunDirectory, identity: str) -> bool:
+def _train(trainer: Trainer, config: Config, run: RunDirectory, store: ImageStore) -> bool:
     """Train to the end, going back to the newest checkpoint as often as the config allows."""
     while True:
         try:
@@ -167,7 +204,7 @@ def _train(trainer: Trainer, config: Config, run: RunDirectory, identity: str) -
         except NonFiniteError as error:
             if trainer.recoveries >= config.training.recoveries:
                 raise
-            state = distributed.from_main(_saved_state(run, config, identity) if distributed.is_main() else None)
+            state = distributed.from_main(_saved_state(run, config, store) if distributed.is_main() else None)
             if state is None:
                 raise
             trainer.recover(state)

@@ -7,9 +7,8 @@ from typing import Any, Literal
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from gan.build import ImageFacts, build_generator, image_facts, prepare_images
+from gan.build import build_generator, image_facts, recorded_images
 from gan.config import Config, load_tree, validate
-from gan.data.sources import source_info
 from gan.device import resolve_device
 from gan.errors import UserError
 from gan.sampling.generate import Description, LoadedGenerator
@@ -70,6 +69,7 @@ def open_checkpoint(
     device: str = "auto",
     settings: Mapping[str, Any] | None = None,
     checkpoint: Path | None = None,
+    cache: Path | None = None,
 ) -> LoadedGenerator:
     """The generator of the run directory `path`, in evaluation mode on `device`.
 
@@ -77,15 +77,20 @@ def open_checkpoint(
         step, weights, device: as `open_generator`.
         settings: values that replace those of the config's `evaluation` section.
         checkpoint: its file, instead of `step`.
+        cache: see `cache_of`; it takes the place of the config's `data.root`.
 
     Raises:
         UserError: no such run or checkpoint, or a setting that is not accepted.
     """
     run, place = RunDirectory(path), resolve_device(device)
     config = read_config(run, settings or {})
+    data = config.data.model_copy(update={"root": str(cache_of(run, config, cache))})
+    config = config.model_copy(update={"data": data})
     file = checkpoint or find_checkpoint(run, step)
     state = read_checkpoint(file)
-    facts = image_facts(config)
+    images = recorded_images(state)
+    facts = image_facts(config) if images is None else images.facts(config.data.resolution)
+    names = tuple(map(str, range(facts.num_classes or 0)))
     network = build_generator(config, facts)
     try:
         network.load_state_dict(state["ema" if weights == "ema" else "generator"])
@@ -100,7 +105,7 @@ def open_checkpoint(
         channels=facts.channels,
         latent_dim=config.generator.latent_dim,
         num_classes=facts.num_classes,
-        class_names=_class_names(config, facts),
+        class_names=names if images is None else tuple(images.class_names),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         digest=digest(network.state_dict()),
     )
@@ -156,15 +161,15 @@ def find_checkpoint(run: RunDirectory, step: int | Literal["best"] | None) -> Pa
     return paths[max(paths) if step is None else step]
 
 
-def _class_names(config: Config, facts: ImageFacts) -> tuple[str, ...]:
-    """Those of the images where they are on this machine, else numbers."""
-    if facts.num_classes is None:
-        return ()
-    if not source_info(config.data.source).downloads:
-        try:
-            names = prepare_images(config.data).class_names
-        except UserError:
-            names = ()
-        if len(names) == facts.num_classes:
-            return tuple(names)
-    return tuple(map(str, range(facts.num_classes)))
+def cache_of(run: RunDirectory, config: Config, chosen: Path | None = None) -> Path:
+    """Where prepared images and their features are kept when a run is scored: the run's config does not decide it.
+
+    `chosen`; else the `data.root` that training filled, or data/ beside the run, where that is on this machine; else
+    data/ in the run.
+    """
+    if chosen is not None:
+        return chosen
+    for folder in (Path(config.data.root), run.path.resolve().parent / "data"):
+        if any(folder.glob("*/meta.json")):
+            return folder
+    return run.path / "data"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gan.errors import UserError
 from gan.files import atomic_path
-from gan.training.plain_state import NotPlainError, is_count, load_plain
+from gan.training.state import NotPlainError, is_count, load_plain
 
 FORMAT = 6
 _NAME = re.compile(r"step_(\d{8})\.pt")
@@ -24,14 +24,18 @@ class Checkpoints:
         directory: where they lie.
         keep: how many of the newest to keep; older ones go only after a new one is whole.
         run: what identifies the run, see `run_identity`; stamped on every checkpoint.
+        images: what they say of the images of the run, plain values; None for nothing.
         writes: whether to write and remove anything; of several ranks, which all hold the same state, one does.
     """
 
-    def __init__(self, directory: Path, keep: int, run: str = "", writes: bool = True) -> None:
+    def __init__(
+        self, directory: Path, keep: int, run: str = "", writes: bool = True, images: Mapping[str, Any] | None = None
+    ) -> None:
         self.directory = directory
         self.keep = keep
         self.run = run
         self.writes = writes
+        self.images = images
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write `state` as the checkpoint of `step`.
@@ -52,7 +56,8 @@ class Checkpoints:
         """
         path = self.directory / name
         if self.writes:
-            write_checkpoint(path, {**state, "run": self.run})
+            images = {} if self.images is None else {"images": dict(self.images)}
+            write_checkpoint(path, {**state, "run": self.run, **images})
         return path
 
     def paths(self) -> list[Path]:

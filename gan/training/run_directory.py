@@ -17,6 +17,7 @@ CHANGEABLE = (
     "training.steps", "training.recoveries", "training.accumulation", "training.sync_batch_norm", "logging.",
     "checkpoint.", "evaluation.",
 )  # fmt: skip
+PLACES = ("data.path", "data.root")  # where the images lie: which they are is told by their content
 
 
 class RunDirectory:
@@ -81,7 +82,7 @@ class RunDirectory:
         """
         before, now = flatten(saved), flatten(config)
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        refused = [key for key in changed if not key.startswith(CHANGEABLE)]
+        refused = [key for key in changed if not key.startswith(CHANGEABLE) and key not in PLACES]
         if refused:
             changes = [f"{key} was {_shown(before, key)}, now {_shown(now, key)}" for key in refused]
             names = listed(changes, 4, "; ")
@@ -93,13 +94,15 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
     return json.dumps(values[key]) if key in values else "absent"
 
 
-def run_identity(config: Mapping[str, Any]) -> str:
+def run_identity(config: Mapping[str, Any], places: bool = False) -> str:
     """SHA-256 over what may not change when a run goes on: 64 hex digits.
 
     Args:
         config: without keys at their defaults, so that a key that the schema gains changes no identity.
+        places: whether `PLACES` are part of it, as in checkpoints that do not name their images by content.
     """
-    return hashlib.sha256(json.dumps(fixed_settings(config), sort_keys=True).encode()).hexdigest()
+    settings = {key: value for key, value in fixed_settings(config).items() if places or key not in PLACES}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def fixed_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
-from gan.commands.command_line import OneLineGroup, which_checkpoint
+from gan.commands.command_line import FilePath, OneLineGroup, which_checkpoint
 from gan.commands.reporting import one_line_errors
 from gan.processes import importing
 
 EXTRACTORS = "inception, efficientnet_lite0, vgg16, clip-vit-b-32, dinov2-vit-s-14, ..."
+FOLDER = FilePath()
+RUN_CACHE = "Where real images and their features are kept. [default: that of training, or data in RUN]"
 METRICS = "Names of metrics (docs/evaluation.md), separated by commas; a wrong one is answered with all of them."
 
 
@@ -34,7 +36,7 @@ def extractor_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=FilePath())
 @click.option("--step", type=click.IntRange(min=0), help="Which checkpoint. [default: the newest]")
 @click.option("--raw", is_flag=True, help="Score the raw generator instead of its moving average.")
 @click.option("--best", is_flag=True, help="The checkpoint with the best score, where evaluation.best kept one.")
@@ -46,10 +48,19 @@ def extractor_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--reference-path", help="File or folder to measure against. [default: the config's]")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the latents. [default: the config's]")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images at a time. [default: the config's]")
+@click.option("--cache", type=FOLDER, help=RUN_CACHE)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
 def checkpoint(
-    run: Path, step: int | None, best: bool, raw: bool, compiled: bool, device: str, as_json: bool, **settings: Any
+    run: Path,
+    step: int | None,
+    best: bool,
+    raw: bool,
+    compiled: bool,
+    device: str,
+    cache: Path | None,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Score a checkpoint of RUN against real images, with its config's protocol unless told otherwise.
 
@@ -60,8 +71,9 @@ def checkpoint(
     chosen = {name: value for name, value in settings.items() if value is not None}
     with one_line_errors():
         with importing():
-            from gan.commands.score_run import score_run
-        click.echo(score_run(run, which_checkpoint(step, best), "raw" if raw else "ema", device, chosen, as_json))
+            from gan.commands.score import score_run
+        weights: Literal["ema", "raw"] = "raw" if raw else "ema"
+        click.echo(score_run(run, which_checkpoint(step, best), weights, device, chosen, as_json, cache))
 
 
 @main.command()
@@ -74,6 +86,7 @@ def checkpoint(
 @click.option("--limit", type=click.IntRange(min=2), help="At most so many images of each.")
 @click.option("--reference-limit", type=click.IntRange(min=2), help="Of REFERENCE, where that differs.")
 @click.option("--skip-corrupt", is_flag=True, help="Pass over files of a folder that cannot be read, and count them.")
+@click.option("--cache", type=FOLDER, help="For prepared images. [default: outputs/data if there, else ~/.cache/gan]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=50, show_default=True, help="Images at a time.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
@@ -88,12 +101,12 @@ def images(
     settings |= {"metrics": metrics.split(","), "dtype": dtype or "float32", "bootstrap": bootstrap or 0}
     with one_line_errors():
         with importing():
-            from gan.commands.score_images import score_images
+            from gan.commands.score import score_images
         click.echo(score_images(images, reference, **settings))
 
 
 @main.command()
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=FilePath())
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of a table.")
 def compare(results: tuple[Path, ...], as_json: bool) -> None:
     """Put RESULTS side by side: JSON files, or runs, of which the newest result is taken.
@@ -102,14 +115,14 @@ def compare(results: tuple[Path, ...], as_json: bool) -> None:
     """
     with one_line_errors():
         with importing():
-            from gan.commands.compare_results import compare_results
+            from gan.commands.saved_results import compare_results
         click.echo(compare_results(results, as_json))
 
 
 def audit_command(command: Callable[..., None]) -> Callable[..., None]:
     """The arguments that both audits take."""
     arguments = [
-        click.argument("run", type=click.Path(path_type=Path)),
+        click.argument("run", type=FilePath()),
         click.option("--step", type=click.IntRange(min=0), help="Which checkpoint. [default: the newest]"),
         click.option("--raw", is_flag=True, help="Audit the raw generator instead of its moving average."),
         click.option("--extractor", help="pixels, or one of the metrics' extractors. [default: the config's]"),
@@ -122,6 +135,7 @@ def audit_command(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--held-out-path", help="File or folder of them. [default: the test split]"),
         click.option("--components", type=click.IntRange(min=1), help="Columns of whitened features to keep."),
         click.option("--variance", type=click.FloatRange(0, 1, min_open=True), help="Or their share of the variance."),
+        click.option("--cache", type=FOLDER, help=RUN_CACHE),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table."),
     ]
@@ -131,7 +145,14 @@ def audit_command(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def open_audit(
-    run: Path, step: int | None, raw: bool, device: str, held_out_path: str | None, neighbours: int, **values: Any
+    run: Path,
+    step: int | None,
+    raw: bool,
+    device: str,
+    cache: Path | None,
+    held_out_path: str | None,
+    neighbours: int,
+    **values: Any,
 ) -> tuple[Any, Any]:
     """The run that an audit looks at, and what it is asked for."""
     with importing():
@@ -141,7 +162,7 @@ def open_audit(
     options = AuditOptions(neighbours=neighbours, **{name: values.pop(name) for name in names})
     settings = {"reference_path": held_out_path, **values}
     chosen = {name: value for name, value in settings.items() if value is not None}
-    return open_run(run, step, "raw" if raw else "ema", device, chosen), options
+    return open_run(run, step, "raw" if raw else "ema", device, chosen, cache), options
 
 
 @main.command()

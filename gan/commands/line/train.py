@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gan.commands.command_line import INTERRUPTED, OneLineCommand, config_names
+from gan.commands.command_line import INTERRUPTED, FilePath, OneLineCommand, config_names
 from gan.commands.reporting import one_line_errors
 from gan.errors import UserError
 from gan.processes import command_again, importing, one_voice, started_with_others
@@ -21,10 +21,17 @@ DEFAULT_CONFIG = "digits/dcgan_cr"
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key; repeatable.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Short for --set seed=N.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...; one a process.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory. [default: outputs/<config>-seed<seed>]")
+@click.option("--out", type=FilePath(), help="Run directory. [default: outputs/<config>-seed<seed>]")
+@click.option("--init-from", metavar="RUN", type=FilePath(), help="Begin with another run's weights.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and what it will cost, then exit.")
 def main(
-    config: str, overrides: tuple[str, ...], seed: int | None, device: str, out: Path | None, dry_run: bool
+    config: str,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    device: str,
+    out: Path | None,
+    init_from: Path | None,
+    dry_run: bool,
 ) -> None:
     """Train the GAN that CONFIG describes (the embedded digits by default) and score it.
 
@@ -38,14 +45,15 @@ def main(
         tree = load_tree(file, overrides)
         name = f"{file.resolve().parent.name}-{file.stem}"
         if tree.get("task") == "classification":
-            if seed is not None or dry_run:
-                raise UserError("--seed and --dry-run are for runs; an experiment lists its seeds: --set seeds=[0]")
+            if seed is not None or dry_run or init_from is not None:
+                raise UserError(
+                    "--seed, --dry-run and --init-from are for runs; an experiment lists its seeds: --set seeds=[0]"
+                )
             if started_with_others():
                 raise UserError("task: classification found under torchrun; accepted: one process")
             with importing():
                 from gan.device import resolve_device
-                from gan.experiments.classification.config import ClassifierConfig
-                from gan.experiments.classification.training import run_classifier
+                from gan.experiments.classification import ClassifierConfig, run_classifier
             experiment = check(ClassifierConfig, tree)
             click.echo(run_classifier(experiment, resolve_device(device), out or Path("outputs") / name))
             return
@@ -63,7 +71,7 @@ def main(
         with distributed.joined(chosen):
             done = True
             if not dry_run:
-                done = launch(resolved, chosen, out, resume_command=command_again())
+                done = launch(resolved, chosen, out, command_again(), init_from)
             elif distributed.is_main():
                 click.echo(describe(resolved, chosen))
         if not done and not started_with_others():  # torchrun would kill or restart the others over it

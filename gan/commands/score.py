@@ -1,19 +1,63 @@
-"""Two sets of images against each other: what `evaluate.py images` does once the command line is read."""
+"""Scores of a run or of two sets of images: what `evaluate.py checkpoint` and `evaluate.py images` do."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from gan.allocator import keep_freed_memory
-from gan.commands.image_sets import CACHE, ImageSet, open_set, resolution_of, run_of
+from gan.commands.image_sets import ImageSet, open_set, resolution_of, run_of, user_cache
+from gan.commands.saved_results import save_result
+from gan.commands.scoring import Scorer
 from gan.device import resolve_device
 from gan.errors import UserError
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor, require_known
 from gan.metrics.images import array_sampler, check_images
 from gan.metrics.results import Result, format_table
+from gan.sampling.open import open_checkpoint
+from gan.training.run_directory import RunDirectory
+
+
+def score_run(
+    path: Path,
+    step: int | Literal["best"] | None,
+    weights: Literal["ema", "raw"],
+    device: str,
+    settings: Mapping[str, Any],
+    as_json: bool,
+    cache: Path | None = None,
+) -> str:
+    """Score a checkpoint of the run at `path`; returns a table, or JSON, and saves the result in the run.
+
+    Args:
+        path: the run directory.
+        step: of the checkpoint; None for the newest, "best" for the one with the best score.
+        weights: whose: `ema` or `raw`.
+        device: as on the command line.
+        settings: values that replace those of the config's `evaluation` section.
+        as_json: return the saved JSON.
+        cache: where prepared images and features are kept; see `gan.sampling.open.cache_of`.
+
+    Raises:
+        UserError: no such run or checkpoint, or a setting that is not accepted.
+    """
+    keep_freed_memory()
+    generator = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings, cache=cache)
+    config, step = generator.config, generator.description.step
+    result = Scorer(config, generator.num_classes, generator.device).score(generator.network, weights)
+    file = save_result(RunDirectory(path).evaluations, step, result, config.evaluation)
+    if as_json:
+        return file.read_text(encoding="utf-8").rstrip()
+    reference = result.protocol.reference
+    name = f"{path} step {step} {weights}"
+    return (
+        f"{format_table({name: result})}\n\n"
+        f"against {reference.count:,} images of {reference.name} {reference.split}; protocol in {file}"
+    )
 
 
 def score_images(
@@ -33,6 +77,7 @@ def score_images(
     compiled: bool,
     device: str,
     batch_size: int,
+    cache: Path | None,
     as_json: bool,
 ) -> str:
     """Score one set of images against another; returns a table, or JSON.
@@ -46,6 +91,7 @@ def score_images(
         reference_limit: of the reference, where that differs.
         skip_corrupt: pass over files that cannot be read, and say how many.
         device: as on the command line.
+        cache: where prepared images and features are kept; None for `user_cache`.
         as_json: return JSON with the protocol.
 
     Raises:
@@ -53,11 +99,11 @@ def score_images(
     """
     keep_freed_memory()
     require_known(extractor, "--extractor")
-    place = resolve_device(device)
+    place, cache = resolve_device(device), cache or user_cache()
     resolution = resolution or resolution_of((images, reference))
     asked = [(images, limit), (reference, reference_limit or limit)]
     sets = {  # what has to be generated last: a mistake in the other is known by then
-        role: open_set(name, resolution, count, place, skip_corrupt)
+        role: open_set(name, resolution, count, place, skip_corrupt, cache)
         for role, (name, count) in sorted(enumerate(asked), key=lambda item: run_of(item[1][0]) is not None)
     }
     first, second = sets[0], sets[1]
@@ -66,7 +112,7 @@ def score_images(
             raise UserError(f"{name}: {len(opened.images)} image found, at least 2 accepted")
     network = build_extractor(extractor, weights=weights, device=place, expected_sha256=weights_sha256)
     evaluator = Evaluator(network, place, metrics, batch_size, bootstrap=bootstrap, dtype=dtype, compiled=compiled)
-    result = _compare(evaluator, first, second)
+    result = _compare(evaluator, first, second, cache)
     skipped = {name: opened.skipped for name, opened in ((images, first), (reference, second)) if opened.skipped}
     if as_json:
         return json.dumps({**result.to_dict(), "skipped": skipped}, indent=2)
@@ -77,14 +123,14 @@ def score_images(
     return "\n".join(lines)
 
 
-def _compare(evaluator: Evaluator, first: ImageSet, second: ImageSet) -> Result:
+def _compare(evaluator: Evaluator, first: ImageSet, second: ImageSet, cache: Path) -> Result:
     check_images(first.images)
     statistics = evaluator.reference(
         second.images,
         name=second.source,
         split=second.split,
         content=second.content,
-        cache_dir=CACHE / "reference",
+        cache_dir=cache / "reference",
         labels=second.labels,
         class_names=second.class_names,
     )
