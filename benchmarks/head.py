@@ -23,7 +23,7 @@ from gan.build import build_game, image_facts
 from gan.config import LoggingConfig, load_config
 from gan.device import resolve_device
 from gan.models.heads.cascade import cascade_scores
-from gan.training.diagnostics import Observation, diagnose, score_correlations, weight_cosines
+from gan.training.diagnostics import Observation, diagnose, likeness, stage_matrices
 from gan.training.steps import Game, discriminator_step, generator_step
 
 UNCONDITIONAL = [*itertools.product((64, 256), (128, 1024), (1, 2, 3, 5, 10)), (512, 1024, 32)]
@@ -131,10 +131,7 @@ def diagnose_all(game: Game, seen: Observation) -> None:
     head = game.discriminator.head
     values = diagnose(head, game.loss, game.stage_weights().detach(), seen)
     torch.cat(list(values.values())).tolist()
-    score_correlations(head, seen).tolist()
-    cosines = weight_cosines(head)
-    assert cosines is not None
-    cosines.tolist()
+    likeness(stage_matrices(head, seen))
 
 
 def make_game(overrides: list[str], device: torch.device) -> Game:

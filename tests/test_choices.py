@@ -102,6 +102,16 @@ def test_every_head_takes_steps_and_resumes(name: str, tmp_path: Path) -> None:
     check(tiny(DEFAULT, *overrides), tmp_path)
 
 
+@pytest.mark.parametrize("name", ["cascading_rejection", "energy_cascade", "sliced_cascade", "two_questions"])
+@pytest.mark.parametrize("stage", ["linear", "magnitude", "square", "mlp"])
+def test_every_decorrelated_cascade_takes_steps_and_resumes(name: str, stage: str, tmp_path: Path) -> None:
+    if (name, stage) == ("sliced_cascade", "mlp"):
+        pytest.skip("a direction is no network")
+    options = "rejection: decorrelated" + (f", stage: {stage}" if name != "two_questions" else "")
+    overrides = [*DCGAN, "conditional=true", f"discriminator.head={{name: {name}, options: {{{options}}}}}"]
+    check(tiny(DEFAULT, *overrides), tmp_path)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_takes_steps_and_resumes(name: str, tmp_path: Path) -> None:
     check(tiny(DEFAULT, *DCGAN, f"objective.loss={name}"), tmp_path)

@@ -77,10 +77,10 @@ def test_the_schema_names_the_key_what_was_found_and_what_is_accepted(override: 
     [
         (["generator.name=snagn"], ["generator.name", "did you mean 'sngan'"]),
         (["discriminator.head.name=cascading"], ["discriminator.head.name", "'cascading_rejection'"]),
-        (["discriminator.head.options.stagse=2"], ["discriminator.head.options.stagse", "'stages'"]),
+        (["discriminator.head.options.stagess=2"], ["discriminator.head.options.stagess", "'stages'"]),
         (["discriminator.head.options.stages=many"], ["discriminator.head.options.stages", "'many' found"]),
         (["discriminator.head.options.stages=1000"], ["discriminator.head.options.stages", "1 to 32"]),
-        (["discriminator.head.options.rejection=total"], ["options.rejection", "'sequential', 'orthogonal' or 'none'"]),
+        (["discriminator.head.options.rejection=total"], ["options.rejection", "'none' or 'decorrelated'"]),
         (["discriminator.head.options.in_features=3"], ["discriminator.head.options.in_features", "no such option"]),
         (["data.resolution=40"], ["data.resolution", "40", "32, 48, 64, 128"]),
         (["discriminator.backbone.name=dcgan", "data.resolution=96"], ["data.resolution", "96"]),

@@ -1,5 +1,6 @@
 """Diagnostics against other libraries, conservation laws, and heads whose state is known."""
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -11,9 +12,12 @@ from gan.training.diagnostics import (
     Observation,
     area_under_curve,
     diagnose,
+    effective_number,
     gradient_shares,
+    likeness,
     mean_off_diagonal,
     score_correlations,
+    second_moment_gap,
     weight_cosines,
 )
 
@@ -73,17 +77,60 @@ def test_gradient_shares_of_a_linear_loss_are_the_lengths_of_the_effective_weigh
 def test_correlations_and_cosines_are_numpys() -> None:
     seen, cascade = observation(), head()
     scores = cascade(seen.features).detach()
-    torch.testing.assert_close(score_correlations(cascade, seen), torch.corrcoef(scores.T).float())
+    found = score_correlations(cascade, seen)
+    for name, rows in {"score_correlation": scores, "correlation_within_real": scores[:R],
+                       "correlation_within_fake": scores[R:]}.items():  # fmt: skip
+        expected = np.corrcoef(rows.numpy().T)
+        np.testing.assert_allclose(found[f"stages/{name}"], expected, rtol=1e-5, atol=1e-6)
     cosines = weight_cosines(cascade)
     expected = torch.nn.functional.cosine_similarity(cascade.weight[:, None], cascade.weight[None], dim=2)
     torch.testing.assert_close(cosines, expected.detach().float())
     assert mean_off_diagonal(torch.tensor([[1.0, -0.5], [0.25, 1.0]])) == 0.375
 
 
+def test_uncorrelated_stages_that_separate_alike_correlate_over_all_images() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(40_000, DIM, dtype=torch.float64)
+    features[:20_000, :2] += 1.4  # d = 1.4 in either of two stages
+    cascade = head()
+    with torch.no_grad():
+        cascade.weight.copy_(torch.eye(3, DIM, dtype=torch.float64))
+    found = score_correlations(cascade, Observation(features, None, 20_000))
+    assert found["stages/score_correlation"][0, 1].item() == pytest.approx(0.49 / 1.49, abs=0.01)
+    assert found["stages/correlation_within_real"][0, 1].abs() < 0.02
+    assert found["stages/correlation_within_fake"][0, 1].abs() < 0.02
+
+
+def test_the_effective_number_of_stages_is_the_exponential_of_an_entropy() -> None:
+    correlations = np.corrcoef(np.random.default_rng(0).normal(size=(4, 9)))
+    shares = np.linalg.eigvalsh(correlations) / 4
+    expected = np.exp(-(shares * np.log(shares)).sum())
+    assert effective_number(torch.from_numpy(correlations)) == pytest.approx(expected)
+    assert effective_number(torch.eye(5)) == pytest.approx(5)
+    assert effective_number(torch.ones(5, 5)) == pytest.approx(1, abs=1e-6)
+    blocks = torch.block_diag(torch.ones(2, 2), torch.ones(2, 2))  # two stages, each twice
+    assert effective_number(blocks) == pytest.approx(2)
+    matrices = {"stages/score_correlation": blocks, "stages/weight_cosine": torch.eye(4)}
+    assert likeness(matrices) == pytest.approx(
+        {"stages/score_correlation": 1 / 3, "stages/weight_cosine": 0, "stages/effective_number": 2}
+    )
+
+
+def test_the_gap_of_second_moments_is_numpys_and_bounded() -> None:
+    numbers = np.random.default_rng(0)
+    real, fake = numbers.normal(3, 2, (R, 4)), numbers.normal(0, 1, (FAKE, 4))
+    fake[:, 3] = 1.5  # constant
+    expected = (real.var(0) - fake.var(0)) / (real.var(0) + fake.var(0))
+    found = second_moment_gap(torch.from_numpy(real), torch.from_numpy(fake))
+    np.testing.assert_allclose(found, expected)
+    assert found[3] == 1
+    assert second_moment_gap(torch.ones(R, 1), torch.ones(FAKE, 1)) == 0
+
+
 def test_heads_without_residuals_are_diagnosed_by_their_scores() -> None:
     linear = LinearHead(DIM).double()
     assert diagnose(linear, Hinge(), UNIFORM[:1], observation()).keys() == {
-        "stages/accuracy", "stages/auc", "stages/gradient_share",
+        "stages/accuracy", "stages/auc", "stages/second_moment_gap", "stages/gradient_share",
     }  # fmt: skip
     assert weight_cosines(linear) is None
 

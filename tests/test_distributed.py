@@ -59,6 +59,8 @@ HEADS = {
     "san": ["discriminator.head.name=san", PLAIN, "objective.loss=relativistic",
             "objective.regularizers={r1: {weight: 1}, r2: {weight: 1}}"],
     "sliced cascade": ["discriminator.head.name=sliced_cascade"],
+    "decorrelated": ["discriminator.head.options={stages: 3, rejection: decorrelated}", "conditional=true",
+                     "training.discriminator_steps=2", "objective.regularizers={r1: {weight: 1}}"],
     "multidimensional": ["discriminator.head.name=multidimensional", PLAIN],
     "everything": ["objective.stage_weights=learned", "objective.top_k={fraction: 0.5, decay: 0.8}", ADAPTIVE,
                    "data.flip=true", "objective.regularizers={" + NOISE + ", lecam: {weight: 1}, contrastive: {weight: "

@@ -319,7 +319,7 @@ def test_a_look_reads_its_own_seeds_and_no_others(tmp_path: Path) -> None:
     arms = {"independent": [30.0, 40, 50, 60], "cascade": [33.0, 36, 55, 57]}
     text = report_of(comparison, tmp_path, arms)
     assert "undecided in fid" in text and "seeds would decide" in text
-    assert not finding(comparison, {arm: {} for arm in arms}).verdicts
+    assert not finding(comparison.config, {arm: {} for arm in arms}).verdicts
 
 
 def test_further_pairs_are_compared_too_and_p_is_of_all(tmp_path: Path) -> None:

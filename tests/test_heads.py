@@ -1,22 +1,30 @@
 """Heads against a plain loop over stages, in value and gradients, and against the laws of the method."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.heads import (
     HEADS,
+    Cascade,
     CascadingRejection,
     EnergyCascade,
+    Head,
     IndependentHeads,
     LinearHead,
     ProjectionHead,
+    TwoQuestions,
 )
 from gan.models.heads.cascade import cascade_residuals, cascade_scores, rejected_directions
 from gan.models.heads.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
+from gan.models.heads.stages import SLOPE
 
 STAGES = (1, 2, 3, 8)
 REJECTIONS = ("sequential", "orthogonal", "none")
@@ -197,14 +205,19 @@ def test_a_penalty_on_the_gradient_of_a_frozen_head_equals_the_loops(conditional
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("rejection", REJECTIONS)
-@pytest.mark.parametrize("conditional", [False, True])
-def test_compiled_heads_equal_eager_ones_without_graph_breaks(rejection: str, conditional: bool) -> None:
+@pytest.mark.parametrize("rejection", [*REJECTIONS, "decorrelated"])
+@pytest.mark.parametrize(
+    ("conditional", "stage"), [(False, "linear"), (True, "linear"), (True, "mlp"), (False, "square")]
+)
+def test_compiled_heads_equal_eager_ones_without_graph_breaks(rejection: str, conditional: bool, stage: str) -> None:
     torch._dynamo.reset()
-    head = make_head(3, rejection, conditional)
+    head = make_head(3, rejection, conditional, stage=stage, energy=stage != "linear")
     features, labels = make_inputs(conditional)
-    compiled = torch.compile(head, fullgraph=True, backend="aot_eager")
-    assert_equal_with_gradients(compiled(features, labels), head(features, labels), [features, *head.parameters()])
+    inputs = [features, *head.parameters()]
+    eager, eager_of_batch = head(features, labels), head.batch_scores(features, labels)
+    head.compile(fullgraph=True, backend="aot_eager")
+    assert_equal_with_gradients(head.batch_scores(features, labels), eager_of_batch, inputs)
+    assert_equal_with_gradients(head(features, labels), eager, inputs)
 
 
 @pytest.mark.parametrize("conditional", [False, True])
@@ -380,10 +393,10 @@ def test_autocast_leaves_the_arithmetic_in_float32(rejection: str) -> None:
 def test_the_last_stage_of_an_energy_cascade_scores_the_norm_of_what_is_left(rejection: str) -> None:
     torch.manual_seed(0)
     head = EnergyCascade(F, stages=4, rejection=rejection).double()
-    nn.init.constant_(head.scale, -1.7)
-    nn.init.constant_(head.bias, 0.3)
+    nn.init.constant_(head.energy.scale, -1.7)
+    nn.init.constant_(head.energy.bias, 0.3)
     features = torch.randn(B, F, dtype=torch.float64)
-    expected, residuals = loop_over_stages(features, head.cascade.effective_weight(), rejection)
+    expected, residuals = loop_over_stages(features, head.effective_weight(), rejection)
     left = residuals[:, -1]
     scores = head(features)
     torch.testing.assert_close(scores[:, :3], expected)
@@ -411,6 +424,384 @@ def test_a_gain_scales_a_linear_heads_score() -> None:
 def test_impossible_numbers_of_stages_are_refused(stages: int) -> None:
     with pytest.raises(ValueError, match=rf"stages: {stages} found, 1 to {F}"):
         CascadingRejection(F, stages)
+
+
+# ------------------------------------------------------------------------------------- rejection in the data's metric
+
+
+def nipals(features: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Deflation as it is told, by sums over samples: scores (B, N) and residuals v_1 … v_{N+1} (B, N + 1, F).
+
+    `raw` are S_i = <v, u_i>, which lose the regression on the earlier scores as v does; for fixed u_i it is the same.
+    """
+    v, left, scores, residuals = features, raw, [], [features]
+    for i in range(raw.shape[1]):
+        scores.append(left[:, i])
+        centred = left[:, i] - left[:, i].mean()
+        v, left = (
+            seen - torch.outer(centred, (centred @ (seen - seen.mean(0))) / (centred @ centred)) for seen in (v, left)
+        )
+        residuals.append(v)
+    return torch.stack(scores, 1), torch.stack(residuals, 1)
+
+
+def anisotropic(count: int = 40) -> Tensor:
+    """Features (count, F) whose covariance is far from isotropic and whose mean is not 0."""
+    torch.manual_seed(5)
+    mixing = torch.randn(F, F, dtype=torch.float64) * torch.logspace(0, -2, F, dtype=torch.float64)
+    return (torch.randn(count, F, dtype=torch.float64) @ mixing.T + 2).requires_grad_()
+
+
+def worst_correlation(scores: Tensor) -> float:
+    correlations = torch.corrcoef(scores.T.detach())
+    return float((correlations - torch.eye(len(correlations), dtype=scores.dtype)).abs().max())
+
+
+@pytest.mark.parametrize("stages", [2, 5])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_decorrelated_scores_equal_deflation_and_are_uncorrelated_over_the_batch(
+    stages: int, conditional: bool
+) -> None:
+    head = make_head(stages, "decorrelated", conditional)
+    features = anisotropic()
+    labels = torch.randint(K, (len(features),)) if conditional else None
+    raw = (features.unsqueeze(1) * head.effective_weight(labels)).sum(-1)
+    expected, residuals = nipals(features, raw)
+    scores = head.batch_scores(features, labels)
+    assert worst_correlation(scores) < 1e-10
+    assert worst_correlation(raw) > 0.1
+    found = head.all_residuals(features, labels, of_batch=True)
+    torch.testing.assert_close(found, residuals, rtol=1e-9, atol=1e-9)
+    assert_equal_with_gradients(scores, expected, [features, *head.parameters()])
+    if not conditional:  # D_i = <v_i, w_i>, and what is left is uncorrelated with all scores so far
+        along = (found[:, :-1] * head.effective_weight()).sum(-1)
+        torch.testing.assert_close(along, scores, rtol=1e-9, atol=1e-9)
+        left = (found[:, -1] - found[:, -1].mean(0)).T @ (scores - scores.mean(0))
+        assert left.abs().max() < 1e-9
+
+
+def test_in_an_isotropic_batch_decorrelated_is_orthogonal_and_for_two_stages_sequential() -> None:
+    features = anisotropic(60).detach()
+    centred = features - features.mean(0)
+    white = centred @ torch.linalg.inv(torch.linalg.cholesky(centred.T @ centred / 60)).T * 3  # covariance 9 I
+    torch.testing.assert_close(white.T @ white / 60, 9 * torch.eye(F, dtype=torch.float64))
+    scores = {
+        rejection: make_head(4, rejection, False).batch_scores(white)
+        for rejection in ("decorrelated", "orthogonal", "sequential")
+    }
+    torch.testing.assert_close(scores["decorrelated"], scores["orthogonal"], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(scores["decorrelated"][:, :2], scores["sequential"][:, :2], rtol=1e-9, atol=1e-9)
+    # a third stage: v_2 has no component along w_1, so that its covariance is not a multiple of I any more
+    assert (scores["decorrelated"] - scores["sequential"])[:, 2].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("of_batch", [False, True])
+@pytest.mark.parametrize("energy", [False, True])
+def test_decorrelated_gradients_are_right_twice(of_batch: bool, energy: bool) -> None:
+    head = make_head(3, "decorrelated", False, energy=energy)
+    features = anisotropic(9)
+    head.moments.follow({name.removeprefix("head/"): one for name, one in head.batch_statistics(features).items()})
+
+    def scores(features: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(head, {"weight": weight}, (features, None, of_batch))
+
+    inputs = features.detach().requires_grad_(), head.weight.detach().requires_grad_()
+    assert torch.autograd.gradcheck(scores, inputs)
+    assert torch.autograd.gradgradcheck(scores, inputs, fast_mode=True)
+
+
+def test_passes_that_are_no_batch_of_the_discriminators_read_a_moving_average() -> None:
+    head = make_head(3, "decorrelated", False)
+    features = anisotropic(4000).detach()
+    torch.testing.assert_close(head(features), features @ head.effective_weight().T)  # before any batch: nothing known
+    parts = features.split(500)
+    statistics = [head.batch_statistics(part) for part in parts]
+    means = {name: torch.stack([one[name] for one in statistics]).mean(0) for name in statistics[0]}
+    means["loss"] = torch.tensor(1.0)
+    head.follow(means)
+    assert means.keys() == {"loss"}  # what is the head's is taken out
+    assert head.moments.batches == 1
+    assert worst_correlation(head(features)) < 0.01  # of the parts' own covariances, which lack what lies between them
+    one_by_one = torch.cat([head(row) for row in features[:3].split(1)])
+    torch.testing.assert_close(one_by_one, head(features[:3]))  # a sample's scores do not depend on its batch
+    head.follow(head.batch_statistics(3 * features))
+    half = head.moments.score_covariance / means_of(head, features)
+    torch.testing.assert_close(half, torch.full_like(half, 5.0), rtol=0.02, atol=0)  # (1 + 9) / 2
+    for _ in range(200):
+        head.follow(head.batch_statistics(features))
+    torch.testing.assert_close(head(features), head.batch_scores(features))
+    twin = make_head(3, "decorrelated", False)
+    twin.load_state_dict(head.state_dict())
+    torch.testing.assert_close(twin(features), head(features), rtol=0, atol=0)
+
+
+def means_of(head: CascadingRejection, features: Tensor) -> Tensor:
+    return head.batch_statistics(features)["head/score_covariance"]
+
+
+def test_no_covariance_of_the_features_is_ever_formed() -> None:
+    sizes: list[int] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            sizes.extend(one.numel() for one in (out if isinstance(out, tuple) else (out,)) if torch.is_tensor(one))
+            return out
+
+    head = EnergyCascade(500, 4, rejection="decorrelated")
+    features = torch.randn(20, 500, requires_grad=True)
+    with Watch():
+        head.batch_scores(features).sum().backward()
+        head.follow(head.batch_statistics(features))
+        head(features)
+    assert max(sizes) <= 4 * 20 * 500 < 500 * 500
+
+
+@pytest.mark.parametrize("features", ["one", "constant", "equal"])
+def test_batches_without_variance_give_finite_scores_and_gradients(features: str) -> None:
+    head = CascadingRejection(F, 3, rejection="decorrelated", energy=True)
+    rows = torch.randn(1 if features == "one" else B, F)
+    rows = torch.ones(B, F) * 3 if features == "constant" else rows[:1].expand(B, F) if features == "equal" else rows
+    rows = rows.clone().requires_grad_()
+    scores = head.batch_scores(rows)
+    scores.sum().backward()
+    head.follow(head.batch_statistics(rows))
+    for value in (scores, rows.grad, head.weight.grad, head(rows), *head.buffers()):
+        assert value.isfinite().all()
+
+
+def test_a_decorrelated_cascade_rejects_along_what_it_scores() -> None:
+    with pytest.raises(ValueError, match="rejection_direction: 'weight' found with rejection 'decorrelated'"):
+        CascadingRejection(F, 3, K, "decorrelated", rejection_direction="weight")
+
+
+# ------------------------------------------------------------------------------------ stages that see more than means
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+@pytest.mark.parametrize("stage", ["magnitude", "square"])
+def test_later_stages_score_the_magnitude_or_the_square_of_their_coordinate(rejection: str, stage: str) -> None:
+    head = make_head(4, rejection, False, stage=stage)
+    features, _ = make_inputs(conditional=False)
+    along, _ = loop_over_stages(features, head.effective_weight(), rejection)
+    later = along[:, 1:].abs() if stage == "magnitude" else along[:, 1:] ** 2
+    scale = head.curves.scale.clamp(-1, 1)
+    expected = torch.cat([along[:, :1], scale * later + head.curves.bias], 1)
+    assert_equal_with_gradients(head(features), expected, [features, head.weight, head.curves.bias])
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_an_mlp_stage_is_a_network_on_what_is_left_and_rejects_its_linear_part(
+    rejection: str, conditional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = make_head(3, rejection, conditional, stage="mlp")
+    features, labels = make_inputs(conditional)
+    weight = head.effective_weight(labels)
+    along, seen = loop_over_stages(features, weight, rejection)
+    for i, hidden in enumerate(head.networks.hidden, start=1):
+        output = torch.nn.functional.normalize(head.networks.output[i - 1], dim=0)
+        matrix = hidden.spectral_norm(hidden.weight)
+        of_class = 0 if labels is None else head.embeddings[i](labels)
+        torch.testing.assert_close(weight[..., i, :], (output @ matrix + of_class).expand_as(weight[..., i, :]))
+        units = seen[:, i] @ matrix.T + hidden.bias
+        network = torch.where(units > 0, units, SLOPE * units) @ output - hidden.bias @ output
+        expected = network + (0 if labels is None else (seen[:, i] * of_class).sum(1))
+        torch.testing.assert_close(head(features, labels)[:, i], expected, rtol=1e-9, atol=1e-9)
+    monkeypatch.setattr("gan.models.heads.stages.SLOPE", 1.0)  # with the identity for its activation it is linear
+    torch.testing.assert_close(head(features, labels), along, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+@pytest.mark.parametrize("stage", ["linear", "magnitude", "mlp"])
+@pytest.mark.parametrize("energy", [False, True])
+def test_unconditional_stages_are_lipschitz_in_the_features(rejection: str, stage: str, energy: bool) -> None:
+    head = make_head(4, rejection, False, stage=stage, energy=energy)
+    for parameter in head.parameters():
+        parameter.data *= 3
+    for _ in range(300):
+        update_spectral_norms(head)
+    features, _ = make_inputs(conditional=False)
+    jacobian = torch.autograd.functional.jacobian(lambda v: head(v).sum(0), features)  # (N, B, F)
+    assert jacobian.norm(dim=2).max() <= 1 + 1e-6
+
+
+def test_a_square_is_not_lipschitz_and_a_decorrelated_stage_need_not_be() -> None:
+    features = anisotropic(40).detach()
+    features[:, 1] = 5 * features[:, 0]
+    decorrelated, square = make_head(2, "decorrelated", False), make_head(2, "none", False, stage="square")
+    decorrelated.weight.data = torch.eye(2, F, dtype=torch.float64).cumsum(0)  # e_0 and e_0 + e_1: S_2 ∝ S_1
+    decorrelated.follow(decorrelated.batch_statistics(features))
+    for head in (decorrelated, square):
+        jacobian = torch.autograd.functional.jacobian(lambda v, head=head: head(v).sum(0), 100 * features)
+        assert jacobian.norm(dim=2).max() > 2
+
+
+@pytest.mark.parametrize("rejection", ["orthogonal", "none"])
+@pytest.mark.parametrize("stage", ["linear", "magnitude", "square"])
+def test_the_sliced_cascade_is_the_cascade_along_its_directions(rejection: str, stage: str) -> None:
+    torch.manual_seed(0)
+    sliced = SlicedCascade(F, 4, rejection=rejection, stage=stage).double()
+    nn.init.normal_(sliced.weight)
+    features, _ = make_inputs(conditional=False)
+    cascade = make_head(4, rejection, False, stage=stage, spectral_norm=False)
+    cascade.weight.data.copy_(sliced.directions().detach())
+    if cascade.curves is not None:
+        nn.init.ones_(cascade.curves.scale)
+        nn.init.zeros_(cascade.curves.bias)
+    torch.testing.assert_close(sliced(features), cascade(features), rtol=1e-12, atol=1e-12)
+    if rejection == "none":
+        torch.testing.assert_close(sliced(features), cascade(features), rtol=0, atol=0)
+
+
+def test_the_energy_cascade_is_the_cascade_with_an_energy() -> None:
+    torch.manual_seed(0)
+    energy = EnergyCascade(F, 4)
+    torch.manual_seed(0)
+    cascade = CascadingRejection(F, 4, energy=True)
+    features = torch.randn(B, F)
+    torch.testing.assert_close(energy(features), cascade(features), rtol=0, atol=0)
+    torch.testing.assert_close(energy(features)[:, :3], linear_part(energy)(features), rtol=0, atol=0)
+
+
+def linear_part(head: EnergyCascade) -> CascadingRejection:
+    cascade = CascadingRejection(F, head.stages - 1)
+    cascade.weight.data.copy_(head.weight.data)
+    return cascade
+
+
+def test_a_decorrelated_slice_trains_each_direction_by_what_the_earlier_ones_leave() -> None:
+    torch.manual_seed(0)
+    head = SlicedCascade(F, 4, rejection="decorrelated", stage="linear").double()
+    nn.init.normal_(head.weight)
+    features = anisotropic()
+    slices = head.direction_scores(features)
+    torch.testing.assert_close(slices, head.batch_scores(features).detach(), rtol=1e-9, atol=1e-9)
+    assert worst_correlation(slices) < 1e-10
+    for stage in range(4):
+        (gradient,) = torch.autograd.grad(slices[:5, stage].sum(), head.weight, retain_graph=True)
+        assert gradient[stage].abs().max() > 1e-6
+        assert gradient[[other for other in range(4) if other != stage]].abs().max() == 0
+
+
+# ------------------------------------------------------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize("rejection", ["orthogonal", "decorrelated", "none"])
+def test_with_labels_every_class_has_slices_of_its_own(rejection: str) -> None:
+    torch.manual_seed(0)
+    head = SlicedCascade(F, 3, K, rejection).double()
+    for parameter in head.parameters():
+        nn.init.normal_(parameter)
+    features, labels = make_inputs(conditional=True)
+    directions = head.directions(labels)
+    for sample, label in enumerate(labels):
+        alone = SlicedCascade(F, 3, rejection=rejection).double()
+        alone.weight.data = head.weight.data + torch.stack([table.weight.data[label] for table in head.embeddings])
+        torch.testing.assert_close(directions[sample], alone.directions(), rtol=1e-9, atol=1e-9)
+        if rejection != "decorrelated":
+            alone.scale.data, alone.bias.data = head.scale.data, head.bias.data
+            expected = alone(features[sample : sample + 1])[0]
+            torch.testing.assert_close(head(features, labels)[sample], expected, rtol=1e-9, atol=1e-9)
+    slices = head.direction_scores(features, labels)
+    (gradient,) = torch.autograd.grad(slices.sum(), head.embeddings[1].weight)
+    absent = [label for label in range(K) if label not in labels]
+    assert gradient[labels].abs().max() > 0
+    assert not absent or gradient[absent].abs().max() == 0
+
+
+def test_san_with_labels_is_one_direction_a_class() -> None:
+    torch.manual_seed(0)
+    head = SlicingHead(F, K).double()
+    features, labels = make_inputs(conditional=True)
+    vectors = head.weight + head.embeddings[0].weight[labels]
+    unit = vectors / vectors.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(head(features, labels)[:, 0], (features * unit).sum(1))
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_the_energy_with_labels_is_that_of_what_the_vectors_of_the_class_leave(rejection: str) -> None:
+    torch.manual_seed(0)
+    head = EnergyCascade(F, 3, K, rejection).double()
+    features, labels = make_inputs(conditional=True)
+    expected, residuals = loop_over_stages(features, head.effective_weight(labels), rejection)
+    scores = head(features, labels)
+    torch.testing.assert_close(scores[:, :2], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(scores[:, 2], 0.5 * residuals[:, -1].norm(dim=1), rtol=1e-9, atol=1e-9)
+
+
+def test_two_questions_are_the_equations() -> None:
+    for rejection in ("sequential", "none", "decorrelated"):
+        torch.manual_seed(0)
+        head = TwoQuestions(F, K, rejection).double()
+        features, labels = make_inputs(conditional=True)
+        w, e = torch.nn.functional.normalize(head.weight[0], dim=0), head.embedding(labels)
+        projected = features - torch.outer(features @ w, w) if rejection == "sequential" else features
+        raw = torch.stack([features @ w, (e * projected).sum(1)], 1)
+        expected = nipals(features, raw)[0] if rejection == "decorrelated" else raw
+        scores = head.batch_scores(features, labels)
+        assert_equal_with_gradients(scores, expected, [features, *head.parameters()])
+
+
+def test_the_second_question_is_blind_to_realism_that_needs_no_class() -> None:
+    torch.manual_seed(0)
+    features, labels = make_inputs(conditional=True)
+    others = (labels + 1) % K
+    for rejection in ("sequential", "none"):
+        head = TwoQuestions(F, K, rejection).double()
+        w = torch.nn.functional.normalize(head.weight, dim=1).detach()
+        before, more_real = head(features, labels), head(features + 7 * w, labels)
+        torch.testing.assert_close(more_real[:, 0], before[:, 0] + 7)
+        changed = (more_real - before)[:, 1].abs().max()
+        assert changed < 1e-12 if rejection == "sequential" else changed > 1e-2
+        relabelled = head(features, others)
+        torch.testing.assert_close(relabelled[:, 0], before[:, 0], rtol=0, atol=0)  # the first asks for no class
+        assert (relabelled - before)[:, 1].abs().min() > 1e-6
+
+
+# ----------------------------------------------------------------------------------------------- what cannot be scored
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_maps_missing_and_unexpected_labels_are_one_line(name: str) -> None:
+    kind = HEADS[name]
+    labelled = kind.labels == "required"
+    head = kind(F, num_classes=K) if labelled else kind(F)
+    features, labels = torch.zeros(B, F), torch.zeros(B, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"^features: \(7, 24, 4, 4\) found, \(B, F\) accepted"):
+        head(torch.zeros(B, F, 4, 4), labels if labelled else None)
+    with pytest.raises(ValueError, match=r"^labels: (none|\(7,\)) found, .* accepted; \w+ ") as error:
+        head(features, labels=None if labelled else labels)
+    assert "\n" not in str(error.value)
+    if kind.labels == "optional":
+        with pytest.raises(ValueError, match="labels: none found"):
+            kind(F, num_classes=K)(features)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_cascade_prints_its_stages_and_its_rejection(name: str) -> None:
+    kind = HEADS[name]
+    head = kind(F, num_classes=K) if kind.labels == "required" else kind(F)
+    if isinstance(head, Cascade):
+        assert f"stages={head.stages}, rejection={head.rejection}, stage={head.stage}" in repr(head)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: CascadingRejection(F, stage="cubic"),
+            "stage: 'cubic' found; accepted: linear, magnitude, square, mlp",
+        ),
+        (lambda: CascadingRejection(F, rejection="all"), "rejection: 'all' found; accepted: sequential, orthogonal"),
+        (lambda: SlicedCascade(F, rejection="sequential"), "rejection: 'sequential' found; accepted: orthogonal, dec"),
+        (lambda: SlicedCascade(F, stage="mlp"), "stage: 'mlp' found; accepted: linear, magnitude, square"),
+        (lambda: EnergyCascade(F, 1), f"stages: 1 found, 2 to {F}"),
+    ],
+)
+def test_options_that_are_not_accepted_are_named(make: Callable[[], Head], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
 
 
 @pytest.mark.parametrize("name", HEADS)

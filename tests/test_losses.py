@@ -13,6 +13,7 @@ def expected(name: str, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     one, zero = torch.ones_like(real), torch.zeros_like(real)
     return {
         "hinge": (torch.maximum(zero, one - real) + torch.maximum(zero, one + fake), -fake),
+        "features_only": (torch.maximum(zero, one - real) + torch.maximum(zero, one + fake), zero),
         "non_saturating": (-torch.log(torch.sigmoid(real)) - torch.log(1 - torch.sigmoid(fake)),
                            -torch.log(torch.sigmoid(fake))),
         "least_squares": (0.5 * (real - 1) ** 2 + 0.5 * fake**2, 0.5 * (fake - 1) ** 2),

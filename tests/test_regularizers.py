@@ -16,7 +16,7 @@ from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.objectives import REGULARIZERS
 from gan.objectives.augmentation import Augmentation, cutout, flip, translate
 from gan.objectives.consistency import BalancedConsistency, LatentConsistency, LeCam
-from gan.objectives.feature_terms import Contrastive, FeatureMatching, Orthogonal
+from gan.objectives.feature_terms import Contrastive, FeatureMatching, MomentMatching, Orthogonal
 from gan.objectives.gradient_penalties import R1, R2, GradientPenalty
 from gan.objectives.reduction import TopK
 from gan.objectives.regularizers import Scheduled, StepBatch
@@ -153,6 +153,28 @@ def test_feature_matching_compares_means() -> None:
     torch.testing.assert_close(
         FeatureMatching().generator_penalty(here).double(), gap.square().mean(), rtol=1e-5, atol=0
     )
+
+
+def test_moment_matching_compares_means_and_variances() -> None:
+    here = seen(Critic())
+    real, fake = here.real_images.flatten(1), here.fake_images.flatten(1)
+    expected = ((real.mean(0) - fake.mean(0)) ** 2).sum() / 16
+    expected += ((real.var(0, correction=0) - fake.var(0, correction=0)) ** 2).sum() / 16
+    torch.testing.assert_close(MomentMatching().generator_penalty(here), expected)
+
+
+def test_a_generator_that_hears_of_features_only_learns_from_the_moments_alone() -> None:
+    game = make_game("objective.loss=features_only", "objective.regularizers.moment_matching.weight=1")
+    images, _, latents, _ = inputs(False)
+    reported = generator_step(game, latents, None, images, None)
+    assert reported["loss/generator"] == 0
+    found = {name: parameter.grad.clone() for name, parameter in game.generator.named_parameters()}
+    twin = make_game("objective.loss=features_only")
+    features = [twin.discriminator.features(some) for some in (images, twin.generator(latents))]
+    moments = [[one.mean(0), one.var(0, correction=0)] for one in features]
+    sum((a - b).square().mean() for a, b in zip(*moments, strict=True)).backward()
+    for name, parameter in twin.generator.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad)
 
 
 def test_orthogonal_is_zero_for_orthogonal_rows_and_counts_every_pair_else() -> None:

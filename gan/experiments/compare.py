@@ -10,6 +10,7 @@ from gan.device import resolve_device
 from gan.errors import UserError
 from gan.experiments.comparison import Comparison, Planned, load_comparison
 from gan.experiments.curves import averaged
+from gan.experiments.frozen.experiment import if_frozen
 from gan.experiments.outcomes import Outcome, load_outcome
 from gan.experiments.report import finding, write_report
 from gan.experiments.runner import Show, require_buildable, run_all, run_one
@@ -36,6 +37,8 @@ def compare(experiment: Path, overrides: tuple[str, ...], jobs: int, devices: Se
             another process is at work in `out`.
         StorageError: `out` or the results cannot be written.
     """
+    if (frozen := if_frozen(experiment, overrides, out)) is not None:
+        return frozen.compare(jobs, devices)
     comparison = tuned(load_comparison(experiment, overrides, out))
     for device in devices:
         resolve_device(device)
@@ -51,13 +54,15 @@ def compare(experiment: Path, overrides: tuple[str, ...], jobs: int, devices: Se
             number = count * len(comparison.config.arms)
             run_all(comparison.runs[before:number], comparison.results, out, jobs, devices, show)
             before = number
-            if finding(comparison, kept_outcomes(comparison)).decided:
+            if finding(comparison.config, kept_outcomes(comparison)).decided:
                 break
     return _report(comparison, out)
 
 
 def report(experiment: Path, overrides: tuple[str, ...], out: Path) -> str:
     """Report on the outcomes that are there, whoever made them; run nothing."""
+    if (frozen := if_frozen(experiment, overrides, out)) is not None:
+        return frozen.report()
     return _report(tuned(load_comparison(experiment, overrides, out)), out)
 
 

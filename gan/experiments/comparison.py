@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -72,34 +72,27 @@ def _as_primary(value: Any) -> Any:
     return {"measure": value} if isinstance(value, str) else value
 
 
-class ComparisonConfig(Section):
-    """Everything a comparison depends on; the first arm is what the others are compared with."""
+class Plan(Section):
+    """What any comparison of arms over seeds fixes before a run; the first arm is what the others are compared with."""
 
-    task: Literal["comparison"]
     question: str
-    base: str  # config of a run, relative to this file
-    settings: Annotated[list[str], Field(default_factory=list)]  # overrides for all arms, `section.key=value`
-    arms: Annotated[dict[str, list[str]], Field(min_length=1)]  # overrides for each
+    arms: Annotated[dict[str, Any], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
     # `fixed`: a verdict when all seeds are in; or numbers of seeds, the last of them all, at which one may be read
     looks: Literal["fixed"] | list[int] = "fixed"
     # further pairs [first, second], whose difference second − first is reported as well
     also_compare: Annotated[list[Annotated[list[str], Field(min_length=2, max_length=2)]], Field(default_factory=list)]
     primary: Annotated[Primary, BeforeValidator(_as_primary), Field(default=Primary(measure="fid"))]
-    tuning: Tuning | None = None
     resolve: Annotated[float, Field(gt=0, lt=1)] = 0.05  # less is no difference: of a ratio, or of the base's mean
     results: str | None = None  # folder that keeps the outcomes, relative to this file; null: in the experiment's own
-    mode_samples: Positive = 10_000  # images that modes are read of, where they can be
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> "ComparisonConfig":
+    def _is_consistent(self) -> Self:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one appears twice; different ones accepted")
         looks = [len(self.seeds)] if self.looks == "fixed" else self.looks
         if sorted({*looks}) != looks or looks[-1:] != [len(self.seeds)] or (len(looks) > 1 and looks[0] < 2):
             raise ValueError(f"looks: {looks} found; ascending numbers from 2 on, the last {len(self.seeds)}, accepted")
-        if self.tuning is not None and (shared := sorted({*self.tuning.seeds} & {*self.seeds})):
-            raise ValueError(f"tuning.seeds: {shared[0]} is among seeds; others accepted, for they are discarded")
         for name in (name for pair in self.also_compare for name in pair):
             if name not in self.arms:
                 raise ValueError(f"also_compare: no arm {name!r}{nearest(name, self.arms)}")
@@ -119,6 +112,23 @@ class ComparisonConfig(Section):
         """How the primary measure is compared."""
         looks = (len(self.seeds),) if self.looks == "fixed" else tuple(self.looks)
         return Rule(self.primary.log, lower_is_better(self.primary.measure), self.resolve, looks)
+
+
+class ComparisonConfig(Plan):
+    """Everything a comparison of training runs depends on."""
+
+    task: Literal["comparison"]
+    base: str  # config of a run, relative to this file
+    settings: Annotated[list[str], Field(default_factory=list)]  # overrides for all arms, `section.key=value`
+    arms: Annotated[dict[str, list[str]], Field(min_length=1)]  # overrides for each
+    tuning: Tuning | None = None
+    mode_samples: Positive = 10_000  # images that modes are read of, where they can be
+
+    @model_validator(mode="after")
+    def _tunes_on_other_seeds(self) -> Self:
+        if self.tuning is not None and (shared := sorted({*self.tuning.seeds} & {*self.seeds})):
+            raise ValueError(f"tuning.seeds: {shared[0]} is among seeds; others accepted, for they are discarded")
+        return self
 
 
 @dataclass(frozen=True)

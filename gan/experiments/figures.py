@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from gan.experiments.comparison import Comparison, ComparisonConfig
+from gan.experiments.comparison import Comparison, Plan
 from gan.experiments.outcomes import Outcomes
 from gan.experiments.verdicts import ArmPair, Verdict
 from gan.files import atomic_path
@@ -17,7 +17,7 @@ COLOURS = {"better": "tab:green", "worse": "tab:red", "equivalent": "tab:blue", 
 
 
 def draw_differences(
-    config: ComparisonConfig, outcomes: Outcomes, verdicts: Mapping[ArmPair, Verdict], name: str, out: Path
+    config: Plan, outcomes: Outcomes, verdicts: Mapping[ArmPair, Verdict], name: str, out: Path
 ) -> str | None:
     """Every run's primary measure, runs of one seed joined, and the paired differences or ratios with their intervals.
 
@@ -46,7 +46,7 @@ def draw_differences(
     return "differences.png"
 
 
-def _draw_runs(axis: Any, config: ComparisonConfig, outcomes: Outcomes, name: str) -> None:
+def _draw_runs(axis: Any, config: Plan, outcomes: Outcomes, name: str) -> None:
     """A line for each seed; a run that diverged interrupts it."""
     measure, arms = config.primary.measure, list(outcomes)
     values = np.array(
@@ -64,7 +64,7 @@ def _draw_runs(axis: Any, config: ComparisonConfig, outcomes: Outcomes, name: st
     axis.set(yticks=range(len(arms)), yticklabels=arms, xlabel=name)
 
 
-def _draw_pairs(axis: Any, config: ComparisonConfig, verdicts: Mapping[ArmPair, Verdict], name: str) -> None:
+def _draw_pairs(axis: Any, config: Plan, verdicts: Mapping[ArmPair, Verdict], name: str) -> None:
     log = config.primary.log
     names = [f"{arm} / {base}" if log else f"{arm} − {base}" for base, arm in verdicts]
     for row, verdict in enumerate(verdicts.values()):
@@ -92,7 +92,7 @@ def _log_scale(axis: Any) -> None:
     axis.xaxis.set_minor_formatter("")
 
 
-def draw_curves(config: ComparisonConfig, outcomes: Outcomes, out: Path) -> str | None:
+def draw_curves(config: Plan, outcomes: Outcomes, out: Path) -> str | None:
     """The primary measure over steps and over training time, mean and range over seeds; None without two points."""
     from matplotlib.figure import Figure  # here, because importing it takes a second
 

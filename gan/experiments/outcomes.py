@@ -126,8 +126,8 @@ def read_outcome(
         measures=measures,
         steps=int(log[-1]["step"]) if log else 0,
         seconds=seconds,
-        machine=_machine(device, threads),
-        made_by=_provenance() | {"device": device, "threads": threads, "precision": precision},
+        machine=machine_name(device, threads),
+        made_by=provenance() | {"device": device, "threads": threads, "precision": precision},
         protocol=protocol,
         curve=tuple(_curve(log)),
     )
@@ -168,7 +168,7 @@ def _curve(log: list[dict[str, float]]) -> list[dict[str, float]]:
     return points
 
 
-def _provenance() -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
     """Commit of this code, whether its tree was clean, and the versions it ran on; None for what cannot be told."""
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no")
@@ -194,7 +194,7 @@ def _version(library: str) -> str | None:
         return None
 
 
-def _machine(device: str, threads: int) -> str:
+def machine_name(device: str, threads: int) -> str:
     if torch.cuda.is_available() and not device.startswith("cpu"):
         return torch.cuda.get_device_name(None if device == "auto" else device)
     path = Path("/proc/cpuinfo")

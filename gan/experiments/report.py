@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gan.errors import UserError
-from gan.experiments.comparison import Comparison, ComparisonConfig
+from gan.experiments.comparison import Comparison, Plan
 from gan.experiments.curves import stage_tables, target_tables
 from gan.experiments.figures import draw_curves, draw_differences, draw_samples
 from gan.experiments.outcomes import Outcomes
@@ -39,13 +39,12 @@ class Finding:
         return bool(self.verdicts) and all(one.answer != "undecided" for one in self.verdicts.values())
 
 
-def finding(comparison: Comparison, outcomes: Outcomes) -> Finding:
+def finding(config: Plan, outcomes: Outcomes) -> Finding:
     """What the outcomes that are there allow to say.
 
     Raises:
         UserError: a value cannot be on the scale that the experiment's file names.
     """
-    config = comparison.config
     complete = 0
     while complete < len(config.seeds) and all(config.seeds[complete] in outcomes[arm] for arm in config.arms):
         complete += 1
@@ -56,7 +55,7 @@ def finding(comparison: Comparison, outcomes: Outcomes) -> Finding:
     return Finding(judge(config.rule, pairs, seeds), seeds, complete)
 
 
-def _values(config: ComparisonConfig, arm: str, outcomes: Mapping[int, Any], seeds: Sequence[int]) -> Values:
+def _values(config: Plan, arm: str, outcomes: Mapping[int, Any], seeds: Sequence[int]) -> Values:
     name = config.primary.measure
     values: dict[int, float | None] = {}
     for seed in seeds:
@@ -80,13 +79,13 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
         UserError: a value cannot be on its scale, or two outcomes were measured by different protocols.
     """
     config = comparison.config
-    found = finding(comparison, outcomes)
+    found = finding(config, outcomes)
     read = {arm: {seed: outcomes[arm][seed] for seed in found.seeds} for arm in config.arms}
     arms = [arm for arm in config.arms if read[arm]]
     protocol = _protocol(read)
     names = _names(read, config.primary.measure, protocol)
     primary = names.get(config.primary.measure, config.primary.measure)
-    parts: list[Part] = [Text(tuple(_sentences(config, found, primary)), bullets=True)]
+    parts: list[Part] = [Text(tuple(sentences(config, found, primary)), bullets=True)]
     if (picture := draw_differences(config, read, found.verdicts, primary, out)) is not None:
         parts.insert(0, Picture(picture, "every run, runs of one seed joined, and paired differences"))
     parts += _remarks(comparison, outcomes, found)
@@ -105,11 +104,11 @@ def write_report(comparison: Comparison, outcomes: Outcomes, out: Path) -> str:
     text = markdown(config.question, parts)
     write_text(out / "report.md", text)
     write_text(out / "report.html", web_page(config.question, parts, out))
-    write_text(out / "report.json", json.dumps(_finite(_numbers(config, read, found)), indent=1) + "\n")
+    write_text(out / "report.json", json.dumps(finite(numbers(config, read, found)), indent=1) + "\n")
     return text
 
 
-def _numbers(config: ComparisonConfig, read: Outcomes, found: Finding) -> dict[str, Any]:
+def numbers(config: Plan, read: Outcomes, found: Finding) -> dict[str, Any]:
     return {
         "question": config.question,
         "primary": {**config.primary.model_dump(), "scale": "log" if config.primary.log else "linear"},
@@ -121,12 +120,12 @@ def _numbers(config: ComparisonConfig, read: Outcomes, found: Finding) -> dict[s
     }
 
 
-def _finite(tree: Any) -> Any:
+def finite(tree: Any) -> Any:
     """The same with null for what JSON has no number for."""
     if isinstance(tree, Mapping):
-        return {key: _finite(value) for key, value in tree.items()}
+        return {key: finite(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_finite(value) for value in tree]
+        return [finite(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
@@ -140,7 +139,7 @@ def _names(read: Outcomes, primary: str, protocol: Protocol | None) -> dict[str,
     }
 
 
-def _sentences(config: ComparisonConfig, found: Finding, name: str) -> list[str]:
+def sentences(config: Plan, found: Finding, name: str) -> list[str]:
     if len(config.arms) == 1:
         return ["One arm: nothing to compare."]
     if not found.verdicts:
@@ -149,7 +148,7 @@ def _sentences(config: ComparisonConfig, found: Finding, name: str) -> list[str]
     return [_sentence(config, *both, verdict, name) for both, verdict in found.verdicts.items()]
 
 
-def _sentence(config: ComparisonConfig, base: str, arm: str, verdict: Verdict, name: str) -> str:
+def _sentence(config: Plan, base: str, arm: str, verdict: Verdict, name: str) -> str:
     found = verdict.contrast
     seeds = f"{len(found.differences)} seeds"
     if found.interval is None:

@@ -13,6 +13,7 @@ import torch
 from gan.build import build_game, image_facts
 from gan.commands.audit_modes import digit_modes
 from gan.commands.audited_run import open_run
+from gan.config import Config
 from gan.errors import BusyError, NonFiniteError, UserError
 from gan.experiments.comparison import MODES, Planned
 from gan.experiments.outcomes import Outcome, load_outcome, read_outcome, save_outcome
@@ -104,9 +105,30 @@ def run_one(planned: Planned, results: Path, out: Path, device: str, threads: in
 
 
 def _train(planned: Planned, directory: Path, device: str, threads: int) -> Outcome:
-    config = directory.with_suffix(".yaml")
-    write_text(config, planned.config.to_yaml())
     threads = int(os.environ.get("OMP_NUM_THREADS", threads))
+    diverged = train(planned.config, directory, device, threads, f"arm {planned.arm}, seed {planned.seed}")
+    extra: dict[str, float] = {}
+    if not diverged and planned.has_modes:
+        report = digit_modes(open_run(directory, None, "ema", device, {"samples": planned.mode_samples})).report
+        extra = dict(zip(MODES, (float(report.covered), report.kl_generated_real), strict=True))
+    return read_outcome(planned, directory, diverged, extra, device, threads)
+
+
+def train(run: Config, directory: Path, device: str, threads: int, what: str) -> bool:
+    """Train one run in a process of its own, or go on with it; returns whether it diverged.
+
+    Args:
+        run: its config, written beside its directory.
+        directory: of the run.
+        device: as on the command line of train.py.
+        threads: of the process.
+        what: its name in an error.
+
+    Raises:
+        UserError: it failed for another reason; the line it ended with is repeated.
+    """
+    config = directory.with_suffix(".yaml")
+    write_text(config, run.to_yaml())
     command = [sys.executable, "-m", "gan", "train", str(config), "--device", device, "--out", str(directory)]
     path = [str(LIBRARY), *filter(None, [os.environ.get("PYTHONPATH")])]
     RunDirectory(directory).wait_until_free()  # of a run whose comparison was killed, and which is saving itself
@@ -122,9 +144,5 @@ def _train(planned: Planned, directory: Path, device: str, threads: int) -> Outc
     diverged = process.returncode == NonFiniteError.exit_status
     if process.returncode and not diverged:
         last = directory.with_suffix(".log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise UserError(f"arm {planned.arm}, seed {planned.seed}: {''.join(last) or f'status {process.returncode}'}")
-    extra: dict[str, float] = {}
-    if not diverged and planned.has_modes:
-        report = digit_modes(open_run(directory, None, "ema", device, {"samples": planned.mode_samples})).report
-        extra = dict(zip(MODES, (float(report.covered), report.kl_generated_real), strict=True))
-    return read_outcome(planned, directory, diverged, extra, device, threads)
+        raise UserError(f"{what}: {''.join(last) or f'status {process.returncode}'}")
+    return diverged

@@ -115,7 +115,7 @@ def summarise(experiments: Sequence[Path], overrides: tuple[str, ...], out: Path
 def _tasks(path: Path, overrides: tuple[str, ...]) -> dict[ArmPair, Task]:
     comparison = tuned(load_comparison(path, overrides, Path("outputs") / path.stem))
     rule, outcomes = comparison.config.rule, kept_outcomes(comparison)
-    seeds = finding(comparison, outcomes).seeds
+    seeds = finding(comparison.config, outcomes).seeds
     measure = comparison.config.primary.measure
 
     def values(arm: str) -> np.ndarray:

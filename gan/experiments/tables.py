@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from gan.experiments.comparison import ComparisonConfig, default_scale
+from gan.experiments.comparison import Plan, default_scale
 from gan.experiments.outcomes import Outcomes
 from gan.experiments.page import Table, difference, ratio, with_range
 from gan.experiments.statistics import Estimate, estimate
@@ -25,7 +25,7 @@ def minus(base: str, arm: str) -> str:
     return f"{arm} − {base}"
 
 
-def arm_table(config: ComparisonConfig, read: Outcomes, names: Mapping[str, str]) -> Table:
+def arm_table(config: Plan, read: Outcomes, names: Mapping[str, str]) -> Table:
     """Every measure by arm, over the seeds that were read."""
     rows = []
     for arm, seeds in read.items():
@@ -40,12 +40,12 @@ def arm_table(config: ComparisonConfig, read: Outcomes, names: Mapping[str, str]
     return Table(title, columns, tuple(rows))
 
 
-def _is_log(config: ComparisonConfig, name: str, values: Sequence[float]) -> bool:
+def _is_log(config: Plan, name: str, values: Sequence[float]) -> bool:
     log = config.primary.log if name == config.primary.measure else default_scale(name) == "log"
     return log and bool(values) and min(values) > 0
 
 
-def pair_tables(config: ComparisonConfig, verdicts: Mapping[ArmPair, Verdict], name: str) -> list[Table]:
+def pair_tables(config: Plan, verdicts: Mapping[ArmPair, Verdict], name: str) -> list[Table]:
     """The primary measure's paired differences and what they test to; nothing where nothing may be compared."""
     if not verdicts:
         return []
@@ -71,7 +71,7 @@ def pair_tables(config: ComparisonConfig, verdicts: Mapping[ArmPair, Verdict], n
     return [Table(f"{name}, paired {what} seed by seed:", columns, tuple(rows), notes)]
 
 
-def measure_tables(config: ComparisonConfig, read: Outcomes, measure: str, name: str) -> list[Table]:
+def measure_tables(config: Plan, read: Outcomes, measure: str, name: str) -> list[Table]:
     """The other measures' paired differences, which decide nothing."""
     if measure == config.primary.measure:
         return []

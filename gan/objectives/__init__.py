@@ -1,7 +1,7 @@
 """The game: losses in `losses.py`, and by name the terms that are added to them."""
 
 from gan.objectives.consistency import BalancedConsistency, LatentConsistency, LeCam
-from gan.objectives.feature_terms import Classification, Contrastive, FeatureMatching, Orthogonal
+from gan.objectives.feature_terms import Classification, Contrastive, FeatureMatching, MomentMatching, Orthogonal
 from gan.objectives.gradient_penalties import R1, R2, GradientPenalty
 from gan.objectives.regularizers import Regularizer
 
@@ -17,5 +17,6 @@ REGULARIZERS: dict[str, type[Regularizer]] = {
     "orthogonal": Orthogonal,
     "contrastive": Contrastive,
     "feature_matching": FeatureMatching,
+    "moment_matching": MomentMatching,
     "classification": Classification,
 }

@@ -22,6 +22,24 @@ class FeatureMatching(Regularizer):
         return (real - fake).square().mean()
 
 
+class MomentMatching(Regularizer):
+    """G: (‖Δμ‖² + ‖Δσ²‖²) / F, Δ of the mean and the variance of each of the backbone's features, real less fake.
+
+    That of generative feature matching networks (dos Santos et al. 2019, arXiv:1904.02762, equation 2), over the batch
+    instead of a moving average. With `objective.loss: features_only` it is all that the generator hears: what a head
+    that sees no more than two moments of the features can at best reach.
+    """
+
+    def generator_penalty(self, batch: StepBatch) -> Tensor:
+        with batch.autocast():
+            with torch.no_grad():
+                real = at_least_float32(batch.discriminator.features(batch.real_images))
+            fake = at_least_float32(batch.discriminator.features(batch.fake_images))
+        means = real.mean(0) - fake.mean(0)
+        variances = real.var(0, correction=0) - fake.var(0, correction=0)
+        return means.square().mean() + variances.square().mean()
+
+
 class Contrastive(Regularizer):
     """SimCSE on real images (Gao, Yao, Chen 2021, arXiv:2104.08821, equation 1).
 

@@ -33,6 +33,18 @@ class Hinge(Loss):
         return -fake_scores
 
 
+class FeaturesOnly(Hinge):
+    """The hinge loss of the discriminator alone; G: 0.
+
+    The discriminator learns features, the generator hears of them through `objective.regularizers` and of no score:
+    the control of heads that see what `moment_matching` compares, and with `feature_matching` that of Salimans et al.
+    2016 (arXiv:1606.03498, section 3.1).
+    """
+
+    def generator_loss(self, fake_scores: Tensor, real_scores: Tensor | None = None) -> Tensor:
+        return 0 * fake_scores
+
+
 class NonSaturating(Loss):
     """−log σ(D(x)) − log(1 − σ(D(G(z)))); G: −log σ(D(G(z))) (Goodfellow et al. 2014)."""
 
@@ -97,6 +109,7 @@ class Relativistic(Loss):
 
 LOSSES: dict[str, type[Loss]] = {
     "hinge": Hinge,
+    "features_only": FeaturesOnly,
     "non_saturating": NonSaturating,
     "least_squares": LeastSquares,
     "wasserstein": Wasserstein,

@@ -55,11 +55,12 @@ def _real_first(parts: Sequence[Tensor], count: int) -> Tensor:
 
 
 def diagnose(head: Head, loss: Loss, stage_weights: Tensor, seen: Observation) -> dict[str, Tensor]:
-    """Per stage `(N,)`: accuracy, AUC, share of the generator's gradient; where the head rejects, shares removed.
+    """Per stage `(N,)`: accuracy, AUC, gap of second moments, share of the gradient; where it rejects, shares removed.
 
     Accuracy is the share of scores on their side of 0, the mean of real and fake; AUC the probability that a real score
-    exceeds a fake one. The gradient is that of the stage's part of the generator's loss with respect to the features
-    of the fakes. Removed is the stage's share of ‖v‖², over real and fake images apart.
+    exceeds a fake one. The gap is what is left where means agree, `second_moment_gap`. The gradient is that of the
+    stage's part of the generator's loss with respect to the features of the fakes. Removed is the stage's share of
+    ‖v‖², over real and fake images apart; a decorrelated stage may add to it.
     """
     with torch.no_grad():
         scores = head(seen.features, seen.labels)  # (R + F, N)
@@ -67,6 +68,7 @@ def diagnose(head: Head, loss: Loss, stage_weights: Tensor, seen: Observation) -
         stages = {
             "stages/accuracy": ((real > 0).float().mean(0) + (fake < 0).float().mean(0)) / 2,
             "stages/auc": area_under_curve(real, fake),
+            "stages/second_moment_gap": second_moment_gap(real, fake),
         }
         if (all_residuals := getattr(head, "all_residuals", None)) is not None:
             energies = all_residuals(seen.features, seen.labels).square().sum(-1)  # (R + F, N + 1)
@@ -83,6 +85,12 @@ def area_under_curve(real: Tensor, fake: Tensor) -> Tensor:
     return below.float().mean(dim=1) / (2 * len(fake))
 
 
+def second_moment_gap(real: Tensor, fake: Tensor) -> Tensor:
+    """(Var D(x) − Var D(G(z))) / (Var D(x) + Var D(G(z))) of every column, about each kind's own mean: in [−1, 1]."""
+    of_real, of_fake = real.var(0, correction=0), fake.var(0, correction=0)
+    return (of_real - of_fake) / (of_real + of_fake).clamp_min(torch.finfo(real.dtype).tiny)
+
+
 @torch.enable_grad()
 def gradient_shares(head: Head, loss: Loss, stage_weights: Tensor, seen: Observation) -> Tensor:
     """‖∂(λ_i L_G(D_i))/∂v‖ over the fakes, scaled to sum 1: `(N,)`."""
@@ -97,10 +105,19 @@ def gradient_shares(head: Head, loss: Loss, stage_weights: Tensor, seen: Observa
 
 
 @torch.no_grad()
-def score_correlations(head: Head, seen: Observation) -> Tensor:
-    """Correlation of the stages' scores over real and fake images together, `(N, N)`; 0 where a score is constant."""
+def score_correlations(head: Head, seen: Observation) -> dict[str, Tensor]:
+    """Correlations of the stages' scores, `(N, N)` each: over all images, and within real and within fake ones.
+
+    Stages that separate alike correlate over all images even where they have nothing else in common: two scores that
+    are uncorrelated within either kind do so by (d²/4)/(1 + d²/4), d the distance of the kinds' means in deviations.
+    0 where a score is constant.
+    """
     scores = head(seen.features, seen.labels)
-    return _cosines((scores - scores.mean(0)).T)
+    return {
+        "stages/score_correlation": _correlations(scores),
+        "stages/correlation_within_real": _correlations(scores[: seen.real_count]),
+        "stages/correlation_within_fake": _correlations(scores[seen.real_count :]),
+    }
 
 
 @torch.no_grad()
@@ -112,10 +129,26 @@ def weight_cosines(head: Head) -> Tensor | None:
 
 def stage_matrices(head: Head, seen: Observation) -> dict[str, Tensor]:
     """How alike the stages are, in their scores and where they have them in their weights, `(N, N)` each."""
-    matrices = {"stages/score_correlation": score_correlations(head, seen)}
+    matrices = score_correlations(head, seen)
     if (cosines := weight_cosines(head)) is not None:
         matrices["stages/weight_cosine"] = cosines
     return matrices
+
+
+def likeness(matrices: Mapping[str, Tensor]) -> dict[str, float]:
+    """The mean absolute off-diagonal entry of each of `stage_matrices`, and how many stages their scores amount to."""
+    means = {name: mean_off_diagonal(matrix) for name, matrix in matrices.items()}
+    return {**means, "stages/effective_number": effective_number(matrices["stages/score_correlation"])}
+
+
+def effective_number(correlations: Tensor) -> float:
+    """exp(−Σ p_i log p_i), p the eigenvalues of `(N, N)` over their sum: N if uncorrelated, 1 if one repeats itself.
+
+    The effective rank of Roy & Vetterli 2007.
+    """
+    eigenvalues = torch.linalg.eigvalsh(correlations.double()).clamp_min(0)
+    shares = eigenvalues / eigenvalues.sum().clamp_min(torch.finfo(torch.float64).tiny)
+    return float(torch.special.entr(shares).sum().exp())
 
 
 def first_non_finite(means: Mapping[str, list[float]]) -> str | None:
@@ -125,6 +158,10 @@ def first_non_finite(means: Mapping[str, list[float]]) -> str | None:
             if not math.isfinite(value):
                 return f"{name} of stage {stage} became {value}" if len(values) > 1 else f"{name} became {value}"
     return None
+
+
+def _correlations(scores: Tensor) -> Tensor:
+    return _cosines((scores - scores.mean(0)).T)
 
 
 def _cosines(rows: Tensor) -> Tensor:

@@ -66,6 +66,7 @@ def discriminator_step(
     values, seen = zip(*[discriminator_gradients(game, *micro_batch) for micro_batch in micro_batches], strict=True)
     means = update.step(values)
     game.regularizers.follow(update.number, means)
+    game.discriminator.head.follow(means)
     if game.augmentation.target is not None:
         game.augmentation.follow(means["augmentation/real_sign"], len(real_images) * game.accumulation.world_size)
         means["augmentation/probability"] = game.augmentation.probability.clone()
@@ -94,7 +95,7 @@ def discriminator_gradients(
         fake_images = game.fakes.for_discriminator(latents, fake_labels).to(real_images.dtype)
         images = game.augmentation(torch.cat([real_images, fake_images]), random)
         features = game.discriminator.features_of_both(images, count)
-        scores = game.discriminator.head(features, labels)
+        scores = game.discriminator.head.batch_scores(features, labels)
     judged = count // game.discriminator.packing
     real_scores, fake_scores = scores.split(judged)
 
@@ -110,6 +111,7 @@ def discriminator_gradients(
     (loss + direction_loss(game, features, labels, judged) + sum(penalties.values())).backward()
 
     values = {"loss/discriminator": loss, "scores/real": real_scores.mean(0), "scores/fake": fake_scores.mean(0)}
+    values |= game.discriminator.head.batch_statistics(features, labels)
     if game.augmentation.target is not None:
         values["augmentation/real_sign"] = (real_scores @ weights).sign().mean()
     return detached("discriminator", values, penalties), Observation(features.detach(), labels, judged)

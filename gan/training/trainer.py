@@ -259,12 +259,12 @@ class Trainer:
         )
 
     def _compare_stages(self, seen: Observation) -> dict[str, float]:
-        """Log how alike the stages are, as images; returns the mean absolute off-diagonal entries."""
+        """Log how alike the stages are, as images; returns it in numbers."""
         head = self.game.discriminator.head
         matrices = diagnostics.stage_matrices(head, seen) if head.stages > 1 else {}
         for name, matrix in matrices.items():
             self.tracker.matrix(self.step, name, matrix)
-        return {name: diagnostics.mean_off_diagonal(matrix) for name, matrix in matrices.items()}
+        return diagnostics.likeness(matrices) if matrices else {}
 
     def _require_finite(self, means: Mapping[str, list[float]]) -> None:
         if (found := diagnostics.first_non_finite(means)) is not None:

@@ -3,14 +3,17 @@
 A head is the last layer of a discriminator; every column of its scores receives an adversarial loss of its own.
 """
 
+from gan.models.heads.base import Cascade
 from gan.models.heads.cascading import CascadingRejection, EnergyCascade, IndependentHeads
 from gan.models.heads.interface import Head
 from gan.models.heads.linear import AuxiliaryClassifierHead, LinearHead, ProjectionHead
 from gan.models.heads.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
+from gan.models.heads.two_questions import TwoQuestions
 
 __all__ = [
     "HEADS",
     "AuxiliaryClassifierHead",
+    "Cascade",
     "CascadingRejection",
     "EnergyCascade",
     "Head",
@@ -20,6 +23,7 @@ __all__ = [
     "ProjectionHead",
     "SlicedCascade",
     "SlicingHead",
+    "TwoQuestions",
 ]
 
 HEADS: dict[str, type[Head]] = {
@@ -31,5 +35,6 @@ HEADS: dict[str, type[Head]] = {
     "energy_cascade": EnergyCascade,
     "san": SlicingHead,
     "sliced_cascade": SlicedCascade,
+    "two_questions": TwoQuestions,
     "multidimensional": MultidimensionalCritic,
 }

@@ -37,7 +37,7 @@ def cascade_scores(features: Tensor, weights: Tensor, rejection: Rejection = "se
     with without_autocast(features):
         features = features.to(weights.dtype)
         if rejection == "none" or weights.shape[-2] == 1:
-            return _products(features, weights)
+            return inner_products(features, weights)
         rows = features if weights.dim() == 2 else features.unsqueeze(1)  # (B, F) or (B, 1, F)
         triangle = unit_triangle(weights, rejection)
         columns = torch.linalg.solve_triangular(triangle, weights @ rows.mT, upper=False, unitriangular=True)
@@ -60,7 +60,7 @@ def cascade_scores_along(features: Tensor, weights: Tensor, along: Tensor, rejec
         `(B, N)` in the dtype of `weights`.
     """
     with without_autocast(features):
-        products = _products(features.to(weights.dtype), weights)
+        products = inner_products(features.to(weights.dtype), weights)
         if rejection == "none":
             return products
         directions = rejected_directions(along, rejection)
@@ -101,17 +101,25 @@ def rejected_directions(weights: Tensor, rejection: Rejection) -> Tensor:
 def unit_triangle(weights: Tensor, rejection: Rejection) -> Tensor:
     """I + L of equation (2), `(N, N)` or `(B, N, N)`; only its strictly lower part is read by the solve."""
     gram = weights @ weights.mT
-    diagonal = _clamp(gram.diagonal(dim1=-2, dim2=-1))
     if rejection == "sequential":
-        return gram.tril(-1) / diagonal.unsqueeze(-2)
-    # W = (I + L) P with orthogonal rows P, so W Wᵀ = (I + L) diag(‖p‖²) (I + L)ᵀ: a Cholesky factor with its columns
-    # divided by its diagonal. The ridge, a few rounding errors wide, keeps parallel weights finite: their ‖p‖ is 0.
-    ridge = 4 * weights.shape[-2] * torch.finfo(weights.dtype).eps * diagonal
+        return gram.tril(-1) / clamped(gram.diagonal(dim1=-2, dim2=-1)).unsqueeze(-2)
+    return unit_factor(gram)[0]  # W = (I + L) P with orthogonal rows P
+
+
+def unit_factor(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """I + L, unit-triangular, and the d `(N,)` with gram = (I + L) diag(d) (I + L)ᵀ: `(N, N)` or `(B, N, N)`.
+
+    It is a Cholesky factor with its columns divided by its diagonal. A ridge, a few rounding errors wide, keeps
+    parallel vectors finite: their d is 0.
+    """
+    diagonal = clamped(gram.diagonal(dim1=-2, dim2=-1))
+    ridge = 4 * gram.shape[-1] * torch.finfo(gram.dtype).eps * diagonal
     factor = torch.linalg.cholesky_ex(gram + torch.diag_embed(ridge)).L
-    return factor / factor.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
+    roots = factor.diagonal(dim1=-2, dim2=-1)
+    return factor / roots.unsqueeze(-2), roots.square()
 
 
-def _products(features: Tensor, weights: Tensor) -> Tensor:
+def inner_products(features: Tensor, weights: Tensor) -> Tensor:
     """<v, w_i> for every stage, `(B, N)`."""
     if weights.dim() == 2:
         return features @ weights.T
@@ -119,9 +127,9 @@ def _products(features: Tensor, weights: Tensor) -> Tensor:
 
 
 def _squared_norms(directions: Tensor) -> Tensor:
-    return _clamp(directions.square().sum(-1))
+    return clamped(directions.square().sum(-1))
 
 
-def _clamp(squared_norms: Tensor) -> Tensor:
+def clamped(squared_norms: Tensor) -> Tensor:
     """Keep ‖w‖² away from 0, where a direction is undefined and there is nothing to reject."""
     return squared_norms.clamp_min(torch.finfo(squared_norms.dtype).tiny ** 0.5)
