@@ -5,5 +5,5 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["gan", "gan.*"]), "gan.configs"],
     package_dir={"gan.configs": "configs"},
-    package_data={"gan": ["py.typed"], "gan.configs": ["**/*.yaml"]},
+    package_data={"gan": ["py.typed"], "gan.metrics.extractors": ["*.safetensors"], "gan.configs": ["**/*.yaml"]},
 )

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from gan import distributed
 from gan.build import ImageFacts, build_discriminator, build_generator
-from gan.commands.estimates import estimate
+from gan.commands.estimates import estimate_costs
 from gan.config import load_config
 
 CPU = torch.device("cpu")
@@ -86,7 +87,7 @@ def count(config_name: str, overrides: list[str], classes: int | None, batch: in
     facts = ImageFacts(config.data.resolution, 3, classes)
     with torch.device("meta"):
         generator, discriminator = build_generator(config, facts), build_discriminator(config, facts)
-        flops = estimate(config, facts, generator, discriminator, CPU).flops_per_step
+        flops = estimate_costs(config, facts, generator, discriminator, CPU).flops_per_step
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in generator.modules())
     return Volume(_size(discriminator), _size(generator), norms, flops)
 
@@ -141,7 +142,7 @@ def reduce_buckets(sizes: list[int], repetitions: int) -> None:
     with distributed.joined(CPU):
         for size in sizes:
             bucket = torch.ones(size)
-            seconds = _median(lambda bucket=bucket: distributed.average([bucket]), repetitions)
+            seconds = _median(partial(distributed.average, [bucket]), repetitions)
             if distributed.is_main():
                 rate = 4 * size / seconds / 1e9
                 click.echo(f"{4 * size / 1e6:9.1f} MB  {1e3 * seconds:9.1f} ms  {rate:6.2f} GB/s")

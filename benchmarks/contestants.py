@@ -122,6 +122,7 @@ class Ours:
 def textbook_iteration(setting: Setting, store: ImageStore) -> Callable[[], None]:
     generator: torch.nn.Module
     discriminator: torch.nn.Module
+    labels: tuple[Tensor, ...]
     if setting.model == "biggan":  # the configs' width at 32 is a quarter of the blocks'
         latent_dim, labels = 80, (torch.arange(setting.batch, device=setting.device) % CLASSES,)
         generator = textbook_biggan.Generator(4 * setting.generator_width, latent_dim, CLASSES)

@@ -51,7 +51,7 @@ def write_tar(path: Path, count: int, resolution: int, classes: int = 1000) -> N
             member = tarfile.TarInfo(f"n{index * 7919 % classes:08d}/{index:09d}.png")
             member.size = len(pool[index % POOL])
             archive.addfile(member, io.BytesIO(pool[index % POOL]))
-            archive.members.clear()
+            archive.members.clear()  # type: ignore[attr-defined]
 
 
 def shares(root: int) -> list[tuple[int, int]]:

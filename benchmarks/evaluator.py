@@ -30,6 +30,7 @@ from gan.allocator import keep_freed_memory
 from gan.device import resolve_device
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor
+from gan.metrics.extractors.weights import file_sha256
 from gan.metrics.formulas import frechet_distance
 
 NAMES = {
@@ -93,6 +94,7 @@ def save_random_inception(path: Path) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.1, generator=generator)
             nn.init.uniform_(module.running_var, 0.8, 1.2, generator=generator)
         elif isinstance(module, nn.Linear):
@@ -122,7 +124,9 @@ def race_end_to_end(count: int, device: torch.device, batch_size: int, compiled:
         save_random_inception(weights)
 
         def ours() -> dict[str, float]:
-            extractor = build_extractor("inception", weights=weights, device=device, allow_unknown_weights=True)
+            extractor = build_extractor(
+                "inception", weights=weights, device=device, expected_sha256=file_sha256(weights)
+            )
             metrics = ("fid", "is", "kid")
             evaluator = Evaluator(extractor, device, metrics, batch_size, progress=False, compiled=compiled)
             reference = evaluator.reference(real, name="noise", split="train")

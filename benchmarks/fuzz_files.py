@@ -199,12 +199,12 @@ def statistics_cases(chance: random.Random, folder: Path) -> Case:
     mean, covariance = features.double().mean(0), features.double().T.cov()
     kept = reference.ReferenceStatistics(identity, extractor, "features", mean, covariance, features)
     if not (folder / "whole").exists():
-        reference.save(folder / "whole", key, kept)
+        reference.save_statistics(folder / "whole", key, kept)
     path = key.path(folder)
     path.write_bytes(flipped(key.path(folder / "whole").read_bytes(), chance))
 
     def read() -> None:
-        found = reference.load(folder, key, with_features=True)
+        found = reference.load_statistics(folder, key, with_features=True)
         if found is None:
             raise UserError("to be computed again")
         assert torch.equal(found.mean, mean) and torch.equal(found.covariance, covariance)

@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -73,8 +74,8 @@ def race_heads(device: torch.device, repetitions: int) -> None:
         features = torch.randn(batch, width, device=device, requires_grad=True)
         weights = torch.randn(stages, width, device=device, requires_grad=True)
         contestants = {
-            "loop": backward(lambda f=features, w=weights: loop(f, w)),
-            "solve": backward(lambda f=features, w=weights: cascade_scores(f, w)),
+            "loop": backward(partial(loop, features, weights)),
+            "solve": backward(partial(cascade_scores, features, weights)),
         }
         report(race(contestants, device, repetitions), batch, width, stages, "")
     for batch, width, stages, classes in CONDITIONAL:
@@ -82,10 +83,15 @@ def race_heads(device: torch.device, repetitions: int) -> None:
         table = torch.randn(classes, stages, width, device=device, requires_grad=True)
         labels = torch.randint(classes, (batch,), device=device)
         contestants = {
-            "loop": backward(lambda f=features, t=table, y=labels: loop(f, look_up(t, y))),
-            "solve": backward(lambda f=features, t=table, y=labels: cascade_scores(f, look_up(t, y))),
+            "loop": backward(partial(score_by_class, loop, features, table, labels)),
+            "solve": backward(partial(score_by_class, cascade_scores, features, table, labels)),
         }
         report(race(contestants, device, repetitions), batch, width, stages, str(classes))
+
+
+def score_by_class(score: Callable[..., Tensor], features: Tensor, table: Tensor, labels: Tensor) -> Tensor:
+    """Scores by the weights that each label has in `table` `(classes, N, F)`."""
+    return score(features, look_up(table, labels))
 
 
 def report(seconds: dict[str, float], batch: int, width: int, stages: int, classes: str) -> None:
@@ -106,12 +112,12 @@ def race_steps(device: torch.device, repetitions: int) -> None:
             discriminator_step(game, images, None, latents, None)
         generator_step(game, latents, None, images, None)
 
-    seconds = race({name: lambda g=game: iterate(g) for name, game in games.items()}, device, repetitions)
+    seconds = race({name: partial(iterate, game) for name, game in games.items()}, device, repetitions)
     for name, value in seconds.items():
         click.echo(f"SNGAN-32 iteration, batch 64, {name}: {value:.4g} s")
     features = torch.randn(128, 128, device=device, requires_grad=True)
     heads = {name: game.discriminator.head for name, game in games.items()}
-    passes = race({name: backward(lambda h=head: h(features)) for name, head in heads.items()}, device, 200)
+    passes = race({name: backward(partial(head, features)) for name, head in heads.items()}, device, 200)
     _, seen = discriminator_step(games["cascade, N = 3"], images, None, latents, None)
     diagnosis = race({"diagnosis": lambda: diagnose_all(games["cascade, N = 3"], seen)}, device, 40)["diagnosis"]
     share = diagnosis / (LOG_EVERY * seconds["cascade, N = 3"])

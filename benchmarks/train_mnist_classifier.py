@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from gan.metrics.audits.mnist_classifier import predict, save_network
+from gan.metrics.audits.digits import predict, save_network
 from gan.metrics.extractors.mnist_digits import MnistNetwork
 
 SEED, EPOCHS, BATCH, RATE = 0, 10, 128, 3e-3

@@ -141,15 +141,12 @@ def measure_sets(train: ImageStore, test: ImageStore, counts: tuple[int, int], n
     gallery = np.ascontiguousarray(evenly(train.images, counts[0]))
     queries = np.ascontiguousarray(evenly(test.images, counts[1]))
     originals = np.arange(counts[1]) * counts[0] // counts[1]
-    labels = (
-        torch.from_numpy(np.array(evenly(store.labels, count)))
-        for store, count in zip((train, test), counts, strict=True)
-    )
     return Sets(
         features(gallery),
         features(queries),
         features(altered(gallery[originals])),
-        *labels,
+        torch.from_numpy(np.array(evenly(train.labels, counts[0]))),
+        torch.from_numpy(np.array(evenly(test.labels, counts[1]))),
         torch.from_numpy(originals),
     )
 

@@ -1,8 +1,8 @@
-"""Put reports of the committed results into docs/study.md and a summary into README.md: `python docs/write_study.py`.
+"""Put reports of the committed results into pages, and a summary into README.md: `python docs/write_study.py`.
 
 Between `<!-- report: NAME -->` and `<!-- end -->` stands what `compare.py configs/experiments/NAME.yaml --report-only`
 says, without its title and other pictures than that of the differences, which comes to docs/study_NAME.png.
-tests/test_pages.py checks that both pages still say it.
+tests/test_pages.py checks that the pages still say it.
 """
 
 import json
@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 from gan.experiments.compare import report as report_on
 from gan.experiments.page import ratio, table, with_range
 
-PAGES = ROOT / "docs" / "study.md", ROOT / "README.md"
+PAGES = ROOT / "docs" / "study.md", ROOT / "docs" / "stacked_mnist.md", ROOT / "README.md"
 PICTURE = "differences.png"
 BLOCK = re.compile(r"(<!-- (report|summary): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADS = {
@@ -33,13 +33,13 @@ HEADS = {
 
 
 @cache
-def found(name: str) -> tuple[str, dict[str, Any], bytes]:
-    """The report of an experiment from what is in docs/results, as text, numbers and the picture of differences."""
+def found(name: str) -> tuple[str, dict[str, Any], bytes | None]:
+    """The report of an experiment from what is in docs/results, as text, numbers and any picture of differences."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
         text = report_on(ROOT / "configs" / "experiments" / f"{name}.yaml", (), out)
         numbers = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        picture = (out / PICTURE).read_bytes()
+        picture = (out / PICTURE).read_bytes() if (out / PICTURE).exists() else None
     body = text.rpartition("\nreport: ")[0].split("\n", 1)[1].replace(f"]({PICTURE})", f"](study_{name}.png)")
     kept = [line for line in body.splitlines() if not line.startswith("![") or f"study_{name}" in line]
     return "\n".join(kept).strip(), numbers, picture
@@ -80,5 +80,5 @@ if __name__ == "__main__":
         text = page.read_text(encoding="utf-8")
         page.write_text(written(text), encoding="utf-8")
         for _, kind, name, _ in BLOCK.findall(text):
-            if kind == "report":
-                (ROOT / "docs" / f"study_{name}.png").write_bytes(found(name)[2])
+            if kind == "report" and (picture := found(name)[2]) is not None:
+                (ROOT / "docs" / f"study_{name}.png").write_bytes(picture)

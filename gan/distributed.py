@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from gan import processes
-from gan.errors import UserError
+from gan.errors import UserError, is_out_of_memory
 from gan.processes import started_with_others
 
 TIMEOUT = timedelta(minutes=30)  # for a rank that neither answers nor ends; longer than any rank works alone
@@ -182,7 +182,7 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "out of memory" in str(error):
+        if is_out_of_memory(error):
             raise
         raise LostPeerError(
             "another process of this job has ended or does not answer; the same command resumes from the newest "

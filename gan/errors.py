@@ -26,6 +26,12 @@ class StorageError(UserError):
     exit_status = 4
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device, the CPU's allocator or NumPy had no room, or a size is beyond any room."""
+    signs = ("out of memory", "DefaultCPUAllocator", "Storage size calculation overflowed", "multiplication overflow")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
 def nearest(name: str, accepted: Iterable[str]) -> str:
     """A hint for a misspelt `name`: "; did you mean 'width'? accepted: depth, width"; no question where none is.
 

@@ -4,6 +4,8 @@ Everything that matters is written beside its place, synced, then renamed over i
 """
 
 import errno
+import fcntl
+import glob
 import os
 import shutil
 import uuid
@@ -37,17 +39,14 @@ def atomic_path(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
         StorageError: the directory is read-only, the disk is full, or a quota is reached.
     """
     path = Path(path)
-    temporary = _beside(path)
-    with _writing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            if durable:
-                with temporary.open("rb+") as file:
-                    sync(file)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with _writing(path), _unfinished(path, folder=False, sweeping=durable) as temporary:
+        yield temporary
+        if durable:
+            with temporary.open("rb+") as file:
+                sync(file)
+        temporary.replace(path)
+        if durable:
+            sync_directory(path.parent)
 
 
 @contextmanager
@@ -62,23 +61,17 @@ def atomic_folder(path: str | Path, is_whole: Callable[[], bool] | None = None) 
         StorageError: as `atomic_path`.
     """
     path = Path(path).resolve()
-    temporary = _beside(path)
-    with _writing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.mkdir()
-            yield temporary
-            for entry in temporary.iterdir():
-                with entry.open("rb+") as file:
-                    sync(file)
-            if is_whole is None:
-                temporary.replace(path)
-            else:
-                while not _put(temporary, path, is_whole):
-                    pass
-            sync_directory(path.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with _writing(path), _unfinished(path, folder=True, sweeping=True) as temporary:
+        yield temporary
+        for entry in temporary.iterdir():
+            with entry.open("rb+") as file:
+                sync(file)
+        if is_whole is None:
+            temporary.replace(path)
+        else:
+            while not _put(temporary, path, is_whole):
+                pass
+        sync_directory(path.parent)
 
 
 def _put(folder: Path, path: Path, is_whole: Callable[[], bool]) -> bool:
@@ -111,6 +104,35 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _unfinished(path: Path, *, folder: bool, sweeping: bool) -> Iterator[Path]:
+    """A new file or folder beside `path`, held by this process, and gone in the end unless it was renamed.
+
+    What others have left there and nobody holds is removed before, with `sweeping`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if sweeping:
+        sweep(path.parent, path.name)
+    temporary, descriptor = _begin(path, folder)
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+        os.close(descriptor)
+
+
+def _begin(path: Path, folder: bool) -> tuple[Path, int]:
+    while True:
+        temporary = _beside(path)
+        temporary.mkdir() if folder else temporary.touch(exist_ok=False)
+        descriptor = os.open(temporary, os.O_RDONLY)
+        with suppress(OSError):  # of a file system without locks, where nothing is swept either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if temporary.exists():  # else somebody has swept it before it was held
+            return temporary, descriptor
+        os.close(descriptor)
 
 
 def _beside(path: Path) -> Path:
@@ -150,13 +172,30 @@ def locked(path: Path, patience: float = -1) -> Iterator[bool]:
 
 
 def sweep(directory: Path, name: str = "*") -> None:
-    """Remove what a process that was killed while it wrote `name` left in a directory; for who alone writes it."""
-    for leftover in directory.glob(f".{name}.*.tmp"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                leftover.unlink()
+    """Remove what processes that were killed while they wrote `name` left in a directory.
+
+    Every writer holds a lock on what it writes, which ends with its process, so only what nobody writes is removed.
+    """
+    for leftover in directory.glob(f".{glob.escape(name) if name != '*' else name}.*.tmp"):
+        try:
+            descriptor = os.open(leftover, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(leftover)
+        except OSError:  # it is held, or the file system has no locks
+            pass
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:

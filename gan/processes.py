@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gan.errors import is_out_of_memory
+
 INSTALLATION = "`make environment` makes .venv with all that is needed, `source .venv/bin/activate` takes it"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _claims: list[Callable[[], bool]] = []  # the last says whether this process is the first of the job to speak
@@ -74,7 +76,7 @@ def one_voice() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        theirs = hasattr(error, "exit_status") or isinstance(error, OSError) or "out of memory" in str(error)
+        theirs = hasattr(error, "exit_status") or isinstance(error, OSError) or is_out_of_memory(error)
         if not theirs or _is_first_to_speak():
             raise
         sys.exit(getattr(error, "exit_status", 1))

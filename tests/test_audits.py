@@ -14,14 +14,20 @@ from sklearn.neighbors import NearestNeighbors
 
 import evaluate
 import train
+from gan.commands.digit_readers import DIGIT_READERS
 from gan.data.store import ImageStore, prepare
 from gan.errors import UserError
 from gan.metrics.audits import neighbours as neighbours_module
-from gan.metrics.audits.digit_classifier import ACCURACY, train_digit_classifier
+from gan.metrics.audits.digits import REQUIRED_ACCURACY
 from gan.metrics.audits.features import Features, PixelExtractor, real_features
-from gan.metrics.audits.graph import find_communities, mutual_neighbour_graph
 from gan.metrics.audits.memorisation import closeness, duplicates, examine, relative_distances
-from gan.metrics.audits.modes import assign, compare_occupancy, divergence
+from gan.metrics.audits.modes import (
+    assign,
+    compare_occupancy,
+    divergence,
+    find_communities,
+    mutual_neighbour_graph,
+)
 from gan.metrics.audits.neighbours import nearest_neighbours
 from gan.metrics.audits.whitening import fit_whitening
 from tests import DEFAULT, SHARED_DATA
@@ -348,15 +354,15 @@ def test_a_generator_without_three_digits_is_caught_and_real_test_digits_pass(
 
 @pytest.mark.parametrize("resolution", [8, 32])
 def test_the_digit_classifier_reads_held_out_digits(root: Path, resolution: int) -> None:
-    classifier = train_digit_classifier(resolution, root)
+    classifier = DIGIT_READERS["digits"](resolution, root)
     test = prepare("digits", split="test", resolution=resolution, root=root)
-    assert classifier.accuracy >= ACCURACY
+    assert classifier.accuracy >= REQUIRED_ACCURACY
     assert (classifier.classify(test.images) == test.labels).mean() == classifier.accuracy
 
 
 def test_the_modes_of_stacked_digits_are_counted_exactly(digits: dict[str, ImageStore], root: Path) -> None:
     """Of training digits, which the classifier reads without a mistake, so the count is known."""
-    classifier = train_digit_classifier(16, root)
+    classifier = DIGIT_READERS["digits"](16, root)
     train_set = digits["train"]
     assert train_set.labels is not None
     right = classifier.classify(train_set.images) == train_set.labels

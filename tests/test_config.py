@@ -90,6 +90,7 @@ def test_the_schema_names_the_key_what_was_found_and_what_is_accepted(override: 
         (["objective.loss.options.margin=1.0"], ["objective.loss.options.margin: hinge has no such option"]),
         ([LEAST_SQUARES, "objective.loss.options.fake_targte=0.0"], ["loss.options.fake_targte", "'fake_target'"]),
         ([LEAST_SQUARES, "objective.loss.options.fake_target=low"], ["loss.options.fake_target", "'low' found"]),
+        ([LEAST_SQUARES, "objective.loss.options.fake_target=.nan"], ["loss.options.fake_target: nan found", "finite"]),
         ([LEAST_SQUARES, "objective.loss.options.fake_target=1.0"], ["loss.options.real_target: 1.0 found"]),
         (["objective.stage_weights=[1, 2]"], ["objective.stage_weights", "2 weights found, 3 accepted"]),
         (["data.source=cifer10"], ["data.source", "'cifar10'"]),
@@ -184,6 +185,14 @@ def test_scalars_are_read_as_the_core_schema_of_yaml_1_2_has_them(text: str, val
     read = parse_yaml(text, "here")
     assert type(read) is type(value)
     assert read == value
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = load_config(DEFAULT, ["data.root=~/x", "data.path=~", "evaluation.weights=~/w.pt"])
+    assert (config.data.root, config.data.path) == ("/home/somebody/x", "/home/somebody")
+    assert config.evaluation.weights == "/home/somebody/w.pt"
+    assert config.evaluation.reference_path is None
 
 
 def test_what_is_written_is_read_back_by_both_versions_of_yaml() -> None:

@@ -20,11 +20,13 @@ from gan.errors import NonFiniteError, StorageError, UserError
 from gan.metrics import evaluator as evaluator_module
 from gan.metrics import reference as reference_module
 from gan.metrics.evaluator import Evaluator
+from gan.metrics.extractors import efficientnet as efficientnet_module
 from gan.metrics.extractors import registered as registered_module
-from gan.metrics.extractors.catalogue import EXTRACTORS, build_extractor, check_available
+from gan.metrics.extractors.catalogue import EXTRACTORS, build_extractor
 from gan.metrics.extractors.efficientnet import EfficientNetLite0Extractor, register
 from gan.metrics.extractors.inception import InceptionExtractor
 from gan.metrics.extractors.interface import extract, identify
+from gan.metrics.extractors.weights import file_sha256
 from gan.metrics.images import array_sampler, to_uint8
 from gan.metrics.neighbourhood import Score
 from gan.metrics.protocol import differences
@@ -64,6 +66,11 @@ def pixels(count, seed, channels=3, size=8, low=0, high=256):
 
 def build(extractor=None, **options):
     return Evaluator(extractor or Projection(), progress=False, **{"batch_size": 16, **options})
+
+
+def build_vouched(name, weights):
+    """An extractor with a file of weights that is accepted by its digest."""
+    return build_extractor(name, weights=weights, expected_sha256=file_sha256(weights))
 
 
 def score(evaluator, images, reference):
@@ -263,15 +270,16 @@ def test_non_finite_features_name_the_extractor():
         build(extractor).reference(pixels(4, 10), name="noise", split="train")
 
 
-def test_reference_features_are_drawn_when_there_are_too_many():
+def test_reference_features_are_drawn_when_there_are_too_many(monkeypatch):
     images = pixels(60, 11)
-    full, limited = build(), build(reference_features=25)
-    everything = full.reference(images, name="noise", split="train").features
-    drawn = limited.reference(images, name="noise", split="train")
+    evaluator = build()
+    everything = evaluator.reference(images, name="noise", split="train").features
+    monkeypatch.setattr(evaluator_module, "REFERENCE_FEATURES", 25)
+    drawn = evaluator.reference(images, name="noise", split="train")
     rows = reference_module.kept_rows(60, 25, evaluator_module.METRIC_SEED)
     assert rows.sum() == 25 and np.flatnonzero(rows).tolist() != list(range(25))
     torch.testing.assert_close(drawn.features, everything[torch.from_numpy(rows)])
-    protocol = score(limited, images, drawn).protocol
+    protocol = score(evaluator, images, drawn).protocol
     assert (protocol.kernel_reference_count, protocol.kernel_subset_size) == (25, 25)
 
 
@@ -348,14 +356,15 @@ def relative_difference(first, second):
     return ((first - second).norm() / second.norm()).item()
 
 
-def test_efficientnet_folding_batch_size_and_name(efficientnet):
+def test_efficientnet_folding_batch_size_and_name(efficientnet, monkeypatch):
     images = torch.from_numpy(pixels(5, 17, size=32)).permute(0, 3, 1, 2)
     features = extract(efficientnet, images)
     assert {name: tuple(values.shape) for name, values in features.items()} == {
         "features": (5, 1280),
         "logits": (5, 1000),
     }
-    unfolded = EfficientNetLite0Extractor(fold=False)
+    monkeypatch.setattr(efficientnet_module, "_fold_efficientnet", lambda network: None)
+    unfolded = EfficientNetLite0Extractor()
     for name, values in extract(unfolded, images).items():
         assert relative_difference(features[name], values) < 1e-5
     assert identify(unfolded) == identify(efficientnet)
@@ -383,10 +392,9 @@ def test_efficientnet_works_inside_torch_fidelity(monkeypatch):
 def test_efficientnet_weights_of_another_network_are_refused(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
     with pytest.raises(UserError, match="not the official efficientnet_lite0 weights"):
-        check_available("efficientnet_lite0", tmp_path / "other.pth")
+        build_extractor("efficientnet_lite0", weights=tmp_path / "other.pth")
     with pytest.raises(UserError, match="weights of another network"):
-        build_extractor("efficientnet_lite0", weights=tmp_path / "other.pth", allow_unknown_weights=True)
-    check_available("efficientnet_lite0")
+        build_vouched("efficientnet_lite0", tmp_path / "other.pth")
 
 
 def test_missing_inception_is_an_error_before_training(tmp_path, monkeypatch):
@@ -397,7 +405,7 @@ def test_missing_inception_is_an_error_before_training(tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"--weights FILE \(evaluation.weights\), or use --extractor efficientnet_lite0"
     ):
-        check_available("inception")
+        build_extractor("inception")
     assert {"inception", "efficientnet_lite0", "vgg16", "clip-vit-b-32", "dinov2-vit-s-14"} <= set(EXTRACTORS)
 
 
@@ -433,7 +441,7 @@ def test_inception_equals_torch_fidelity_end_to_end(random_inception):
     real, fake = (
         (pixels(12, seed, size=32) * brightness**power).astype(np.uint8) for seed, power in ((20, 1), (21, 2))
     )
-    extractor = build_extractor("inception", weights=random_inception, allow_unknown_weights=True)
+    extractor = build_vouched("inception", random_inception)
     evaluator = build(extractor)
     result = score(evaluator, fake, evaluator.reference(real, name="noise", split="train"))
     theirs = torch_fidelity_scores(real, fake, feature_extractor_weights_path=str(random_inception))
@@ -452,7 +460,7 @@ def test_inception_refuses_unknown_weights(random_inception, tmp_path):
     del state_dict["fc.bias"]
     torch.save(state_dict, tmp_path / "other.pth")
     with pytest.raises(UserError, match="weights of another network"):
-        InceptionExtractor(tmp_path / "other.pth", allow_unknown_weights=True)
+        build_vouched("inception", tmp_path / "other.pth")
 
 
 def test_the_progress_bar_stays_off_standard_output(capsys, monkeypatch):
@@ -485,8 +493,9 @@ def test_every_metric_has_an_interval_around_it_from_one_pass():
     assert again.intervals == {} and again.protocol == result.protocol
 
 
-def test_neighbourhoods_see_a_seeded_draw_where_there_are_too_many():
-    evaluator = build(metrics=("prc",), neighbour_features=20)
+def test_neighbourhoods_see_a_seeded_draw_where_there_are_too_many(monkeypatch):
+    monkeypatch.setattr(evaluator_module, "NEIGHBOUR_FEATURES", 20)
+    evaluator = build(metrics=("prc",))
     result = score(evaluator, pixels(60, 32), evaluator.reference(pixels(50, 33), name="n", split="s"))
     assert (result.protocol.neighbour_count, result.protocol.neighbour_reference_count) == (20, 20)
     with pytest.raises(UserError, match="3 nearest neighbours need more than 3 generated images"):
@@ -590,20 +599,20 @@ def test_nothing_in_a_file_for_a_registered_extractor_is_executed(name, tmp_path
         build_extractor(name, weights=path, expected_sha256=digest)
     torch.save({"a": torch.zeros(1)}, path)
     with pytest.raises(UserError, match="weights of another network"):
-        build_extractor(name, weights=path, allow_unknown_weights=True)
+        build_vouched(name, path)
     assert not (tmp_path / "executed").exists()
     assert "\n" not in name
 
 
 def test_dinov2_is_not_downloaded_and_has_no_class_score(tmp_path):
     with pytest.raises(UserError, match="dinov2-vit-s-14: no weights given; accepted: --weights FILE"):
-        check_available("dinov2-vit-s-14")
+        build_extractor("dinov2-vit-s-14")
     path = tmp_path / "tiny.pth"
     torch.save(tiny_clip(), path)
-    clip = build_extractor("clip-vit-b-32", weights=path, allow_unknown_weights=True)
+    clip = build_vouched("clip-vit-b-32", path)
     assert extract(clip, torch.zeros(2, 3, 8, 8, dtype=torch.uint8))["clip"].shape == (2, 5)
     assert identify(clip).name == "clip-vit-b-32, custom weights"
-    with pytest.raises(UserError, match="is needs the logits of classes, which extractor 'clip-vit-b-32"):
+    with pytest.raises(UserError, match="a metric needs the logits of classes, which extractor 'clip-vit-b-32"):
         build(clip)
 
 

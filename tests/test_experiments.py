@@ -24,7 +24,8 @@ from scipy import stats
 from compare import main
 from gan.device import resolve_precision
 from gan.errors import UserError
-from gan.experiments.comparison import Comparison, load_comparison
+from gan.experiments.comparison import Comparison, Primary, load_comparison
+from gan.experiments.curves import averaged
 from gan.experiments.outcomes import Outcome, load_outcome, outcome_path, save_outcome
 from gan.experiments.report import finding, write_report
 from gan.experiments.statistics import (
@@ -716,3 +717,25 @@ def test_arms_of_a_seed_in_different_precisions_are_warned_of(comparison: Compar
     assert "**Arms of a seed were computed in different precisions**: 2." in mixed
     asked = {seed: run(30.0 + seed, "bfloat16", "bfloat16") for seed in range(4)}  # it is what is compared
     assert "different precisions" not in write_report(comparison, {"independent": base, "cascade": asked}, tmp_path)
+
+
+# means over the last measurements
+
+
+def test_the_primary_measure_is_the_mean_of_the_last_measurements() -> None:
+    curve = tuple({"step": step, "evaluation/mode_divergence": value} for step, value in ((1, 9.0), (2, 1.0), (3, 4.0)))
+    measured = replace(outcome(4.0), measures={"mode_divergence": 4.0, "fid": 7.0}, curve=(*curve, curve[-1]))
+    for points, scale, expected in ((1, "log", 4.0), (2, "log", 2.0), (2, "linear", 2.5), (3, "log", 36 ** (1 / 3))):
+        primary = Primary(measure="mode_divergence", scale=scale, points=points)
+        measures = averaged(measured, primary).measures
+        assert measures == {"mode_divergence": pytest.approx(expected), "fid": 7.0}
+    with pytest.raises(UserError, match="has 3 values of mode_divergence; accepted: 4"):
+        averaged(measured, Primary(measure="mode_divergence", points=4))
+
+
+def test_more_measurements_than_a_run_has_are_refused(tmp_path: Path) -> None:
+    text = (ROOT / "configs" / "experiments" / "stacked_mnist.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "many.yaml"
+    path.write_text(text.replace("base: ../", f"base: {ROOT}/configs/").replace("points: 3", "points: 7"))
+    with pytest.raises(UserError, match="points: 7 found, but arm linear is measured 6 times"):
+        load_comparison(path, (), tmp_path)

@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,19 +27,20 @@ import gan.sample
 from gan.build import ImageFacts, build_generator
 from gan.commands.image_sets import open_set
 from gan.commands.launch import launch
-from gan.commands.score_images import score_images
+from gan.commands.score import score_images
 from gan.config import load_config
 from gan.errors import UserError
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor
 from gan.metrics.extractors.efficientnet import register
 from gan.metrics.images import array_sampler, to_uint8
+from gan.pictures import tile
 from gan.sampling import export as exporting
 from gan.sampling.card import model_card
 from gan.sampling.export import export, write_onnx, write_torchscript
 from gan.sampling.generate import Description, LoadedGenerator
 from gan.sampling.latents import Truncation, evaluation_latents
-from gan.sampling.pictures import class_rows, interpolated_latents, tile
+from gan.sampling.pictures import class_rows, interpolated_latents
 from gan.sampling.write import Draw, save_folder
 from tests import DEFAULT, ROOT
 from tests.test_evaluator import random_inception  # noqa: F401
@@ -263,6 +266,46 @@ def test_an_export_is_whole_or_not_there(run: Path, exported: Path, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+HOSTILE = "<script>alert(1)</script> [x](javascript:1) **b** `c` | \x1b[31m\n# title"
+
+
+def test_what_a_file_says_is_shown_as_text(run: Path) -> None:
+    generator = gan.load(run, device="cpu")
+    config = generator.config
+    head = config.discriminator.head.model_copy(update={"name": HOSTILE})
+    discriminator = config.discriminator.model_copy(update={"head": head})
+    data = config.data.model_copy(update={"source": HOSTILE, "split": HOSTILE})
+    config = config.model_copy(update={"discriminator": discriminator, "data": data})
+    description = generator.description.model_copy(update={"licence": HOSTILE, "architecture": HOSTILE})
+    for fmt in ("safetensors", "huggingface", "onnx", "torchscript"):
+        text = model_card(description, config, fmt, HOSTILE)
+        shown = re.sub(
+            r"```.*?```", "", text.partition("\n---\n")[2] if fmt == "huggingface" else text, flags=re.DOTALL
+        )
+        assert "<script" not in shown and "](javascript" not in shown and "**b**" not in shown and "\x1b" not in shown
+        assert all(line.isprintable() for line in text.splitlines())
+        assert len(re.findall("^```", text, re.MULTILINE)) == len(re.findall("```", text))  # none closed from within
+
+
+@pytest.mark.parametrize("fmt", ["safetensors", "onnx", "torchscript", "huggingface"])
+def test_an_export_says_nothing_of_the_machine(run: Path, tmp_path: Path, fmt: str) -> None:
+    result = call(gan.export.main, run, "--format", fmt, "--out", tmp_path / "exported")
+    assert result.exit_code == 0, result.output
+    contents = [file.read_bytes() for file in (tmp_path / "exported").iterdir()]
+    for file in (tmp_path / "exported").glob("*.pth"):
+        with zipfile.ZipFile(file) as archive:
+            contents += [archive.read(name) for name in archive.namelist()]
+    secrets = [str(ROOT), str(tmp_path.parent), torch.__path__[0], socket.gethostname()]
+    assert not [word for word in secrets for content in contents if word.encode() in content]
+    modes = {file.stat().st_mode for file in (tmp_path / "exported").iterdir()}
+    assert len(modes) == 1
+
+
+def test_the_names_of_event_files_say_nothing_of_the_machine(run: Path) -> None:
+    (events,) = (run / "tensorboard").iterdir()
+    assert socket.gethostname() not in events.name
+
+
 def test_the_hub_can_read_the_card(run: Path, tmp_path: Path) -> None:
     result = call(gan.export.main, run, "--format", "huggingface", "--out", tmp_path / "hub", "--license", "mit")
     assert result.exit_code == 0, result.output
@@ -456,6 +499,20 @@ def test_a_folder_that_was_begun_is_gone_on_with(exported: Path, samples: Simple
     refused(other, "holds other samples (seed 3, now 5)")
     (folder / "samples.json").unlink()
     refused(call(gan.sample.main, exported, "--count", 20, "--out", folder), "is not empty")
+
+
+def test_a_damaged_picture_of_a_folder_that_was_begun_is_drawn_again(exported: Path, tmp_path: Path) -> None:
+    arguments = (exported, "--count", 6, "--out", tmp_path / "s")
+    assert call(gan.sample.main, *arguments).exit_code == 0
+    whole = {file.name: file.read_bytes() for file in (tmp_path / "s").iterdir()}
+    (tmp_path / "s" / "000001.png").write_bytes(b"")
+    (tmp_path / "s" / "000002.png").write_bytes(whole["000002.png"][:-4])
+    middle = bytearray(whole["000003.png"])
+    middle[len(middle) // 2] ^= 1
+    (tmp_path / "s" / "000003.png").write_bytes(middle)
+    (tmp_path / "s" / "000004.png").write_bytes(bytes(len(whole["000004.png"])))
+    assert call(gan.sample.main, *arguments).exit_code == 0
+    assert {file.name: file.read_bytes() for file in (tmp_path / "s").iterdir()} == whole
 
 
 def test_classes_can_be_chosen(exported: Path, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ CPU = torch.device("cpu")
 def second_discriminator(config: Config, game: Game) -> Game:
     """The same game against another discriminator, with noise of its own."""
     other = build_game(config.model_copy(update={"seed": config.seed + 1}), image_facts(config), CPU)
-    return replace(other, generator=game.generator, generator_optimizer=game.generator_optimizer)
+    shared = {name: getattr(game, name) for name in ("generator", "generator_optimizer", "fakes")}
+    return replace(other, **shared)
 
 
 def step_of_both(games: tuple[Game, Game], *batch: Tensor | None) -> tuple[dict[str, Tensor], Observation]:

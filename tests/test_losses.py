@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from gan.objectives.losses import LOSSES, LeastSquares
-from gan.objectives.stage_weights import StageWeights, geometric, weighted_mean
+from gan.objectives.reduction import StageWeights, geometric, weighted_mean
 
 
 def expected(name: str, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,8 @@ from gan.objectives.augmentation import Augmentation, cutout, flip, translate
 from gan.objectives.consistency import BalancedConsistency, LatentConsistency, LeCam
 from gan.objectives.feature_terms import Contrastive, FeatureMatching, Orthogonal
 from gan.objectives.gradient_penalties import R1, R2, GradientPenalty
+from gan.objectives.reduction import TopK
 from gan.objectives.regularizers import Scheduled, StepBatch
-from gan.objectives.top_k import TopK
 from gan.training.steps import Game, discriminator_step, generator_step
 from tests import DEFAULT
 

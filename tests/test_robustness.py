@@ -1,14 +1,24 @@
 """Hostile and broken input: read or refused in one line with status 2; nothing is executed, nothing written."""
 
+import io
+import os
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 
 from benchmarks.fuzz import READERS, fuzz
 from benchmarks.fuzz_configs import VALID
+from gan.data import preparation
+from gan.data.store import prepare
+from gan.errors import UserError
+from tests import DEFAULT, ROOT
 from train import main
 
 
@@ -31,7 +41,7 @@ DEEP = "data: " + "[" * 20_000
     ("text", "words"),
     [
         (BOMB, "aliases are not accepted"),
-        ("data: !!python/object/apply:os.system ['touch executed']", "could not determine a constructor"),
+        ("data: !!python/object/apply:os.system ['touch executed']", "tags are not accepted"),
         (DEEP, "not valid YAML"),
         ("seed: 1\nseed: 2", "key 'seed' appears twice"),
         ("- a list", "list found, a mapping of sections accepted"),
@@ -77,3 +87,69 @@ def test_a_wrong_archive_is_one_line_with_status_2(
     assert result.exit_code == 2
     assert words in result.output and len(result.output.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(touched) (w) file closefile\nshowpage\n%%EOF\n"
+
+
+def image_bytes(size: tuple[int, int], fmt: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", size, 7).save(buffer, fmt)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (EPS, "cannot identify"),
+        (image_bytes((8, 8), "GIF"), "cannot identify"),
+        (image_bytes((1, 4000)), "sides up to 1:100 accepted"),
+        (image_bytes((9000, 9000)), "9000×9000 pixels found, up to 80,000,000 accepted"),
+    ],
+    ids=["EPS", "GIF", "narrow", "large"],
+)
+def test_an_image_that_asks_for_a_program_or_for_too_much_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, words: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a program was run")
+
+    monkeypatch.setattr(subprocess, "check_call", refuse)  # what Pillow runs Ghostscript by
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(content)
+    with warnings.catch_warnings(), pytest.raises(UserError, match=words):
+        warnings.simplefilter("error")
+        prepare("image_folder", split="train", resolution=8, path=str(tmp_path / "images"), root=str(tmp_path / "data"))
+
+
+def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    os.mkfifo(tmp_path / "images" / "a.png")
+    with pytest.raises(UserError, match="not a regular file"):
+        prepare("image_folder", split="train", resolution=8, path=str(tmp_path / "images"), root=str(tmp_path / "data"))
+    with pytest.raises(UserError, match="not a regular file"):
+        preparation.prepare_directory(str(tmp_path / "images"), tmp_path / "prepared", resolution=8)
+
+
+@pytest.mark.parametrize("width", [10**9, 3 * 10**6])
+def test_a_width_that_no_machine_has_room_for_is_one_line(tmp_path: Path, width: int) -> None:
+    arguments = [str(DEFAULT), "--set", f"generator.width={width}", "--out", str(tmp_path / "run"), "--device", "cpu"]
+    found = CliRunner().invoke(main, arguments)
+    assert found.exit_code == 2, found.output
+    assert "out of memory" in found.output and len(found.output.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(main, [str(DEFAULT), "--out", ""])
+    assert found.exit_code == 2 and "'' found, a path accepted" in found.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    script = f"{sys.executable} {ROOT / 'train.py'} --dry-run | head -n 1; echo ${{PIPESTATUS[0]}}"
+    found = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not found.stderr
+    assert found.stdout.splitlines()[-1] in ("0", "141")

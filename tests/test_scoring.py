@@ -13,7 +13,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 import evaluate
 import train
-from gan.commands import image_sets, score_images, scoring
+from gan.commands import image_sets, score, scoring
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints, read_checkpoint
 from tests import DEFAULT
@@ -41,9 +41,9 @@ class Thumbnail(FeatureExtractorBase):
 
 @pytest.fixture(autouse=True)
 def small_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for module in (score_images, scoring):
+    for module in (score, scoring):
         monkeypatch.setattr(module, "build_extractor", lambda name, **options: Thumbnail())
-    monkeypatch.setattr(score_images, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(score, "user_cache", lambda: tmp_path / "cache")
 
 
 def call(*arguments: object) -> Result:

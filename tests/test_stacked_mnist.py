@@ -14,7 +14,7 @@ from gan.data import ImageStore, prepare
 from gan.data.stacked_mnist import FIXED_COUNT, StackedLoader, triple_shares
 from gan.errors import UserError
 from gan.metrics.accumulators import ClassCounts
-from gan.metrics.audits.mnist_classifier import load_mnist_classifier
+from gan.metrics.audits.digits import load_mnist_classifier
 from gan.metrics.audits.modes import exact_divergence
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor

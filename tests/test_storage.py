@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gan.files import atomic_folder, atomic_path, sweep
 from gan.training.checkpoint import checkpoint_paths, read_checkpoint
 from tests import DEFAULT, ROOT
 from tests.test_training import TINY, run
@@ -61,6 +62,79 @@ def test_a_small_file_system_keeps_the_last_checkpoint_and_the_run_goes_on(tmp_p
     assert "No space left on device" in last
     assert all("No space left on device" in line for line in others)  # of TensorBoard's thread
     assert_it_goes_on(kept, tmp_path)
+
+
+WRITERS = {
+    "png": ["gan.sample", "--count", "4000"],
+    "npz": ["gan.sample", "--format", "npz", "--count", "4000"],
+    "safetensors": ["gan.export", "--format", "safetensors"],
+    "torchscript": ["gan.export", "--format", "torchscript"],
+    "onnx": ["gan.export", "--format", "onnx"],
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    run(folder / "run", folder / "data", "training.steps=1", "checkpoint.every=1")
+    return folder / "run"
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_disk_that_is_full_is_one_line_with_status_4_and_nothing_half_written(
+    trained: Path, tmp_path: Path, writer: str
+) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not installed")
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = f"mount -t tmpfs -o size=16k none {small}"
+    if subprocess.run([*IN_SMALL_MOUNT, mount], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a file system")
+    module, *options = WRITERS[writer]
+    script = f'{mount} && "$@"; status=$?; find {small} -name "*.tmp"; exit $status'
+    program = [sys.executable, "-m", module, str(trained), *options, "--device", "cpu"]
+    program = program[:-2] if module == "gan.export" else program
+    process = subprocess.run(
+        [*IN_SMALL_MOUNT, script, "sh", *program, "--out", str(small / "written")],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert process.returncode == 4, process.stderr
+    assert process.stderr.count("No space left on device") == 1 and "Traceback" not in process.stderr
+    assert not process.stdout  # no file with a temporary name
+
+
+WRITE = """
+import sys, time
+from gan.files import atomic_folder, atomic_path
+with (atomic_path if sys.argv[2] == "file" else atomic_folder)(sys.argv[1]) as temporary:
+    (temporary if sys.argv[2] == "file" else temporary / "part").write_text("half")
+    print(temporary, flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_writer_left_is_swept_by_the_next_and_a_living_ones_is_not(tmp_path: Path, kind: str) -> None:
+    def begin() -> tuple["subprocess.Popen[str]", Path]:
+        arguments = [sys.executable, "-c", WRITE, str(tmp_path / "it[1]"), kind]
+        writer = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert writer.stdout is not None
+        return writer, Path(writer.stdout.readline().strip())
+
+    killed, left = begin()
+    killed.kill()
+    killed.wait()
+    assert left.exists()
+    living, held = begin()
+    assert not left.exists() and held.exists()
+    with (atomic_path if kind == "file" else atomic_folder)(tmp_path / "it[1]") as temporary:
+        (temporary if kind == "file" else temporary / "part").write_text("whole")
+    assert held.exists()
+    living.kill()
+    living.wait()
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["it[1]"]
 
 
 def test_a_limit_on_file_sizes_is_named_with_status_4(tmp_path: Path) -> None:

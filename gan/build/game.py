@@ -21,9 +21,8 @@ from gan.models.heads import HEADS
 from gan.objectives import REGULARIZERS
 from gan.objectives.augmentation import Augmentation
 from gan.objectives.losses import LOSSES, Loss
+from gan.objectives.reduction import StageWeights, TopK, geometric
 from gan.objectives.regularizers import Regularizers, Scheduled
-from gan.objectives.stage_weights import StageWeights, geometric
-from gan.objectives.top_k import TopK
 from gan.seeds import derive_seed
 from gan.training.accumulation import Accumulation
 from gan.training.batch_norm import has_batch_norms, synchronise_batch_norms
@@ -31,8 +30,8 @@ from gan.training.fakes import Fakes
 from gan.training.latents import Latents
 from gan.training.noise import Noise
 from gan.training.schedule import Schedule
+from gan.training.state import Batches
 from gan.training.steps import Game
-from gan.training.trainer import Batches
 
 Network = TypeVar("Network", bound=nn.Module)
 

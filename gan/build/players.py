@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from gan.config import AttentionConfig, BackboneConfig, Config, DataConfig, construct
+from gan.config import AttentionConfig, BackboneConfig, Config, DataConfig, construct, look_up
 from gan.data.sources import source_info
 from gan.data.store import ImageStore, check_options, prepare
-from gan.errors import UserError, nearest
+from gan.errors import UserError
 from gan.models import BACKBONES, GENERATORS, Backbone, Generator
 from gan.models.attention import ATTENTION
 from gan.models.discriminator import Discriminator
@@ -132,21 +132,18 @@ def _attention(
 
 def _head_classes(name: str, num_classes: int | None) -> dict[str, int | None]:
     """What a head is told of classes; a head and labels that do not fit are refused."""
-    if name not in HEADS:
-        raise UserError(f"discriminator.head.name: no {name!r}{nearest(name, HEADS)}")
-    if HEADS[name].labels == "ignored" and num_classes:
+    labels = look_up(HEADS, "discriminator.head", name).labels
+    if labels == "ignored" and num_classes:
         fitting = ", ".join(other for other, head in HEADS.items() if head.labels != "ignored")
         raise UserError(f"discriminator.head.name: {name!r} ignores labels; accepted with conditional: true: {fitting}")
-    if HEADS[name].labels == "required" and not num_classes:
+    if labels == "required" and not num_classes:
         fitting = ", ".join(other for other, head in HEADS.items() if head.labels != "required")
         raise UserError(f"discriminator.head.name: {name!r} needs conditional: true; accepted without: {fitting}")
-    return {} if HEADS[name].labels == "ignored" else {"num_classes": num_classes}
+    return {} if labels == "ignored" else {"num_classes": num_classes}
 
 
 def _check_resolution(key: str, name: str, registry: Mapping[str, type[Network]], resolution: int) -> None:
-    if name not in registry:
-        raise UserError(f"{key}.name: no {name!r}{nearest(name, registry)}")
-    accepted = registry[name].resolutions
+    accepted = look_up(registry, key, name).resolutions
     if resolution not in accepted:
         raise UserError(
             f"data.resolution: {resolution} found, but {key} {name!r} reaches {', '.join(map(str, accepted))}"

@@ -7,16 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from gan.commands.audited_run import AuditedRun, AuditOptions, ImageSet
+from gan.commands.audited_run import AuditedRun, AuditOptions, MeasuredImages
+from gan.commands.digit_readers import DIGIT_READERS
 from gan.data.recipe import Labels, Pixels
 from gan.data.stacked_mnist import triple_shares
 from gan.errors import UserError
-from gan.metrics.audits.digit_readers import DIGIT_READERS
+from gan.files import atomic_path
 from gan.metrics.audits.features import PixelExtractor
-from gan.metrics.audits.graph import find_communities, mutual_neighbour_graph
-from gan.metrics.audits.grids import Row, save_grid
-from gan.metrics.audits.modes import ModeReport, assign, compare_occupancy, exact_divergence
+from gan.metrics.audits.modes import (
+    ModeReport,
+    assign,
+    compare_occupancy,
+    exact_divergence,
+    find_communities,
+    mutual_neighbour_graph,
+)
 from gan.metrics.extractors.interface import identify
+from gan.pictures import Row, captioned_rows
 
 WHITENING = {"components": 32}  # few columns keep classes together: docs/results/whitening.md
 HELD_BACK = 5  # every fifth training image is kept from the graph where there are no held-out images
@@ -34,7 +41,7 @@ class Modes:
     control: ModeReport
     real_images: Pixels
     real_modes: Labels
-    generated: ImageSet
+    generated: MeasuredImages
     generated_modes: Labels
     reader: str
     facts: dict[str, Any]
@@ -117,7 +124,7 @@ def community_modes(run: AuditedRun, options: AuditOptions, minimum_size: int) -
     edges = mutual_neighbour_graph(nodes, options.neighbours, run.device)
     communities = find_communities(edges, len(nodes), minimum_size, run.config.evaluation.seed)
 
-    def modes_of(images: ImageSet) -> Labels:
+    def modes_of(images: MeasuredImages) -> Labels:
         queries = whitening.transform(images.features)
         return assign(queries, nodes, communities, options.neighbours, device=run.device)
 
@@ -143,7 +150,7 @@ def community_modes(run: AuditedRun, options: AuditOptions, minimum_size: int) -
     )
 
 
-def graph_and_reference(run: AuditedRun, options: AuditOptions) -> tuple[ImageSet, ImageSet, bool]:
+def graph_and_reference(run: AuditedRun, options: AuditOptions) -> tuple[MeasuredImages, MeasuredImages, bool]:
     """Training images for the graph, real ones that are not in it, and whether those are training images too."""
     training = run.measured(run.training_images(), options.gallery)
     store = run.held_out_images()
@@ -165,7 +172,8 @@ def save_examples(directory: Path, stem: str, modes: Modes) -> None:
     ratio = (generated + 0.5) / generated.sum() / ((real + 0.5) / real.sum())
     for name, order in (("least", np.argsort(ratio, kind="stable")), ("most", np.argsort(-ratio, kind="stable"))):
         rows = [_row(modes, int(mode)) for mode in order[:SHOWN_MODES]]
-        save_grid(directory / f"{stem}_{name}.png", rows, (SHOWN_IMAGES, SHOWN_IMAGES))
+        with atomic_path(directory / f"{stem}_{name}.png") as temporary:
+            captioned_rows(rows, (SHOWN_IMAGES, SHOWN_IMAGES)).save(temporary, format="PNG")
 
 
 def _row(modes: Modes, mode: int) -> Row:

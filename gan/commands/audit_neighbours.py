@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gan.commands.audited_run import AuditedRun, AuditOptions, ImageSet
+from gan.commands.audited_run import AuditedRun, AuditOptions, MeasuredImages
 from gan.errors import UserError
-from gan.metrics.audits.grids import Row, save_grid
+from gan.files import atomic_path
 from gan.metrics.audits.memorisation import Duplicates, Memorisation, examine
 from gan.metrics.audits.neighbours import Neighbours
 from gan.metrics.extractors.interface import identify
+from gan.pictures import Row, captioned_rows
 
 WHITENING = {"variance": 0.9}  # finds altered copies better than fewer columns do: docs/results/whitening.md
 SHOWN = 20  # pairs in the grid and in the JSON
@@ -59,7 +60,7 @@ def audit_neighbours(run: AuditedRun, options: AuditOptions, quantile: float, as
     return f"{table(run, found, identical)}\n\nprotocol in {file}, closest pairs in {picture}"
 
 
-def summary(found: Memorisation, generated: ImageSet, training: ImageSet) -> dict[str, Any]:
+def summary(found: Memorisation, generated: MeasuredImages, training: MeasuredImages) -> dict[str, Any]:
     """The result, ready for JSON."""
     repeats = asdict(found.repeats)
     return {
@@ -68,13 +69,13 @@ def summary(found: Memorisation, generated: ImageSet, training: ImageSet) -> dic
         "closeness": asdict(found.closeness),
         "duplicates": asdict(found.duplicates),
         "relative_duplicates": asdict(found.relative_duplicates),
-        # the images of a set are each other's neighbours: no independence, so no interval and no p-value
+        # The images of a set are each other's neighbours, hence not independent: no interval and no p-value.
         "repeats": {key: value for key, value in repeats.items() if key not in ("p_value", "low", "high")},
         "closest": closest_pairs(found.nearest, generated, training),
     }
 
 
-def without_copies(held_out: ImageSet, training: ImageSet) -> tuple[ImageSet, int]:
+def without_copies(held_out: MeasuredImages, training: MeasuredImages) -> tuple[MeasuredImages, int]:
     """The held-out images that are not training images pixel by pixel, and how many are.
 
     Raises:
@@ -91,7 +92,7 @@ def without_copies(held_out: ImageSet, training: ImageSet) -> tuple[ImageSet, in
     return held_out if len(fresh) == len(held_out) else held_out.rows(fresh), len(held_out) - len(fresh)
 
 
-def closest_pairs(found: Neighbours, generated: ImageSet, training: ImageSet) -> list[dict[str, Any]]:
+def closest_pairs(found: Neighbours, generated: MeasuredImages, training: MeasuredImages) -> list[dict[str, Any]]:
     """The generated images that are nearest to a training image, nearest first; rows, distance and pixel difference."""
     pairs = []
     for row in found.distances[:, 0].argsort(stable=True)[:SHOWN].tolist():
@@ -108,7 +109,7 @@ def closest_pairs(found: Neighbours, generated: ImageSet, training: ImageSet) ->
     return pairs
 
 
-def save_closest(path: Path, found: Neighbours, generated: ImageSet, training: ImageSet) -> None:
+def save_closest(path: Path, found: Neighbours, generated: MeasuredImages, training: MeasuredImages) -> None:
     """Each of the closest generated images, then its nearest training images."""
     rows = [
         Row(
@@ -117,7 +118,8 @@ def save_closest(path: Path, found: Neighbours, generated: ImageSet, training: I
         )
         for row in found.distances[:, 0].argsort(stable=True)[:SHOWN].tolist()
     ]
-    save_grid(path, rows, (1, found.indices.shape[1]))
+    with atomic_path(path) as temporary:
+        captioned_rows(rows, (1, found.indices.shape[1])).save(temporary, format="PNG")
 
 
 def table(run: AuditedRun, found: Memorisation, identical: int) -> str:

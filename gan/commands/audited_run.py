@@ -52,7 +52,7 @@ class AuditOptions:
 
 
 @dataclass(frozen=True)
-class ImageSet:
+class MeasuredImages:
     """Images uint8 `(N, H, W, C)` and their features `(N, F)`, row by row; `identity` says which they are."""
 
     images: Pixels
@@ -62,9 +62,9 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def rows(self, chosen: np.ndarray) -> "ImageSet":
+    def rows(self, chosen: np.ndarray) -> "MeasuredImages":
         """The images at some rows."""
-        return ImageSet(self.images[chosen], self.features[chosen], {**self.identity, "count": len(chosen)})
+        return MeasuredImages(self.images[chosen], self.features[chosen], {**self.identity, "count": len(chosen)})
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class AuditedRun:
         store = reference_images(self.config.data, "auto", self.config.evaluation.reference_path)
         return None if store.content_hash == self.training_images().content_hash else store
 
-    def measured(self, store: ImageStore, count: int | None) -> ImageSet:
+    def measured(self, store: ImageStore, count: int | None) -> MeasuredImages:
         """`count` images of a store at even distances, all when None; their features are kept for the next audit."""
         images = evenly(store.images, count)
         content = store.content_hash if len(images) == store.num_images else content_hash(images)
@@ -105,9 +105,9 @@ class AuditedRun:
             self.extractor, images, content, directory, self.config.evaluation.batch_size, self.device
         )
         identity = {"name": store.source, "split": store.split, "content_hash": content, "count": len(images)}
-        return ImageSet(images, features, identity)
+        return MeasuredImages(images, features, identity)
 
-    def generated(self, extractor: FeatureExtractorBase) -> ImageSet:
+    def generated(self, extractor: FeatureExtractorBase) -> MeasuredImages:
         """`evaluation.samples` images, the same ones that are scored, and their features."""
         section = self.config.evaluation
         pixels, _ = self.generator.sample_to_disk(section.samples, section.seed, section.batch_size)
@@ -127,7 +127,7 @@ class AuditedRun:
             "step": self.step,
             "label_sampling": "none" if self.num_classes is None else "uniform",
         }
-        return ImageSet(pixels, features, identity)
+        return MeasuredImages(pixels, features, identity)
 
     def reader(self, whitening: Whitening) -> dict[str, Any]:
         """How features were made, for a protocol."""

@@ -1,6 +1,7 @@
 """Commands that tell of a wrong command line in one line, as of any other bad input."""
 
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 import click
@@ -8,6 +9,18 @@ import click
 from gan.errors import UserError, nearest
 
 INTERRUPTED = 130  # as shells have it: 128 and the number of SIGINT
+
+
+class FilePath(click.Path):
+    """A path; an empty one, which Python takes for the current folder, is refused."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("'' found, a path accepted", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Refused(click.ClickException):

@@ -26,8 +26,8 @@ from gan.models.discriminator import Discriminator
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Parameters are counts, memory bytes on each device, time seconds a generator step."""
+class Costs:
+    """What a run will cost: parameters are counts, memory bytes on each device, time seconds a generator step."""
 
     generator_parameters: int
     discriminator_parameters: int
@@ -45,7 +45,7 @@ def describe(config: Config, device: torch.device) -> str:
     facts = image_facts(config)
     generator, discriminator = build_generator(config, facts), build_discriminator(config, facts)
     _check_names(config, discriminator)
-    costs = estimate(config, facts, generator, discriminator, device)
+    costs = estimate_costs(config, facts, generator, discriminator, device)
     return (
         f"{config.to_yaml()}\n"
         f"generator parameters      {costs.generator_parameters:,}\n"
@@ -81,9 +81,9 @@ def _check_names(config: Config, discriminator: Discriminator) -> None:
         require_known(config.evaluation.extractor, "evaluation.extractor")
 
 
-def estimate(
+def estimate_costs(
     config: Config, facts: ImageFacts, generator: nn.Module, discriminator: nn.Module, device: torch.device
-) -> Estimate:
+) -> Costs:
     """Count one step's operations and saved activations on two samples, and time one convolution on `device`."""
     labels = None if facts.num_classes is None else torch.zeros(2, dtype=torch.int64)
     latents = torch.zeros(2, config.generator.latent_dim)
@@ -101,7 +101,7 @@ def estimate(
     sizes = (_parameters(generator), _parameters(discriminator))
     state = 4 * (sizes[0] * 5 + sizes[1] * 4)  # weight, gradient, two Adam moments; the average generator
     seconds = flops / _convolution_rate(device, precision) / accumulation.world_size
-    return Estimate(*sizes, flops, state + saved, seconds)
+    return Costs(*sizes, flops, state + saved, seconds)
 
 
 def _parameters(network: nn.Module) -> int:

@@ -1,5 +1,6 @@
 """What a user can cause is one line on standard error and an exit status, never a traceback."""
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -8,7 +9,9 @@ from contextlib import contextmanager
 import click
 
 from gan.commands.command_line import INTERRUPTED
-from gan.errors import StorageError, UserError
+from gan.errors import StorageError, UserError, is_out_of_memory
+
+CLOSED_PIPE = 141  # as shells have it: 128 and the number of SIGPIPE
 
 
 @contextmanager
@@ -28,12 +31,15 @@ def one_line_errors() -> Iterator[None]:
         yield
     except UserError as error:
         _exit(command, str(error), error.exit_status)
+    except BrokenPipeError:  # whoever read what is printed, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so when it ends
+        sys.exit(CLOSED_PIPE)
     except OSError as error:
         _exit(command, _described(error), StorageError.exit_status)
     except KeyboardInterrupt:
         _exit(command, "interrupted; the same command begins or goes on again", INTERRUPTED)
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         hint = "lower training.batch_size, evaluation.batch_size or a width"
         _exit(command, f"the device is out of memory; {hint}", UserError.exit_status)

@@ -35,7 +35,6 @@ class Scorer:
         config: the run's.
         num_classes: of the labels that the generators take, or None.
         device: where images are generated and scored.
-        progress: show a bar, on the main rank.
 
     Raises:
         UserError: the extractor's weights cannot be had, or the reference images.
@@ -44,7 +43,6 @@ class Scorer:
     config: Config
     num_classes: int | None
     device: torch.device
-    progress: bool = True
 
     def __post_init__(self) -> None:
         section = self.config.evaluation
@@ -57,7 +55,7 @@ class Scorer:
             self.device,
             section.metrics,
             section.batch_size,
-            self.progress and distributed.is_main(),
+            distributed.is_main(),
             bootstrap=section.bootstrap,
             dtype=section.dtype,
             compiled=section.compile,

@@ -5,7 +5,7 @@ An unknown key, a wrong type or a value out of range is refused in one line that
 
 from gan.config.core_schema import dump_yaml, parse_yaml
 from gan.config.named import config_folder, config_names, find_config
-from gan.config.options import construct
+from gan.config.options import construct, look_up
 from gan.config.reading import apply_override, check, load_config, load_tree, validate
 from gan.config.schema import (
     AttentionConfig,
@@ -40,6 +40,7 @@ __all__ = [
     "find_config",
     "load_config",
     "load_tree",
+    "look_up",
     "parse_yaml",
     "validate",
 ]

@@ -4,9 +4,18 @@ A config is a YAML file, readable alone, plus overrides `section.key=value` whos
 wrong type or a value out of range is refused in one line that names the key and what is accepted.
 """
 
+import os
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from gan.config.core_schema import dump_yaml
 
@@ -14,6 +23,11 @@ Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Options = dict[str, Any]
+
+
+def from_home(path: str | None) -> str | None:
+    """A path with `~` written out, which shells do only at the beginning of a word."""
+    return None if path is None else os.path.expanduser(path)  # noqa: PTH111
 
 
 class Section(BaseModel):
@@ -38,6 +52,8 @@ class DataConfig(Section):
     count: Positive | None = None  # how many images to compose, for stacked_digits
     flip: bool | None = None  # mirror images left to right at random; null: where the source says that it is sensible
     root: str = "outputs/data"  # where prepared arrays and downloads live
+
+    _home = field_validator("path", "root")(from_home)
 
 
 class AttentionConfig(Section):
@@ -222,6 +238,8 @@ class EvaluationConfig(Section):
     batch_size: Positive = 50  # images at a time
     at_end: bool = True  # score the finished run
     best: str | None = None  # which of the metrics decides what is kept as checkpoints/best.pt; null: nothing is
+
+    _home = field_validator("weights", "reference_path")(from_home)
 
     @model_validator(mode="after")
     def _best_is_measured(self) -> "EvaluationConfig":

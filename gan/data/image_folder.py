@@ -14,6 +14,9 @@ from gan.data.recipe import QUIET, Content, Labels, Recipe, choose_classes, imag
 from gan.errors import UserError
 from gan.progress import passing
 
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder is asked: that of EPS runs a program
+MAX_PIXELS = 80_000_000  # of an image
+MAX_RATIO = 100  # of its sides: brought to a short side of 32, 1 by 400,000 pixels would be 32 by 12,800,000
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -87,9 +90,16 @@ def decode_rgb(file: Path | BinaryIO) -> Image.Image:
     """Decode as 8-bit RGB: palettes, CMYK and greyscale converted, 16 bits scaled, alpha laid over white.
 
     Raises:
-        Exception: of almost any type on a damaged file, as Pillow's decoders do.
+        Exception: of almost any type on a damaged file, as Pillow's decoders do; it is larger or narrower than
+            accepted, or a path that is no regular file.
     """
-    with Image.open(file) as image:
+    if isinstance(file, Path) and not file.is_file():
+        raise ValueError("not a regular file")
+    with Image.open(file, formats=FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width}×{image.height} pixels found, up to {MAX_PIXELS:,} accepted")
+        if max(image.size) > MAX_RATIO * min(image.size):
+            raise ValueError(f"{image.width}×{image.height} pixels found, sides up to 1:{MAX_RATIO} accepted")
         image.load()
         return _to_rgb(image)
 

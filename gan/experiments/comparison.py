@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from gan.commands.digit_readers import DIGIT_READERS
 from gan.config import Config, Positive, Section, apply_override, check, load_tree, validate
 from gan.errors import UserError, nearest
 from gan.experiments.verdicts import Rule
-from gan.metrics.audits.digit_readers import DIGIT_READERS
 from gan.metrics.table import METRICS
 
 MODES = ("modes", "kl_modes")  # exact ones, of digits that a classifier reads

@@ -120,7 +120,7 @@ def read_outcome(
     return Outcome(
         arm=planned.arm,
         seed=planned.seed,
-        config=planned.config.model_dump(),
+        config=without_root(planned.config),
         mode_samples=planned.modes_read,
         diverged=diverged,
         measures=measures,
@@ -131,6 +131,13 @@ def read_outcome(
         protocol=protocol,
         curve=tuple(_curve(log)),
     )
+
+
+def without_root(config: Config) -> dict[str, Any]:
+    """A run's config, but for where this machine keeps its prepared images."""
+    tree = config.model_dump()
+    tree["data"]["root"] = type(config.data).model_fields["root"].default
+    return tree
 
 
 def _intervals(log: list[dict[str, float]]) -> list[tuple[dict[str, float], int]]:

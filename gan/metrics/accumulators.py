@@ -30,7 +30,7 @@ class GaussianStatistics:
         features = features.to(self.mean.device).double()
         mean = features.mean(dim=0)
         centred = features - mean
-        # centring first loses no digits, where Σ xxᵀ − n μμᵀ would
+        # Centring first loses no digits, where Σ xxᵀ − n μμᵀ would.
         self.scatter.addmm_(centred.T, centred)
         self._shift(mean, len(features))
 
@@ -72,29 +72,27 @@ class GaussianStatistics:
 
 
 class FeatureBank:
-    """The features themselves, in order of arrival, as float32 in main memory; the first `limit` of them if given.
+    """The features themselves, in order of arrival, as float32 in main memory.
 
     Args:
-        limit: at most so many are kept.
         expected: so many will come: room for them is made once, where growing would need twice the memory.
     """
 
-    def __init__(self, limit: int | None = None, expected: int = 0) -> None:
-        self.limit = limit
+    def __init__(self, expected: int = 0) -> None:
         self.count = 0
         self._expected = expected
         self._rows = torch.empty(0, 0)
 
     def update(self, features: Tensor) -> None:
-        """Keep features `(B, D)`, as far as the limit allows."""
-        room = len(features) if self.limit is None else min(len(features), self.limit - self.count)
-        if room > 0:
-            self._make_room(self.count + room, features.shape[1])
-            self._rows[self.count : self.count + room] = features[:room].detach()
-            self.count += room
+        """Keep features `(B, D)`."""
+        if len(features):
+            count = self.count + len(features)
+            self._make_room(count, features.shape[1])
+            self._rows[self.count : count] = features.detach()
+            self.count = count
 
     def merge(self, other: "FeatureBank") -> None:
-        """Keep what `other` has kept, after one's own, as far as the limit allows."""
+        """Keep what `other` has kept, after one's own."""
         if other.count:
             self.update(other.result())
 
@@ -110,8 +108,7 @@ class FeatureBank:
 
     def _make_room(self, count: int, dimensions: int) -> None:
         if count > len(self._rows):
-            size = max(count, self._expected, 2 * len(self._rows))
-            rows = torch.empty(size if self.limit is None else min(size, self.limit), dimensions)
+            rows = torch.empty(max(count, self._expected, 2 * len(self._rows)), dimensions)
             if self.count:
                 rows[: self.count] = self._rows[: self.count]
             self._rows = rows
@@ -126,13 +123,13 @@ class SplitProbabilities:
         ValueError: fewer images than splits.
     """
 
-    def __init__(self, count: int, splits: int = 10, shuffle_seed: int | None = 2020) -> None:
+    def __init__(self, count: int, splits: int = 10, shuffle_seed: int = 2020) -> None:
         if not 1 <= splits <= count:
             raise ValueError(f"{count} images cannot be cut into {splits} splits")
         bounds = [split * count // splits for split in range(splits + 1)]
         self.sizes = torch.tensor(bounds).diff()
         parts = torch.arange(splits).repeat_interleave(self.sizes)
-        order = np.arange(count) if shuffle_seed is None else np.random.RandomState(shuffle_seed).permutation(count)
+        order = np.random.RandomState(shuffle_seed).permutation(count)
         self.split_of = torch.empty(count, dtype=torch.int64)
         self.split_of[torch.from_numpy(order)] = parts
         self.negative_entropy = torch.zeros(splits, dtype=torch.float64)  # Σ_x Σ_y p(y|x) log p(y|x)

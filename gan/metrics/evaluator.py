@@ -19,11 +19,21 @@ from gan.metrics.evidence import Evidence, Tally
 from gan.metrics.extractors.interface import Extraction, metric_layers
 from gan.metrics.images import array_sampler, check_images, of_size, to_uint8
 from gan.metrics.protocol import Protocol, ReferenceIdentity
-from gan.metrics.reference import CacheKey, ReferenceStatistics, content_hash, kept_rows, load, require_fitting, save
+from gan.metrics.reference import (
+    CacheKey,
+    ReferenceStatistics,
+    content_hash,
+    kept_rows,
+    load_statistics,
+    require_fitting,
+    save_statistics,
+)
 from gan.metrics.results import Result
 from gan.metrics.table import METRICS, Need, require_metrics, score
 from gan.progress import passing_bar
 
+REFERENCE_FEATURES = 50_000  # of the reference that are kept at the most; beyond them a seeded draw
+NEIGHBOUR_FEATURES = 10_000  # of either set that enter `prc` and `dc` at the most; beyond them a seeded draw
 METRIC_SEED = 2020  # torch-fidelity's: of the inception score's shuffle and the kernel distance's subsets
 
 
@@ -39,8 +49,6 @@ class Evaluator:
         metrics: names of the table of metrics.
         batch_size: images per extraction; the last batch may be smaller.
         progress: a bar on standard error, gone when done.
-        reference_features: at most so many reference features are kept; a seeded draw when there are more.
-        neighbour_features: at most so many of either set enter `prc` and `dc`; a seeded draw when there are more.
         bootstrap: resamplings of the intervals; 0 for no intervals.
         dtype, compiled: of the extractor, see `Extraction`.
 
@@ -55,15 +63,13 @@ class Evaluator:
         metrics: Sequence[str] = ("fid", "is", "kid"),
         batch_size: int = 64,
         progress: bool = True,
-        reference_features: int = 50_000,
-        neighbour_features: int = 10_000,
         bootstrap: int = 0,
         dtype: str = "float32",
         compiled: bool = False,
     ) -> None:
         require_metrics(metrics)
-        if not metrics or batch_size < 1 or min(reference_features, neighbour_features) < 2 or bootstrap < 0:
-            raise UserError("an evaluation needs a metric, a batch size of at least 1 and 2 features or more")
+        if not metrics or batch_size < 1 or bootstrap < 0:
+            raise UserError("an evaluation needs a metric, a batch size of at least 1, and 0 resamplings or more")
         self.device = torch.device(device)
         self.extractor = extractor.to(self.device).eval()
         self._extract = Extraction(self.extractor, dtype, compiled, batch_size)
@@ -71,8 +77,6 @@ class Evaluator:
         self.metrics = tuple(metrics)
         self.batch_size = batch_size
         self.progress = progress
-        self.reference_features = reference_features
-        self.neighbour_features = neighbour_features
         self.bootstrap = bootstrap
         with_logits = self._needs("probabilities") or self._needs("classes")
         self.layer, self.logits_layer = metric_layers(extractor, with_logits)
@@ -106,14 +110,14 @@ class Evaluator:
         check_images(images)
         count, height, width, channels = images.shape
         identity = ReferenceIdentity(name, split, content or content_hash(images), count, (channels, height, width))
-        key = CacheKey(identity, self.identity, self.layer, self.reference_features, METRIC_SEED)
-        cache_dir = cache_dir if distributed.is_main() else None
-        kept = torch.from_numpy(kept_rows(count, self.reference_features, METRIC_SEED))
-        statistics = load(Path(cache_dir), key, self._needs("reference features")) if cache_dir is not None else None
+        key = CacheKey(identity, self.identity, self.layer, REFERENCE_FEATURES, METRIC_SEED)
+        cache = None if cache_dir is None or not distributed.is_main() else Path(cache_dir)
+        kept = torch.from_numpy(kept_rows(count, REFERENCE_FEATURES, METRIC_SEED))
+        statistics = None if cache is None else load_statistics(cache, key, self._needs("reference features"))
         if distributed.from_main(statistics is None):
             statistics = self._measure(images, identity, kept)
-            if cache_dir is not None:
-                save(Path(cache_dir), key, statistics)
+            if cache is not None:
+                save_statistics(cache, key, statistics)
         if statistics is None:  # read by the main rank, which alone needs it
             statistics = unmeasured(identity, self.identity, self.layer)
         kept_labels = None if labels is None else torch.from_numpy(np.asarray(labels))[kept]
@@ -150,7 +154,7 @@ class Evaluator:
         """
         if count < 2:
             raise UserError(f"an evaluation needs at least 2 images, got {count}")
-        expected = min(reference.identity.count, self.reference_features) if self._needs("reference features") else None
+        expected = min(reference.identity.count, REFERENCE_FEATURES) if self._needs("reference features") else None
         if distributed.is_main():
             require_fitting(reference, self.identity, self.layer, expected)
         start = time.perf_counter()
@@ -247,7 +251,7 @@ class Evaluator:
         batch_norm: str,
     ) -> Protocol:
         """Settings of metrics that were not asked for are recorded too, so that FID alone compares with FID and KID."""
-        kept = min(reference.identity.count, self.reference_features)
+        kept = min(reference.identity.count, REFERENCE_FEATURES)
         options = {name: value for metric in METRICS.values() for name, value in metric.options.items()}
         options["inception_splits"] = min(options["inception_splits"], count)
         options["kernel_subset_size"] = min(options["kernel_subset_size"], count, kept)
@@ -266,8 +270,8 @@ class Evaluator:
             label_sampling=label_sampling,
             kernel_reference_count=kept,
             metric_seed=METRIC_SEED,
-            neighbour_count=min(count, self.neighbour_features),
-            neighbour_reference_count=min(kept, self.neighbour_features),
+            neighbour_count=min(count, NEIGHBOUR_FEATURES),
+            neighbour_reference_count=min(kept, NEIGHBOUR_FEATURES),
             **options,
             versions={name: version(name) for name in ("torch", "torchvision", "torch-fidelity", "numpy")},
         )

@@ -4,9 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gan.errors import NonFiniteError, UserError
+
+Pixels = NDArray[np.uint8]  # (N, H, W, C)
+Labels = NDArray[np.int64]  # (N,)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -38,7 +42,7 @@ def array_sampler(images: np.ndarray) -> Callable[[int], Tensor]:
 
     def sample(count: int) -> Tensor:
         nonlocal position
-        # a copy, because a memory map may be read-only, which tensors cannot be
+        # This is a copy, because a memory map may be read-only, which tensors cannot be.
         batch = torch.from_numpy(np.array(images[position : position + count]))
         position += count
         return batch.permute(0, 3, 1, 2)

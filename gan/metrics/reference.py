@@ -92,16 +92,16 @@ class CacheKey:
         return directory / f"reference-{hashlib.sha256(self.text().encode()).hexdigest()[:24]}.npz"
 
 
-def load(directory: Path, key: CacheKey, with_features: bool) -> ReferenceStatistics | None:
+def load_statistics(directory: Path, key: CacheKey, with_features: bool) -> ReferenceStatistics | None:
     """The cached statistics; None when there are none, when they are damaged, or lack the features wanted."""
     try:
-        # the archive's checksums are verified as its members are read; pickles are refused
+        # The archive's checksums are verified as its members are read; pickles are refused.
         with key.path(directory).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if str(archive["key"]) != key.text():
                 return None
             mean, covariance = torch.from_numpy(archive["mean"]), torch.from_numpy(archive["covariance"])
             features = torch.from_numpy(archive["features"]) if with_features else None
-    except Exception:  # a damaged archive raises almost anything, and every failure to read has one cure: recompute
+    except Exception:  # A damaged archive raises almost anything; whatever cannot be read is computed again.
         return None
     dimensions = len(mean)
     if mean.dtype != torch.float64 or covariance.shape != (dimensions, dimensions):
@@ -111,7 +111,7 @@ def load(directory: Path, key: CacheKey, with_features: bool) -> ReferenceStatis
     return ReferenceStatistics(key.identity, key.extractor, key.layer, mean, covariance, features)
 
 
-def save(directory: Path, key: CacheKey, statistics: ReferenceStatistics) -> None:
+def save_statistics(directory: Path, key: CacheKey, statistics: ReferenceStatistics) -> None:
     """Write the statistics whole or not at all; a cache that cannot be written costs a warning, not the evaluation."""
     arrays = {"mean": statistics.mean.numpy(), "covariance": statistics.covariance.numpy()}
     if statistics.features is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from gan.errors import UserError, nearest
 from gan.metrics.accumulators import GaussianStatistics
 from gan.metrics.evidence import Evidence
-from gan.metrics.formulas import FrechetTarget, divergence_from_uniform, inception_score_of, kernel_distance
+from gan.metrics.formulas import FrechetTarget, divergence_from_uniform, inception_score, kernel_distance
 from gan.metrics.neighbourhood import Score, density_and_coverage, precision_and_recall
 from gan.metrics.uncertainty import (
     INFINITY_POINTS,
@@ -57,15 +57,15 @@ class Metric:
     digits: int = 3
 
 
-def require_metrics(names: Sequence[str], key: str = "evaluation.metrics") -> None:
+def require_metrics(names: Sequence[str]) -> None:
     """Check that all of `names` are metrics.
 
     Raises:
-        UserError: one is not; `key` is named.
+        UserError: one is not; the key `evaluation.metrics` is named.
     """
     for name in names:
         if name not in METRICS:
-            raise UserError(f"{key}: no metric {name!r}{nearest(name, METRICS)}")
+            raise UserError(f"evaluation.metrics: no metric {name!r}{nearest(name, METRICS)}")
 
 
 @dataclass
@@ -107,7 +107,7 @@ def _fid(evidence: Evidence) -> Sequence[Score]:
 def _inception_score(evidence: Evidence) -> Sequence[Score]:
     tally, protocol = evidence.tally, evidence.protocol
     assert tally.probabilities is not None
-    mean, deviation = (score.item() for score in inception_score_of(tally.probabilities))
+    mean, deviation = (score.item() for score in inception_score(tally.probabilities))
     influence = None
     if evidence.bootstrapped:
         assert tally.logits is not None
@@ -118,7 +118,7 @@ def _inception_score(evidence: Evidence) -> Sequence[Score]:
 def _kernel_distance(evidence: Evidence) -> Sequence[Score]:
     protocol = evidence.protocol
     subsets, size, seed = protocol.kernel_subsets, protocol.kernel_subset_size, protocol.metric_seed
-    # torch-fidelity draws from its first input, the generated images, first
+    # torch-fidelity draws from its first input, the generated images, first.
     mean, deviation = (score.item() for score in kernel_distance(evidence.fake, evidence.real, subsets, size, seed))
     influence = kernel_influence(evidence.fake, evidence.real) if evidence.bootstrapped else None
     return [Score(mean, influence, noise=deviation / subsets**0.5), Score(deviation)]

@@ -6,6 +6,8 @@ around the score itself: a Fréchet distance recomputed from resampled images is
 plain percentile interval misses (docs/evaluation.md has the simulations).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from gan.progress import passing
 
 LEVEL = 0.95
 ROWS = 4096  # of a block
+KERNEL_ROWS = 10_000  # images that a kernel's expectation is taken over, at the most
 INFINITY_POINTS = 15  # sample counts from N/10 to N, as in the paper for N = 50,000
 
 
@@ -44,8 +47,7 @@ def frechet_influence(target: FrechetTarget, features: Tensor) -> Tensor:
     for block in features.split(ROWS):
         centred = block.to(mean.device).double() - mean
         influence.append(2 * centred @ (mean - target.mean) + (centred * (centred @ gradient)).sum(dim=1))
-    joined = torch.cat(influence)
-    return joined - joined.mean()
+    return _centred(influence)
 
 
 def inception_influence(logits: Tensor, splits: int, shuffle_seed: int) -> Tensor:
@@ -60,14 +62,13 @@ def inception_influence(logits: Tensor, splits: int, shuffle_seed: int) -> Tenso
         conditional, negative_entropy = conditional_probabilities(block)
         cross = torch.xlogy(conditional, marginal[parts]).sum(dim=1)  # Σ_y p log p̄
         influence.append(weight[parts] * (negative_entropy - cross - divergences[parts]))
-    joined = torch.cat(influence)
-    return joined - joined.mean()
+    return _centred(influence)
 
 
-def kernel_influence(fake: Tensor, real: Tensor, limit: int = 10_000) -> Tensor:
-    """ψ `(N,)` of the kernel distance: 2 E k(x, X') − 2 E k(x, Y), less its mean, over at most `limit` X' and Y."""
-    columns, gamma = fake[:limit].double(), 1 / fake.shape[1]
-    others = real[:limit].double()
+def kernel_influence(fake: Tensor, real: Tensor) -> Tensor:
+    """ψ `(N,)` of the kernel distance: 2 E k(x, X') − 2 E k(x, Y), less its mean, over at most 10,000 X' and Y."""
+    columns, gamma = fake[:KERNEL_ROWS].double(), 1 / fake.shape[1]
+    others = real[:KERNEL_ROWS].double()
     influence = []
     for start in range(0, len(fake), ROWS):
         rows = fake[start : start + ROWS].double()
@@ -76,8 +77,7 @@ def kernel_influence(fake: Tensor, real: Tensor, limit: int = 10_000) -> Tensor:
         among = torch.arange(start, start + len(rows), device=fake.device) < len(columns)  # itself is left out
         means = torch.where(among, (within.sum(dim=1) - own) / (len(columns) - 1), within.mean(dim=1))
         influence.append(2 * means - 2 * (rows @ others.T).mul_(gamma).add_(1).pow_(3).mean(dim=1))
-    joined = torch.cat(influence)
-    return joined - joined.mean()
+    return _centred(influence)
 
 
 def frechet_infinity(
@@ -108,6 +108,12 @@ def frechet_infinity(
             influence[:, drawn] += coefficients[:, point, None] * moved
     first, second = (influence[0], influence[1]) if with_influence else (None, None)
     return line[0].item(), line[1].item(), first, second
+
+
+def _centred(blocks: Sequence[Tensor]) -> Tensor:
+    """All blocks `(n,)` after each other, less their mean."""
+    values = torch.cat(list(blocks))
+    return values - values.mean()
 
 
 def _gaussian(features: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

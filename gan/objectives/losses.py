@@ -2,7 +2,7 @@
 
 Each is a pair `discriminator_loss(real_scores, fake_scores)`, `generator_loss(fake_scores, real_scores)`; real scores
 are given to the generator's loss for the sake of relativistic losses and ignored by the others. Stage weights and the
-mean over the batch are applied in one place, `weighted_mean` in `stage_weights.py`.
+mean over the batch are applied in one place, `weighted_mean` in `reduction.py`.
 """
 
 from torch import Tensor

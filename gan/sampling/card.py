@@ -1,12 +1,13 @@
 """The model card of an export: what the generator is, how it was measured, and how it is loaded."""
 
+import html
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from gan.config import Config
+from gan.config import Config, dump_yaml
 from gan.errors import UserError
 from gan.metrics.results import Result, label, measured
 from gan.metrics.table import METRICS
@@ -24,12 +25,19 @@ def model_card(description: Description, config: Config, fmt: str, name: str) ->
         name: of the exported folder.
     """
     results = [result for values in description.evaluations if (result := read_result(values))]
-    title = f"# {description.architecture} {description.resolution}×{description.resolution}, {config.data.source}"
+    size = f"{description.resolution}×{description.resolution}"
+    title = f"# {plain(description.architecture)} {size}, {plain(config.data.source)}"
     parts = [title, "![samples](samples.png)", _samples(description), _table(_facts(description, config))]
     parts += ["## Scores", *map(_scores, results)] if results else ["## Scores", "None measured at this step."]
     parts += ["## How to load it", _usage(description, fmt, name)]
     text = "\n\n".join(parts) + "\n"
     return _front_matter(description, config, results) + text if fmt == "huggingface" else text
+
+
+def plain(value: object) -> str:
+    """`value` as text that Markdown shows as it is, in one line: from a file it may be markup, HTML or a script."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(value)).split())
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(line, quote=False))
 
 
 def read_result(values: Mapping[str, Any]) -> Result | None:
@@ -56,7 +64,7 @@ def _facts(description: Description, config: Config) -> dict[str, object]:
         "step": f"{description.step:,} of {config.training.steps:,}",
         "weights": "exponential moving average" if description.weights == "ema" else "raw",
         "seed of the run": config.seed,
-        "SHA-256 of the state": f"`{description.digest}`",
+        "SHA-256 of the state": description.digest,
         "licence": description.licence if description.licence != "unknown" else "not stated",
     }
 
@@ -83,13 +91,13 @@ def _scores(result: Result) -> str:
         values = " / ".join(f"{result.metrics[key]:.5g}" for key in keys)
         spans = [result.intervals[key] for key in keys if key in result.intervals]
         intervals = " / ".join(f"{low:.5g} to {high:.5g}" for low, high in spans) or "–"
-        lines.append(f"| {label(metric, protocol)} ({' / '.join(keys)}) | {values} | {intervals} |")
+        lines.append(f"| {plain(label(metric, protocol))} ({' / '.join(keys)}) | {values} | {intervals} |")
     reference = protocol.reference
     how = {
         "generated images": f"{protocol.generated_count:,}, seed {protocol.seed}, {protocol.weights} weights",
         "labels": protocol.label_sampling,
-        "reference": f"{reference.name} {reference.split}, {reference.count:,} images, `{reference.content_hash[:16]}`",
-        "extractor": f"{protocol.extractor}, `{protocol.extractor_weights[:16]}`, {protocol.dtype}",
+        "reference": f"{reference.name} {reference.split}, {reference.count:,} images, {reference.content_hash[:16]}",
+        "extractor": f"{protocol.extractor}, {protocol.extractor_weights[:16]}, {protocol.dtype}",
         "resize": protocol.resize,
         "versions": ", ".join(f"{name} {version}" for name, version in protocol.versions.items()),
     }
@@ -97,7 +105,7 @@ def _scores(result: Result) -> str:
 
 
 def _table(rows: Mapping[str, object]) -> str:
-    cells = (f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in rows.items())
+    cells = (f"| {key} | {plain(value)} |" for key, value in rows.items())
     return "\n".join(["| | |", "|---|---|", *cells])
 
 
@@ -132,10 +140,11 @@ def _usage(description: Description, fmt: str, name: str) -> str:
             _code(lines) + "\n\nImages are uint8 RGB; `generator.images` gives floats in [−1, 1]." + more
             + "\n\ntorch-fidelity scores the file:\n\n" + _code([command], "")
         )  # fmt: skip
-    folder = f'"{name}"'
+    folder = json.dumps(name, ensure_ascii=False)
     first = "import gan"
     if fmt == "huggingface":
-        first, folder = "import gan, huggingface_hub", f'huggingface_hub.snapshot_download("USER/{name}")'
+        first = "import gan, huggingface_hub"
+        folder = f"huggingface_hub.snapshot_download({json.dumps(f'USER/{name}', ensure_ascii=False)})"
     lines = [first, f"generator = gan.load({folder})", "images = generator.sample(16, seed=0)"]
     return (
         _code(lines) + "\n\n`gan` is the code that it was trained by, installed by `pip install .` in a clone of its "
@@ -172,4 +181,4 @@ def _front_matter(description: Description, config: Config, results: list[Result
             for r in results
         ]
         values["model-index"] = [{"name": description.run, "results": entries}]
-    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---\n\n"
+    return f"---\n{dump_yaml(values)}---\n\n"

@@ -7,13 +7,14 @@ import copy
 import io
 import json
 import warnings
+import zipfile
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from gan.config import Config
@@ -117,7 +118,7 @@ def write_safetensors(generator: LoadedGenerator, folder: Path) -> None:
     """model.safetensors: the state dict, which `gan.load` puts into a generator built from the config beside it."""
     state = generator.network.state_dict()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
 def write_onnx(generator: LoadedGenerator, folder: Path) -> None:
@@ -134,22 +135,35 @@ def write_onnx(generator: LoadedGenerator, folder: Path) -> None:
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # the exporter reports its own progress
         warnings.simplefilter("ignore")
         try:
-            torch.onnx.export(
+            program = torch.onnx.export(
                 network,
                 tuple(inputs.values()),
-                folder / "generator.onnx",
                 input_names=list(inputs),
                 output_names=["images"],
                 opset_version=OPSET,
                 dynamo=True,
                 dynamic_shapes={name: {0: batch} for name in inputs},
-                external_data=False,
                 verbose=False,
             )
         except ImportError as error:
             raise UserError(
                 f"--format onnx: {error.name} is not installed; accepted after: pip install onnxscript"
             ) from error
+    assert program is not None
+    (folder / "generator.onnx").write_bytes(_without_traces(program.model_proto))
+
+
+def _without_traces(model: Any) -> bytes:
+    """A serialised ONNX model in which no node says from which line of which file it comes."""
+    graphs = [model.graph, *model.functions]
+    for part in (model, *graphs, *(node for graph in graphs for node in graph.node)):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for graph in graphs:
+        for value in (*graph.input, *graph.output, *graph.value_info) if hasattr(graph, "input") else ():
+            if hasattr(value, "ClearField"):
+                value.ClearField("metadata_props")
+    return bytes(model.SerializeToString())
 
 
 class TorchScriptGenerator(nn.Module):
@@ -198,7 +212,19 @@ def write_torchscript(generator: LoadedGenerator, folder: Path) -> None:
         warnings.simplefilter("ignore")  # TorchScript is deprecated, but what torch-fidelity reads
         traced = torch.jit.trace(network, _example(generator), check_trace=False)
         scripted = torch.jit.script(TorchScriptGenerator(traced, generator.latent_dim, generator.num_classes or 0))
-        scripted.eval().save(str(folder / "generator.pth"))
+        buffer = io.BytesIO()  # torch's own writer ends the process where the disk is full
+        torch.jit.save(scripted.eval(), buffer)
+    (folder / "generator.pth").write_bytes(_without_sources(buffer))
+
+
+def _without_sources(saved: io.BytesIO) -> bytes:
+    """An archive of TorchScript without the records that say from which files its code comes."""
+    kept = io.BytesIO()
+    with zipfile.ZipFile(saved) as archive, zipfile.ZipFile(kept, "w", zipfile.ZIP_STORED) as rewritten:
+        for record in archive.infolist():
+            if not record.filename.endswith(".debug_pkl"):
+                rewritten.writestr(record, archive.read(record))
+    return kept.getvalue()
 
 
 class _WithLabels(nn.Module):

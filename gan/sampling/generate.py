@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from gan.build import ImageFacts
 from gan.config import Config, Positive, Section
 from gan.data.recipe import Labels, Pixels
 from gan.device import make_autocast, resolve_device, resolve_precision
-from gan.errors import UserError
+from gan.errors import StorageError, UserError
 from gan.metrics.images import to_uint8
 from gan.progress import passing_bar
 from gan.sampling.latents import SMALLEST_TRUNCATION, Truncation, evaluation_latents
@@ -178,21 +178,37 @@ class LoadedGenerator:
         return torch.cat([compute(batch.latents, batch.labels).cpu() for batch in batches])
 
     def sample_to_disk(self, n: int, seed: int, batch_size: int) -> tuple[Pixels, Labels | None]:
-        """The images of `sample`, uint8 `(n, H, W, C)` in a file without a name, and their labels `(n,)`."""
-        found = self.description
-        with tempfile.TemporaryFile() as file:  # the map outlives its handle
-            shape = (n, found.resolution, found.resolution, found.channels)
-            images = np.memmap(file, np.uint8, mode="w+", shape=shape)
-        with passing_bar(n, "generating", "images") as bar:
-            labels = self.fill(images, self.batches(n, seed=seed, batch_size=batch_size), bar.update)
-        return images, labels
+        """The images of `sample`, uint8 `(n, H, W, C)` in a file without a name, and their labels `(n,)`.
 
-    def fill(self, images: Pixels, batches: Iterable[Batch], advance: Callable[[int], object]) -> Labels | None:
-        """Compute `batches` into uint8 `(n, H, W, C)`; returns their labels `(n,)`, None without classes."""
+        Raises:
+            StorageError: they do not fit on the disk.
+        """
+        batches = self.batches(n, seed=seed, batch_size=batch_size)
+        try:
+            with tempfile.TemporaryFile() as file:  # the map outlives its handle
+                with passing_bar(n, "generating", "images") as bar:
+                    labels = self.write_pixels(file, batches, bar.update)
+                file.flush()
+                return np.memmap(file, np.uint8, mode="r", shape=self.shape(n)), labels
+        except OSError as error:
+            raise StorageError(f"cannot write to {tempfile.gettempdir()}: {error.strerror or error}") from error
+
+    def shape(self, n: int) -> tuple[int, int, int, int]:
+        """Of n images as files hold them: `(n, H, W, C)`."""
+        found = self.description
+        return n, found.resolution, found.resolution, found.channels
+
+    def write_pixels(
+        self, file: IO[bytes], batches: Iterable[Batch], advance: Callable[[int], object]
+    ) -> Labels | None:
+        """Append the images of `batches`, uint8 `(n, H, W, C)`; returns their labels `(n,)`, None without classes.
+
+        Written rather than mapped: a full disk is an error for a file, and the end of the process for a map.
+        """
         labels = []
         for batch in batches:
-            rows = self.pixels(batch.latents, batch.labels).permute(0, 2, 3, 1).numpy()
-            images[batch.start : batch.start + len(rows)] = rows
+            rows = self.pixels(batch.latents, batch.labels).permute(0, 2, 3, 1).contiguous()
+            file.write(rows.numpy().data)
             labels += [] if batch.labels is None else [batch.labels]
             advance(len(rows))
         return torch.cat(labels).numpy() if labels else None

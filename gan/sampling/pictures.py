@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -12,10 +11,10 @@ from torch_fidelity.noise import batch_slerp_any
 
 from gan.errors import UserError
 from gan.files import atomic_path
+from gan.pictures import tile, to_picture
 from gan.progress import passing
 from gan.sampling.generate import LoadedGenerator
 
-GAP = 1  # pixels between the images of a grid
 ANIMATED = 128  # pixels that a frame is shown at, at least; a multiple of its own
 FRAMES_A_SECOND = 20
 MAXIMUM_IMAGES = 10_000  # of a grid, which is held in memory
@@ -30,24 +29,6 @@ def save_grid(images: Tensor, columns: int, path: Path) -> None:
     """
     with atomic_path(path) as temporary:
         to_picture(tile(images, columns)).save(temporary, format="PNG")
-
-
-def tile(images: Tensor, columns: int) -> Tensor:
-    """uint8 `(n, C, H, W)` → one image `(C, H', W')`, white between them and in missing places."""
-    count, channels, height, width = images.shape
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    canvas = torch.full((channels, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP), 255, dtype=torch.uint8)
-    for place, image in enumerate(images):
-        top, left = place // columns * (height + GAP), place % columns * (width + GAP)
-        canvas[:, top : top + height, left : left + width] = image
-    return canvas
-
-
-def to_picture(image: Tensor) -> Image.Image:
-    """uint8 `(1 or 3, H, W)` → grey or RGB."""
-    pixels = image.permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
 
 
 def class_rows(

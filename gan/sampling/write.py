@@ -5,7 +5,6 @@ A folder of PNG files and an .npz archive may be of any size: both are written i
 
 import json
 import math
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,17 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gan.errors import UserError, nearest
-from gan.files import atomic_path, write_text
+from gan.files import atomic_path, sweep, write_text
+from gan.pictures import to_picture
 from gan.progress import lasting_bar
 from gan.sampling.generate import Batch, LoadedGenerator
-from gan.sampling.pictures import MAXIMUM_IMAGES, class_rows, save_grid, save_interpolation, to_picture
+from gan.sampling.pictures import MAXIMUM_IMAGES, class_rows, save_grid, save_interpolation
 from gan.seeds import seeded_generator
 
 MANIFEST = "samples.json"
 LABELS = "labels.csv"
+PNG_END = b"IEND\xaeB`\x82"  # the last chunk of every PNG
 _FILES = {"npz": "samples.npz", "grid": "grid.png", "interpolation": "interpolation.gif", "classes": "classes.png"}
 _BY_SUFFIX = {".png": "grid", ".npz": "npz", ".gif": "interpolation"}
 _COUNTS = {"grid": 64, "interpolation": 8, "classes": 10}
@@ -119,8 +121,8 @@ def _interpolation(generator: LoadedGenerator, path: Path, count: int, frames: i
 def save_folder(generator: LoadedGenerator, out: Path, n: int, draw: Draw) -> None:
     """Write n images as `out`/000000.png and so on, with their labels in labels.csv where there are classes.
 
-    samples.json says what they are. A folder that the same call has begun is gone on with; only missing files are
-    computed.
+    samples.json says what they are. A folder that the same call has begun is gone on with; only files that are missing
+    or damaged are computed.
 
     Raises:
         UserError: the folder holds anything else.
@@ -128,11 +130,12 @@ def save_folder(generator: LoadedGenerator, out: Path, n: int, draw: Draw) -> No
     """
     batches = draw.batches(generator, n)
     _claim(out, _manifest(generator, n, draw))
+    sweep(out)
     rows = ["file,label,class"]
     with lasting_bar(n, "sampling", "images") as bar:
         for batch in batches:
             names = [f"{batch.start + place:06d}.png" for place in range(len(batch.latents))]
-            if missing := [place for place, name in enumerate(names) if not (out / name).exists()]:
+            if missing := [place for place, name in enumerate(names) if not _is_whole(out / name)]:
                 images = generator.pixels(batch.latents, batch.labels)
                 for place in missing:
                     _save_png(images[place], out / names[place])
@@ -149,26 +152,20 @@ def save_folder(generator: LoadedGenerator, out: Path, n: int, draw: Draw) -> No
 def save_npz(generator: LoadedGenerator, path: Path, n: int, draw: Draw) -> None:
     """Write n images as an uncompressed .npz: `images` uint8 `(n, H, W, C)` and, with classes, `labels` int64 `(n,)`.
 
-    The pixels go through a file on disk beside it.
-
     Raises:
         UserError: as `LoadedGenerator.batches`.
         StorageError: the file cannot be written.
     """
     batches = draw.batches(generator, n)
-    found = generator.description
-    shape = (n, found.resolution, found.resolution, found.channels)
-    with atomic_path(path) as temporary, tempfile.TemporaryDirectory(dir=path.parent, prefix=".npz") as scratch:
-        pixels = Path(scratch) / "images.npy"
-        images = np.lib.format.open_memmap(pixels, "w+", np.uint8, shape)
-        with lasting_bar(n, "sampling", "images") as bar:
-            labels = generator.fill(images, batches, bar.update)
-        images.flush()
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            archive.write(pixels, "images.npy")
-            if labels is not None:
-                with archive.open("labels.npy", "w") as member:
-                    np.lib.format.write_array(member, labels)
+    header = {"descr": "|u1", "fortran_order": False, "shape": generator.shape(n)}
+    sweep(path.parent, path.name)
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("images.npy", "w", force_zip64=True) as member, lasting_bar(n, "sampling", "images") as bar:
+            np.lib.format.write_array_header_1_0(member, header)
+            labels = generator.write_pixels(member, batches, bar.update)
+        if labels is not None:
+            with archive.open("labels.npy", "w") as member:
+                np.lib.format.write_array(member, labels)
 
 
 def _manifest(generator: LoadedGenerator, n: int, draw: Draw) -> dict[str, Any]:
@@ -211,6 +208,16 @@ def _save_png(image: Tensor, path: Path) -> None:
     """Write one PNG, whole or not at all; not synced, as a lost one is drawn again."""
     with atomic_path(path, durable=False) as temporary:
         to_picture(image).save(temporary, format="PNG")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is a PNG whose checksums are right; after a power cut it may be empty."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            picture.verify()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return path.read_bytes().endswith(PNG_END)
 
 
 def _quoted(name: str) -> str:

@@ -15,8 +15,9 @@ Network = TypeVar("Network", bound=nn.Module)
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose statistics in training are those of all ranks' maps `(B, C, H, W)` together.
 
-    PyTorch's own `nn.SyncBatchNorm` runs on GPUs only; this one runs anywhere and can be differentiated twice. Every
-    rank must hold as many maps. State dicts are those of `nn.BatchNorm2d`.
+    PyTorch's own `nn.SyncBatchNorm` refuses CPU tensors as soon as there are several ranks (up to torch 2.14: its
+    kernels exist for GPUs only); this one runs anywhere and can be differentiated twice. Every rank must hold as many
+    maps. State dicts are those of `nn.BatchNorm2d`.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -109,7 +110,11 @@ def _global_moments(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all ranks; its gradient is the sum of all ranks' gradients."""
+    """The sum over all ranks; its gradient is the sum of all ranks' gradients.
+
+    `torch.distributed.nn.functional.all_reduce` computes the same, but forwards and backwards this one names a lost
+    rank in one line, as all communication of `gan.distributed` does.
+    """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

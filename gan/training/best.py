@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gan.training.checkpoint import Checkpoints
-from gan.training.plain_state import is_count
+from gan.training.state import is_count
 
 BEST = "best.pt"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gan.errors import UserError
 from gan.files import atomic_path
-from gan.training.plain_state import NotPlainError, is_count, load_plain
+from gan.training.state import NotPlainError, is_count, load_plain
 
 FORMAT = 6
 _NAME = re.compile(r"step_(\d{8})\.pt")

@@ -17,7 +17,7 @@ from torch.nn.utils import get_total_norm
 from gan import distributed
 from gan.models.heads import Head
 from gan.objectives.losses import Loss
-from gan.training.plain_state import is_count
+from gan.training.state import is_count
 
 DEAD_AUC = 0.52  # a stage that orders no more than this share of real-fake pairs rightly separates nothing
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from gan.seeds import derive_seed, seeded_generator
-from gan.training.plain_state import is_count
+from gan.training.state import is_count
 
 
 class Noise:

@@ -10,9 +10,8 @@ from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.discriminator import Discriminator
 from gan.objectives.augmentation import Augmentation, repeating
 from gan.objectives.losses import Loss
+from gan.objectives.reduction import StageWeights, TopK, weighted_mean
 from gan.objectives.regularizers import Regularizers, StepBatch
-from gan.objectives.stage_weights import StageWeights, weighted_mean
-from gan.objectives.top_k import TopK
 from gan.training.accumulation import Accumulation, Update
 from gan.training.diagnostics import Observation, joined
 from gan.training.fakes import Fakes

@@ -1,9 +1,11 @@
 """What a run leaves to look at: scalars in metrics.jsonl and TensorBoard, image grids in both TensorBoard and files."""
 
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -11,7 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from gan.errors import UserError
 from gan.files import atomic_path, sync, write_text
-from gan.training.plain_state import is_count
+from gan.metrics.images import rounded
+from gan.pictures import tile, to_picture
+from gan.training.state import is_count
 
 LOG = "metrics.jsonl"  # in the directory of a run
 TRAINING = "speed/seconds_per_step"  # in every line that training writes
@@ -105,7 +109,8 @@ class Tracker:
     def _open(self, step: int) -> None:
         self._drop_after(step)
         self._file = self._metrics.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(self._directory / "tensorboard"), purge_step=step + 1)
+        with patch.object(socket, "gethostname", return_value="host"):  # TensorBoard names its files by it
+            self._board = SummaryWriter(str(self._directory / "tensorboard"), purge_step=step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log named numbers at a step."""
@@ -120,13 +125,11 @@ class Tracker:
 
     def grid(self, step: int, name: str, images: Tensor, columns: int) -> Path:
         """Log images `(n, C, H, W)` in [−1, 1] as one grid, to TensorBoard and to samples/; returns the file."""
-        from torchvision.utils import make_grid, save_image  # here, because importing it takes a second
-
-        grid = make_grid(images.cpu() / 2 + 0.5, nrow=columns, padding=1).clamp(0, 1)
+        grid = tile(rounded(images).cpu(), columns)
         self._board.add_image(name, grid, step)
         path = self._directory / "samples" / f"{name}_{step:08d}.png"
         with atomic_path(path) as temporary:
-            save_image(grid, temporary, format="png")
+            to_picture(grid).save(temporary, format="PNG")
         return path
 
     def matrix(self, step: int, name: str, matrix: Tensor, size: int = 96) -> None:

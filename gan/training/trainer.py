@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ from gan.training.diagnostics import DEAD_AUC, DeadStageAlarm, Observation
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.interrupt import StopSignals
 from gan.training.latents import Latents
-from gan.training.plain_state import is_amount, is_count, load_optimizer
 from gan.training.schedule import Clock, Schedule
+from gan.training.state import Batches, Restartable, Stateful, is_amount, is_count, load_optimizer
 from gan.training.steps import Game
 from gan.training.tracking import Averages, Tracker
 
@@ -30,27 +30,6 @@ Evaluate = Callable[[nn.Module], Mapping[str, float]]
 DiscriminatorStep = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], tuple[dict[str, Tensor], Observation]]
 GeneratorStep = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], dict[str, Tensor]]
 _NUMBERS = ("step", "elapsed", "recoveries", "unscored", "logged")  # the trainer's own state
-
-
-class Stateful(Protocol):
-    """Something that the next step depends on."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: Any, /) -> object: ...
-
-
-@runtime_checkable
-class Restartable(Protocol):
-    """A source of random numbers that can go on with others."""
-
-    def restart(self, *names: str | int) -> None: ...
-
-
-class Batches(Stateful, Protocol):
-    """An endless, resumable source of real images."""
-
-    def next_batch(self) -> tuple[Tensor, Tensor | None]: ...
 
 
 @dataclass(frozen=True)

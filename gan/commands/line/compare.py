@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gan.commands.command_line import OneLineCommand, config_names
+from gan.commands.command_line import FilePath, OneLineCommand, config_names
 from gan.commands.reporting import one_line_errors
 from gan.errors import UserError
 from gan.processes import importing
@@ -15,7 +15,7 @@ from gan.processes import importing
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of it; repeatable.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once.")
 @click.option("--device", "devices", default="auto", show_default=True, help="One, or several with commas, in turn.")
-@click.option("--out", type=click.Path(path_type=Path), help="[default: outputs/<experiment>]")
+@click.option("--out", type=FilePath(), help="[default: outputs/<experiment>]")
 @click.option("--report-only", is_flag=True, help="Run nothing; report on the outcomes that are there.")
 @click.option("--list", "listing", is_flag=True, help="Run nothing; print a line for each run, its number first.")
 @click.option("--task", type=click.IntRange(min=0), metavar="N", help="Run the N-th of --list, nothing else.")

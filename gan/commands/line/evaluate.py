@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import click
 
-from gan.commands.command_line import OneLineGroup, which_checkpoint
+from gan.commands.command_line import FilePath, OneLineGroup, which_checkpoint
 from gan.commands.reporting import one_line_errors
 from gan.processes import importing
 
 EXTRACTORS = "inception, efficientnet_lite0, vgg16, clip-vit-b-32, dinov2-vit-s-14, ..."
-FOLDER = click.Path(path_type=Path)
+FOLDER = FilePath()
 RUN_CACHE = "Where real images and their features are kept. [default: that of training, or data in RUN]"
 METRICS = "Names of metrics (docs/evaluation.md), separated by commas; a wrong one is answered with all of them."
 
@@ -36,7 +36,7 @@ def extractor_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=FilePath())
 @click.option("--step", type=click.IntRange(min=0), help="Which checkpoint. [default: the newest]")
 @click.option("--raw", is_flag=True, help="Score the raw generator instead of its moving average.")
 @click.option("--best", is_flag=True, help="The checkpoint with the best score, where evaluation.best kept one.")
@@ -71,7 +71,7 @@ def checkpoint(
     chosen = {name: value for name, value in settings.items() if value is not None}
     with one_line_errors():
         with importing():
-            from gan.commands.score_run import score_run
+            from gan.commands.score import score_run
         weights: Literal["ema", "raw"] = "raw" if raw else "ema"
         click.echo(score_run(run, which_checkpoint(step, best), weights, device, chosen, as_json, cache))
 
@@ -101,12 +101,12 @@ def images(
     settings |= {"metrics": metrics.split(","), "dtype": dtype or "float32", "bootstrap": bootstrap or 0}
     with one_line_errors():
         with importing():
-            from gan.commands.score_images import score_images
+            from gan.commands.score import score_images
         click.echo(score_images(images, reference, **settings))
 
 
 @main.command()
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=FilePath())
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of a table.")
 def compare(results: tuple[Path, ...], as_json: bool) -> None:
     """Put RESULTS side by side: JSON files, or runs, of which the newest result is taken.
@@ -115,14 +115,14 @@ def compare(results: tuple[Path, ...], as_json: bool) -> None:
     """
     with one_line_errors():
         with importing():
-            from gan.commands.compare_results import compare_results
+            from gan.commands.saved_results import compare_results
         click.echo(compare_results(results, as_json))
 
 
 def audit_command(command: Callable[..., None]) -> Callable[..., None]:
     """The arguments that both audits take."""
     arguments = [
-        click.argument("run", type=click.Path(path_type=Path)),
+        click.argument("run", type=FilePath()),
         click.option("--step", type=click.IntRange(min=0), help="Which checkpoint. [default: the newest]"),
         click.option("--raw", is_flag=True, help="Audit the raw generator instead of its moving average."),
         click.option("--extractor", help="pixels, or one of the metrics' extractors. [default: the config's]"),

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import click
 
-from gan.commands.command_line import OneLineCommand, which_checkpoint
+from gan.commands.command_line import FilePath, OneLineCommand, which_checkpoint
 from gan.commands.reporting import one_line_errors
 from gan.processes import importing
 
 
 @click.command("export", cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=FilePath())
 @click.option(
     "--format", "fmt", required=True, type=click.Choice(["safetensors", "onnx", "torchscript", "huggingface"]),
     help="Of the weights: a state dict, a graph for onnxruntime, one for torch, or a folder for the Hugging Face Hub.",
 )  # fmt: skip
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new or empty folder.")
+@click.option("--out", required=True, type=FilePath(), help="A new or empty folder.")
 @click.option("--license", "licence", help="Of the weights, for the model card: mit, cc-by-4.0, ... [default: unknown]")
 @click.option("--step", type=click.IntRange(min=0), help="Which checkpoint. [default: the newest]")
 @click.option("--best", is_flag=True, help="The checkpoint with the best score, where evaluation.best kept one.")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from gan.commands.command_line import OneLineCommand
+from gan.commands.command_line import FilePath, OneLineCommand
 from gan.commands.reporting import one_line_errors
 from gan.errors import UserError
 from gan.processes import importing
@@ -15,11 +15,9 @@ NAMED = 10  # corrupt images that are named; the file lists all
 
 @click.command("prepare", cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("source", required=False)
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="New directory, or .npz file of a data set."
-)
+@click.option("--out", required=True, type=FilePath(), help="New directory, or .npz file of a data set.")
 @click.option("--split", default="train", show_default=True, help="Of a data set that becomes an .npz file.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Its downloads. [default: outputs/data or ~/.cache/gan]")
+@click.option("--cache", type=FilePath(), help="Its downloads. [default: outputs/data or ~/.cache/gan]")
 @click.option("--resolution", type=click.IntRange(1, 1024), help="Short side resized to it, the centre cropped.")
 @click.option("--classes", help="How many, names separated by commas, or a file with a name on each line.")
 @click.option("--class-pattern", metavar="REGEX", help="Only classes whose names have a match.")

@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from gan.commands.command_line import OneLineCommand, which_checkpoint
+from gan.commands.command_line import FilePath, OneLineCommand, which_checkpoint
 from gan.commands.reporting import one_line_errors
 from gan.processes import importing
 
 
 @click.command("sample", cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="A folder, or a file where one is written.")
+@click.argument("run", type=FilePath())
+@click.option("--out", required=True, type=FilePath(), help="A folder, or a file where one is written.")
 @click.option(
     "--format", "fmt",
     type=click.Choice(["png", "npz", "grid", "interpolation", "classes"]),

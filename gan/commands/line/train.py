@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gan.commands.command_line import INTERRUPTED, OneLineCommand, config_names
+from gan.commands.command_line import INTERRUPTED, FilePath, OneLineCommand, config_names
 from gan.commands.reporting import one_line_errors
 from gan.errors import UserError
 from gan.processes import command_again, importing, one_voice, started_with_others
@@ -21,8 +21,8 @@ DEFAULT_CONFIG = "digits/dcgan_cr"
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key; repeatable.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Short for --set seed=N.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...; one a process.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory. [default: outputs/<config>-seed<seed>]")
-@click.option("--init-from", metavar="RUN", type=click.Path(path_type=Path), help="Begin with another run's weights.")
+@click.option("--out", type=FilePath(), help="Run directory. [default: outputs/<config>-seed<seed>]")
+@click.option("--init-from", metavar="RUN", type=FilePath(), help="Begin with another run's weights.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and what it will cost, then exit.")
 def main(
     config: str,
@@ -53,8 +53,7 @@ def main(
                 raise UserError("task: classification found under torchrun; accepted: one process")
             with importing():
                 from gan.device import resolve_device
-                from gan.experiments.classification.config import ClassifierConfig
-                from gan.experiments.classification.training import run_classifier
+                from gan.experiments.classification import ClassifierConfig, run_classifier
             experiment = check(ClassifierConfig, tree)
             click.echo(run_classifier(experiment, resolve_device(device), out or Path("outputs") / name))
             return

@@ -128,7 +128,7 @@ def _one_by_one(task: Task, block: Block) -> Outcome:
 
 
 def _pool(task: Task, processes: int) -> ProcessPoolExecutor:
-    # forked, so that the listing and the libraries are shared and not copied
+    # Workers are forked, so that the listing and the libraries are shared and not copied.
     context = multiprocessing.get_context("fork")
     return ProcessPoolExecutor(processes, context, initializer=_start, initargs=(task, os.getpid()))
 
@@ -141,7 +141,7 @@ def _start(task: Task, parent: int) -> None:
     """Prepare a worker: it leaves Ctrl-C to its parent and does not outlive it."""
     global _task, _file
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.freeze()  # a collection would write to every object of the listing, which then were no longer shared
+    gc.freeze()  # A collection would write to every object of the listing, which then were no longer shared.
     _task = task
     _file = os.open(task.target, os.O_WRONLY)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()

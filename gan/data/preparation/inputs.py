@@ -52,7 +52,10 @@ class FolderInput:
         Raises:
             OSError: it cannot be read.
         """
-        return (self.path / self.listing.path(index)).read_bytes()
+        path = self.path / self.listing.path(index)
+        if not path.is_file():  # to read a pipe would wait for whoever writes to it
+            raise OSError(f"{path} is not a regular file")
+        return path.read_bytes()
 
     def stream(self, indices: Iterator[int]) -> Iterator[bytes]:
         """The files one after the other."""

@@ -22,7 +22,7 @@ from gan.progress import lasting_bar
 
 PLAN = "preparation.json"  # what a directory was prepared from and how
 LOCK = "lock"  # of an unfinished directory
-PATIENCE = 3.0  # seconds: so long the workers of a killed process may hold its lock
+PATIENCE = 3.0  # seconds; the workers of a killed process may hold its lock for a moment
 
 
 @dataclass(frozen=True)

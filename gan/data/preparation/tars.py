@@ -51,7 +51,7 @@ class TarInput:
                     self._list(archive, container)
             except UserError:
                 raise
-            except Exception as error:  # the readers of headers and of packed streams share no type of error
+            except Exception as error:  # The readers of headers and of packed streams share no type of error.
                 raise UserError(f"{path} is not a whole tar archive ({error or type(error).__name__})") from error
         times = [path.stat().st_mtime_ns for path in paths]
         self.fingerprint = f"{self.listing.fingerprint()} {times}"

@@ -132,7 +132,7 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> int:
         missing = size - os.fstat(file.fileno()).st_blocks * 512
         free = shutil.disk_usage(path.parent).free
         if missing > free:
-            raise StorageError(f"{path.parent} has {free / 2**30:.1f} GiB free; needed: {missing / 2**30:.1f} GiB")
+            raise StorageError(f"{path.parent} has {free / 2**20:,.1f} MiB free; needed: {missing / 2**20:,.1f} MiB")
         file.truncate(size)
     with path.open("rb+") as file:
         file.write(header)

@@ -23,7 +23,7 @@ class ZipInput:
         self._members: list[zipfile.ZipInfo] = []
         try:
             self._archive = zipfile.ZipFile(_OwnPosition(path))
-        except Exception as error:  # a damaged directory raises almost anything
+        except Exception as error:  # A damaged directory raises almost anything.
             raise UserError(f"{path} is not a whole zip archive ({error})") from error
         for member in self._archive.infolist():
             found = split_member(str(path), member.filename) if _is_regular(member) else None
@@ -45,10 +45,10 @@ class ZipInput:
             raise ValueError(f"{size} bytes; accepted: at most {MEMBER_LIMIT}")
         if member.flag_bits & 1:
             raise ValueError("encrypted")
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a bound
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # Others unpack without a bound.
             raise ValueError(f"packed by method {member.compress_type}; accepted: stored or deflated")
         with self._archive.open(member) as file:
-            return file.read(member.file_size)  # no more is unpacked than is announced, whatever the member holds
+            return file.read(member.file_size)  # No more is unpacked than is announced.
 
     def stream(self, indices: Iterator[int]) -> Iterator[bytes]:
         """The members one after the other."""

@@ -94,7 +94,6 @@ def real_features(
     directory: Path,
     batch_size: int,
     device: torch.device,
-    description: str = "features of real images",
 ) -> Features:
     """Features of uint8 images `(N, H, W, C)`, memory-mapped from a file that later audits find again.
 
@@ -113,8 +112,8 @@ def real_features(
     with atomic_path(path) as temporary:
         array: np.memmap | None = None
         start = 0
-        batches = feature_batches(extractor, array_sampler(images), len(images), batch_size, device, description)
-        for _, features in batches:
+        sample, said = array_sampler(images), "features of real images"
+        for _, features in feature_batches(extractor, sample, len(images), batch_size, device, said):
             if array is None:
                 shape = (len(images), features.shape[1])
                 array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)

@@ -13,6 +13,7 @@ from gan.metrics.audits.neighbours import Neighbours, nearest_neighbours
 
 Distances = NDArray[np.float64]  # (n,), of each image to its nearest neighbour
 
+LEVEL = 0.95  # of intervals
 ROUNDING = 6  # decimals: a float32 cosine of an image with its own copy is 1 to about 1e-7
 SUSPICIOUS = 0.01  # p-value, of the three tests together
 REPEATS = 0.1  # share of generated images
@@ -86,7 +87,7 @@ class Memorisation:
         return self.repeats.share > REPEATS and self.repeats.share > 10 * self.repeats.expected
 
 
-def closeness(generated: Distances, held_out: Distances, confidence: float = 0.95) -> Closeness:
+def closeness(generated: Distances, held_out: Distances) -> Closeness:
     """The Mann-Whitney statistic U/(mn) of two sets of distances, `(m,)` and `(n,)`.
 
     Its interval is the score interval of Newcombe (2006, Statistics in Medicine 25, method 5): all a with
@@ -97,7 +98,7 @@ def closeness(generated: Distances, held_out: Distances, confidence: float = 0.9
     m, n = len(generated), len(held_out)
     ranks = rankdata(np.concatenate([generated, held_out]))
     probability = 1 - float(ranks[:m].sum() - m * (m + 1) / 2) / (m * n)
-    z = float(norm.ppf((1 + confidence) / 2))
+    z = float(norm.ppf((1 + LEVEL) / 2))
 
     def excess(a: float) -> float:
         pairs = (m + n) / 2 - 1

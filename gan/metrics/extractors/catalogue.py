@@ -1,4 +1,4 @@
-"""Every extractor by name, and what must be there before it can be built."""
+"""Every extractor by name."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,18 +10,14 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from gan.errors import UserError, nearest
 from gan.metrics.extractors.efficientnet import EfficientNetLite0Extractor
 from gan.metrics.extractors.inception import InceptionExtractor
-from gan.metrics.extractors.mnist_digits import MnistDigitsExtractor, official_mnist_digits
+from gan.metrics.extractors.mnist_digits import MnistDigitsExtractor
 from gan.metrics.extractors.registered import (
     CLIP_NAMES,
     DINOV2_SIZES,
     CLIPExtractor,
     DINOv2Extractor,
     VGG16Extractor,
-    official_clip,
-    official_vgg16,
-    verify_dinov2,
 )
-from gan.metrics.extractors.weights import OfficialWeights, official_efficientnet_lite0, official_inception, verify
 
 
 def build_extractor(
@@ -30,7 +26,6 @@ def build_extractor(
     weights: str | Path | None = None,
     device: torch.device | str = "cpu",
     expected_sha256: str | None = None,
-    allow_unknown_weights: bool = False,
 ) -> FeatureExtractorBase:
     """The extractor of that name in `EXTRACTORS`, in evaluation mode on `device`, with the layers for every metric.
 
@@ -38,28 +33,8 @@ def build_extractor(
         UserError: no such extractor; weights missing, unknown (see `weights.verify`) or of another network.
     """
     require_known(name)
-    extractor = EXTRACTORS[name](weights, expected_sha256=expected_sha256, allow_unknown_weights=allow_unknown_weights)
+    extractor = EXTRACTORS[name](weights, expected_sha256=expected_sha256)
     return extractor.to(device).eval()
-
-
-def check_available(
-    name: str,
-    weights: str | Path | None = None,
-    *,
-    expected_sha256: str | None = None,
-    allow_unknown_weights: bool = False,
-) -> None:
-    """Make sure, before anything is trained, that the extractor's weights are there; download them if they are not.
-
-    Raises:
-        UserError: as `build_extractor` would, at the end of training.
-    """
-    require_known(name)
-    if name in OFFICIAL_WEIGHTS:
-        official = OFFICIAL_WEIGHTS[name]()
-        verify(official, weights, expected_sha256=expected_sha256, allow_unknown_weights=allow_unknown_weights)
-    else:
-        verify_dinov2(name, weights, expected_sha256, allow_unknown_weights)
 
 
 def require_known(name: str, key: str = "extractor") -> None:
@@ -75,11 +50,4 @@ EXTRACTORS: dict[str, Callable[..., FeatureExtractorBase]] = {
     "vgg16": VGG16Extractor,
     **{name: partial(CLIPExtractor, name) for name in CLIP_NAMES},
     **{name: partial(DINOv2Extractor, name) for name in DINOV2_SIZES},
-}
-OFFICIAL_WEIGHTS: dict[str, Callable[[], OfficialWeights]] = {
-    "inception": official_inception,
-    "efficientnet_lite0": official_efficientnet_lite0,
-    "mnist_digits": official_mnist_digits,
-    "vgg16": official_vgg16,
-    **{name: partial(official_clip, name) for name in CLIP_NAMES},
 }

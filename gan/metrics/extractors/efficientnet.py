@@ -28,7 +28,7 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):
 
     Layers: `features` `(B, 1280)`, pooled, before dropout; `logits` `(B, 1000)`. Images are resized to 224 × 224
     bilinearly, without antialiasing, with half-pixel centres, and normalised to (x − 127) / 128, as in its training.
-    Batch norms are folded into the convolutions, which changes features by 2e-6 relative; `fold=False` leaves them.
+    Batch norms are folded into the convolutions, which changes features by 2e-6 relative.
 
     Raises:
         UserError: the weights are missing, unknown, or those of another network.
@@ -42,16 +42,9 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):
         layers: Sequence[str] = ("features", "logits"),
         *,
         expected_sha256: str | None = None,
-        allow_unknown_weights: bool = False,
-        fold: bool = True,
     ) -> None:
         super().__init__("efficientnet_lite0", list(layers))
-        verified = verify(
-            official_efficientnet_lite0(),
-            weights,
-            expected_sha256=expected_sha256,
-            allow_unknown_weights=allow_unknown_weights,
-        )
+        verified = verify(official_efficientnet_lite0(), weights, expected_sha256=expected_sha256)
         with torch.random.fork_rng(devices=[]):
             self.network = EfficientNet.from_name("efficientnet-lite0")
         with mismatch_is_user_error(verified):
@@ -59,8 +52,7 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):
         self.requires_grad_(False).eval()
         resize = f"bilinear {self.IMAGE_SIZE}, no antialias, half-pixel centres"
         self.identity = ExtractorIdentity(verified.label(self.name), weights_hash(self.network), resize, "float32")
-        if fold:
-            _fold_efficientnet(self.network)
+        _fold_efficientnet(self.network)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -55,20 +55,9 @@ class MnistDigitsExtractor(FeatureExtractorBase):
         UserError: the weights are missing, unknown, or those of another network.
     """
 
-    def __init__(
-        self,
-        weights: str | Path | None = None,
-        *,
-        expected_sha256: str | None = None,
-        allow_unknown_weights: bool = False,
-    ) -> None:
+    def __init__(self, weights: str | Path | None = None, *, expected_sha256: str | None = None) -> None:
         super().__init__("mnist_digits", ["features", "logits"])
-        verified = verify(
-            official_mnist_digits(),
-            weights,
-            expected_sha256=expected_sha256,
-            allow_unknown_weights=allow_unknown_weights,
-        )
+        verified = verify(official_mnist_digits(), weights, expected_sha256=expected_sha256)
         with torch.random.fork_rng(devices=[]):
             self.network = MnistNetwork()
         with mismatch_is_user_error(verified):

@@ -4,7 +4,9 @@ torch-fidelity itself unpickles VGG16, opens CLIP as TorchScript, and runs code 
 """
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +47,7 @@ def official_clip(name: str) -> OfficialWeights:
     return OfficialWeights.from_hub(name, MODEL_URLS[name], f"{name}-{MODEL_METADATA[name]['hash']}.pt")
 
 
-class _WithoutLogits:
+class _WithoutLogits(FeatureExtractorBase):
     """No layer of these networks gives class logits, so no inception score is read from them."""
 
     layer = ""
@@ -54,6 +56,14 @@ class _WithoutLogits:
     def get_default_feature_layer_for_metric(cls, metric: str) -> str:
         """The layer for torch-fidelity's `fid`, `kid` or `prc`; KeyError for `isc`."""
         return dict.fromkeys(("fid", "kid", "prc"), cls.layer)[metric]
+
+    def _hold(self, name: str, verified: VerifiedWeights, build: Callable[[], Any]) -> None:
+        """Become an extractor of `layer` from the network that `build` makes of verified weights."""
+        FeatureExtractorBase.__init__(self, name, [self.layer])
+        self.feature_extractor_internal_dtype = torch.float32
+        with mismatch_is_user_error(verified), torch.random.fork_rng(devices=[]):
+            self.model: Any = build()
+        self.requires_grad_(False).eval()
 
 
 class VGG16Extractor(_WithoutLogits, FeatureExtractorVGG16):
@@ -65,16 +75,8 @@ class VGG16Extractor(_WithoutLogits, FeatureExtractorVGG16):
 
     layer = "fc2_relu"
 
-    def __init__(
-        self,
-        weights: str | Path | None = None,
-        *,
-        expected_sha256: str | None = None,
-        allow_unknown_weights: bool = False,
-    ) -> None:
-        verified = verify(
-            official_vgg16(), weights, expected_sha256=expected_sha256, allow_unknown_weights=allow_unknown_weights
-        )
+    def __init__(self, weights: str | Path | None = None, *, expected_sha256: str | None = None) -> None:
+        verified = verify(official_vgg16(), weights, expected_sha256=expected_sha256)
         load_state_dict(verified.path)  # proves that the file holds only data
         with mismatch_is_user_error(verified), torch.random.fork_rng(devices=[]):
             super().__init__("vgg16", [self.layer], feature_extractor_weights_path=str(verified.path))
@@ -94,25 +96,11 @@ class CLIPExtractor(_WithoutLogits, FeatureExtractorCLIP):
 
     layer = "clip"
 
-    def __init__(
-        self,
-        name: str,
-        weights: str | Path | None = None,
-        *,
-        expected_sha256: str | None = None,
-        allow_unknown_weights: bool = False,
-    ) -> None:
-        official = official_clip(name)
-        verified = verify(
-            official, weights, expected_sha256=expected_sha256, allow_unknown_weights=allow_unknown_weights
-        )
-        FeatureExtractorBase.__init__(self, name, [self.layer])
-        self.feature_extractor_internal_dtype = torch.float32
+    def __init__(self, name: str, weights: str | Path | None = None, *, expected_sha256: str | None = None) -> None:
+        verified = verify(official_clip(name), weights, expected_sha256=expected_sha256)
         state_dict = _archived(verified.path) if verified.official else load_state_dict(verified.path)
-        with mismatch_is_user_error(verified), torch.random.fork_rng(devices=[]):
-            self.model = build_model(dict(state_dict), torch.float32)
+        self._hold(name, verified, lambda: build_model(dict(state_dict), torch.float32))
         self.resolution = self.model.visual.input_resolution
-        self.requires_grad_(False).eval()
         self.identity = _identity(self, name, verified, self.resolution)
 
 
@@ -129,38 +117,30 @@ class DINOv2Extractor(_WithoutLogits, FeatureExtractorDinoV2):
 
     layer = "dinov2"
 
-    def __init__(
-        self,
-        name: str,
-        weights: str | Path | None = None,
-        *,
-        expected_sha256: str | None = None,
-        allow_unknown_weights: bool = False,
-    ) -> None:
-        verified = verify_dinov2(name, weights, expected_sha256, allow_unknown_weights)
+    def __init__(self, name: str, weights: str | Path | None = None, *, expected_sha256: str | None = None) -> None:
+        verified = verify_dinov2(name, weights, expected_sha256)
         state_dict = load_state_dict(verified.path)
-        FeatureExtractorBase.__init__(self, name, [self.layer])
-        self.feature_extractor_internal_dtype = torch.float32
-        width, blocks, heads = DINOV2_SIZES[name]
-        with mismatch_is_user_error(verified), torch.random.fork_rng(devices=[]):
-            self.model = VisionTransformer(224, 14, blocks, heads, width, 4 * width)
-            self.model.heads = nn.Identity()
-            self.model.load_state_dict(dinov2_to_torchvision(state_dict, blocks))
-        self.requires_grad_(False).eval()
+        self._hold(name, verified, lambda: _vision_transformer(name, state_dict))
         self.identity = _identity(self, name, verified, 224)
 
 
-def verify_dinov2(
-    name: str, weights: str | Path | None, expected_sha256: str | None, allow_unknown_weights: bool
-) -> VerifiedWeights:
+def _vision_transformer(name: str, state_dict: dict[str, Tensor]) -> nn.Module:
+    width, blocks, heads = DINOV2_SIZES[name]
+    model = VisionTransformer(224, 14, blocks, heads, width, 4 * width)
+    model.heads = nn.Identity()
+    model.load_state_dict(dinov2_to_torchvision(state_dict, blocks))
+    return model
+
+
+def verify_dinov2(name: str, weights: str | Path | None, expected_sha256: str | None) -> VerifiedWeights:
     """The file given, if its digest is the one given."""
     if weights is None:
         raise UserError(f"{name}: no weights given; accepted: --weights FILE with --weights-sha256 DIGEST")
     path = Path(weights)
     digest = file_sha256(path)
-    if expected_sha256 is None and not allow_unknown_weights:
+    if expected_sha256 is None:
         raise UserError(f"{path}: SHA-256 is {digest}; to accept it, give it as --weights-sha256")
-    if expected_sha256 is not None and not (len(expected_sha256) >= 8 and digest.startswith(expected_sha256.lower())):
+    if not (len(expected_sha256) >= 8 and digest.startswith(expected_sha256.lower())):
         raise UserError(f"{path}: SHA-256 is {digest}, expected {expected_sha256} (at least 8 digits)")
     return VerifiedWeights(path, official=False)
 
@@ -192,11 +172,11 @@ def dinov2_to_torchvision(weights: dict[str, Tensor], blocks: int) -> dict[str, 
     return named
 
 
-def _resampled(positions: Tensor, size: int = 16) -> Tensor:
-    """Position embeddings `(1, 1 + M², D)` → `(1, 1 + size², D)`."""
+def _resampled(positions: Tensor) -> Tensor:
+    """Position embeddings `(1, 1 + M², D)` → `(1, 1 + 16², D)`."""
     side = round((positions.shape[1] - 1) ** 0.5)
     grid = positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    scale = (size + 0.1) / side
+    scale = (16 + 0.1) / side
     resampled = F.interpolate(grid, scale_factor=(scale, scale), mode="bicubic", antialias=False)
     return torch.cat([positions[:, :1], resampled.flatten(2).transpose(1, 2)], dim=1)
 

@@ -64,14 +64,12 @@ def verify(
     weights: str | Path | None = None,
     *,
     expected_sha256: str | None = None,
-    allow_unknown_weights: bool = False,
 ) -> VerifiedWeights:
     """Find the weights and check their SHA-256; download the official ones if they are missing.
 
     Args:
         weights: a file to use in place of the official one's usual place.
         expected_sha256: digest, or at least its first 8 digits, of another file that is to be accepted.
-        allow_unknown_weights: accept any file.
 
     Raises:
         UserError: no such file, no download, or a digest that is not accepted.
@@ -84,7 +82,7 @@ def verify(
         expected = expected_sha256.lower()
         if len(expected) < 8 or not digest.startswith(expected):
             raise UserError(f"{path}: SHA-256 is {digest}, expected {expected_sha256} (at least 8 digits)")
-    elif not digest.startswith(official.sha256) and not allow_unknown_weights:
+    elif not digest.startswith(official.sha256):
         raise UserError(
             f"{path}: not the official {official.name} weights: SHA-256 is {digest[:16]}…, "
             f"expected {official.sha256[:16]}…; to accept it, give its digest as --weights-sha256 "
@@ -101,7 +99,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
     """
     try:
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever its unpickler and archive reader raise
+    except Exception as error:  # torch.load raises whatever its unpickler and its reader of archives raise.
         raise UserError(f"{path}: not a file of plain weights ({type(error).__name__})") from error
     if not isinstance(state_dict, Mapping) or not all(isinstance(value, Tensor) for value in state_dict.values()):
         raise UserError(f"{path}: expected a state dict, a mapping from names to tensors")
@@ -138,7 +136,7 @@ def _download(official: OfficialWeights) -> None:
     try:
         official.path.parent.mkdir(parents=True, exist_ok=True)
         with _socket_timeout(DOWNLOAD_TIMEOUT):
-            # writes beside the place, checks the digest, then renames
+            # It writes beside the place, checks the digest, then renames.
             torch.hub.download_url_to_file(official.url, str(official.path), hash_prefix=official.sha256)
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

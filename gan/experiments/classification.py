@@ -1,23 +1,26 @@
-"""Does rejection help a classifier? Every arm with every seed, its accuracy on training and test images, a report."""
+"""Does rejection help a classifier? Arms that differ in the last layer, each trained with every seed, and a report."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan.allocator import keep_freed_memory
 from gan.build import build_backbone, prepare_images
 from gan.commands.scoring import reference_images
+from gan.config import BackboneConfig, DataConfig, Positive, Rate, Section
 from gan.data.loader import Loader, to_float
 from gan.data.sources import source_info
 from gan.data.store import ImageStore
 from gan.errors import NonFiniteError, UserError
-from gan.experiments.classification.config import Arm, ClassifierConfig
-from gan.experiments.classification.report import write_report
+from gan.experiments.page import table, with_interval
+from gan.experiments.statistics import paired_difference
 from gan.files import write_text
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.classifier import CascadingClassifier
@@ -25,6 +28,35 @@ from gan.progress import passing
 from gan.seeds import derive_seed, seeded
 
 TRAIN_SAMPLE = 10_000  # training images, at even distances, on which training accuracy is measured
+COLUMNS = {"test_accuracy": "test accuracy %", "accuracy_gap": "train − test %", "test_loss": "test loss"}
+
+
+class ClassifierTraining(Section):
+    """AdamW with the rate falling to 0 along a cosine."""
+
+    epochs: Positive
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    lr: Rate = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class Arm(Section):
+    """A last layer, as `CascadingClassifier` takes it."""
+
+    stages: Positive = 1
+    removal: Literal["class", "span", "none"] = "span"
+
+
+class ClassifierConfig(Section):
+    """Everything the experiment depends on; the first arm is what the others are compared with."""
+
+    task: Literal["classification"]
+    data: DataConfig
+    test_path: str | None = None  # file or folder of test images; null: beside data.path, or the source's test split
+    backbone: BackboneConfig
+    training: ClassifierTraining
+    arms: Annotated[dict[str, Arm], Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -157,3 +189,45 @@ def _accuracies(
         loss += float(F.nll_loss(mean.clamp_min(1e-12).log(), labels, reduction="sum"))
         stages_right = stages_right + (logits.argmax(-1) == labels.unsqueeze(1)).sum(0)
     return 100 * right / count, loss / count, (100 * stages_right / count).tolist()
+
+
+def write_report(out: Path, arms: Sequence[str], seeds: Sequence[int]) -> str:
+    """Write report.md and report.json to `out`; returns the text."""
+    results = {arm: [_read(out / "results" / f"{arm}_seed{seed}.json") for seed in seeds] for arm in arms}
+    text = "\n".join([*_means(results), "", *_differences(results), "", *_stages(results), ""])
+    write_text(out / "report.md", text)
+    write_text(out / "report.json", json.dumps(results, indent=2) + "\n")
+    return f"{text}\nreport         {out / 'report.md'}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return {name: value for name, value in saved.items() if name != "settings"}
+
+
+def _means(results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    seeds = len(next(iter(results.values())))
+    rows = [[arm, *(with_interval([run[name] for run in runs]) for name in COLUMNS)] for arm, runs in results.items()]
+    return [f"Mean ± half a 95 % t interval, {seeds} seeds:", "", *table(["arm", *COLUMNS.values()], rows)]
+
+
+def _differences(results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    base, *others = results
+    rows = []
+    for arm in others:
+        cells = []
+        for name in COLUMNS:
+            pair = ([run[name] for run in results[base]], [run[name] for run in results[arm]])
+            difference = paired_difference(*pair)
+            cells.append(f"{difference.mean:+.3g} [{difference.low:+.3g}, {difference.high:+.3g}]")
+        rows.append([arm, *cells])
+    title = f"Paired difference from {base}, seed by seed, 95 % t interval:"
+    return [title, "", *table(["arm", *COLUMNS.values()], rows)] if others else []
+
+
+def _stages(results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    rows = []
+    for arm, runs in results.items():
+        columns = zip(*(run["stage_test_accuracy"] for run in runs), strict=True)
+        rows.append([arm, ", ".join(f"{sum(column) / len(column):.2f}" for column in columns)])
+    return ["Test accuracy of each stage alone, %:", "", *table(["arm", "stages, from the first"], rows)]

@@ -1,5 +1,6 @@
-"""States from files that anybody may have written: dense tensors and plain values, no larger than their file.
+"""Parts that have a state, and states from files that anybody may have written.
 
+These hold dense tensors and plain values, no larger than their file.
 `torch.load(weights_only=True)` runs nothing that is read, but it makes whatever the file asks for: tensors of one
 element that claim to be terabytes, lists that hold themselves, lists of lists that are small and endless to walk.
 """
@@ -8,7 +9,7 @@ import math
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +17,27 @@ from torch import Tensor
 _MAX_ENTRIES = 1_000_000
 _MAX_DEPTH = 32
 _LEAVES = (str, int, float, bool, type(None))
+
+
+class Stateful(Protocol):
+    """Something that the next step depends on."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Any, /) -> object: ...
+
+
+@runtime_checkable
+class Restartable(Protocol):
+    """A source of random numbers that can go on with others."""
+
+    def restart(self, *names: str | int) -> None: ...
+
+
+class Batches(Stateful, Protocol):
+    """An endless, resumable source of real images."""
+
+    def next_batch(self) -> tuple[Tensor, Tensor | None]: ...
 
 
 class NotPlainError(ValueError):

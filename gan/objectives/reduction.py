@@ -1,4 +1,6 @@
-"""How much each stage's loss counts."""
+"""From losses `(B, N)` to the one that is minimised: which samples count, and how much each stage does."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -36,3 +38,26 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
 def geometric(stages: int) -> Tensor:
     """1, ½, ¼, … `(N,)`: later stages see less of v, and count for less."""
     return 0.5 ** torch.arange(stages, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Keep the losses of the k fakes that the discriminator finds most real (Sinha et al. 2020, arXiv:2002.06224).
+
+    k falls from the batch size by `decay` every generator step, down to `fraction` of it.
+
+    Args:
+        fraction: of the batch, at the end; 1 keeps all.
+        decay: factor a step.
+    """
+
+    fraction: float = 1.0
+    decay: float = 1.0
+
+    def __call__(self, losses: Tensor, scores: Tensor, stage_weights: Tensor, step: int) -> Tensor:
+        """Losses `(B, n)` → `(k, n)` in a step, from 0; samples are ranked by Σ_i λ_i D_i of their scores `(B, N)`."""
+        share = max(self.fraction, self.decay**step)
+        count = max(1, round(share * len(losses)))
+        if count == len(losses):
+            return losses
+        return losses[torch.topk(scores.detach() @ stage_weights, count).indices]
