@@ -63,7 +63,8 @@ def run_installed(installed: Path, where: Path, *arguments: str) -> subprocess.C
 def test_every_module_and_config_is_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "gan").rglob("*.py")}
+    kinds = ("*.py", "*.safetensors")
+    code = {path.relative_to(ROOT).as_posix() for kind in kinds for path in (ROOT / "gan").rglob(kind)}
     configs = {f"gan/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.yaml")}
     metadata = {name for name in names if ".dist-info/" in name}
     assert names - metadata == code | configs | {"gan/py.typed"}
