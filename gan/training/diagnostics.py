@@ -31,7 +31,7 @@ class Observation:
     real_count: int
 
 
-def joined(seen: Sequence[Observation]) -> Observation:
+def concatenated(seen: Sequence[Observation]) -> Observation:
     """Observations of equal parts as one, all real rows first."""
     if len(seen) == 1:
         return seen[0]
@@ -47,7 +47,7 @@ def gathered(seen: Observation) -> Observation:
     labels: Sequence[Tensor | None] = [None] * len(features)
     if seen.labels is not None:
         labels = distributed.gather(seen.labels).tensor_split(len(features))
-    return joined([Observation(*rows, seen.real_count) for rows in zip(features, labels, strict=True)])
+    return concatenated([Observation(*rows, seen.real_count) for rows in zip(features, labels, strict=True)])
 
 
 def _real_first(parts: Sequence[Tensor], count: int) -> Tensor:

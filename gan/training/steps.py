@@ -13,7 +13,7 @@ from gan.objectives.losses import Loss
 from gan.objectives.reduction import StageWeights, TopK, weighted_mean
 from gan.objectives.regularizers import Regularizers, StepBatch
 from gan.training.accumulation import Accumulation, Update
-from gan.training.diagnostics import Observation, joined
+from gan.training.diagnostics import Observation, concatenated
 from gan.training.fakes import Fakes
 from gan.training.noise import Noise
 
@@ -70,7 +70,7 @@ def discriminator_step(
     if game.augmentation.target is not None:
         game.augmentation.follow(means["augmentation/real_sign"], len(real_images) * game.accumulation.world_size)
         means["augmentation/probability"] = game.augmentation.probability.clone()
-    return means, joined(seen)
+    return means, concatenated(seen)
 
 
 def discriminator_gradients(
