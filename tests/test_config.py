@@ -189,8 +189,8 @@ def test_scalars_are_read_as_the_core_schema_of_yaml_1_2_has_them(text: str, val
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
-    config = load_config(DEFAULT, ["data.root=~/x", "data.path=~", "evaluation.weights=~/w.pt"])
-    assert (config.data.root, config.data.path) == ("/home/somebody/x", "/home/somebody")
+    config = load_config(DEFAULT, ["data.root=~/x", "data.path=~/y", "evaluation.weights=~/w.pt"])
+    assert (config.data.root, config.data.path) == ("/home/somebody/x", "/home/somebody/y")
     assert config.evaluation.weights == "/home/somebody/w.pt"
     assert config.evaluation.reference_path is None
 
