@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import click
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -75,10 +77,24 @@ def written(text: str) -> str:
     return BLOCK.sub(block, text)
 
 
-if __name__ == "__main__":
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; end with status 1 where a page is not as it would be.")
+def main(check: bool) -> None:
+    """Bring the pages up to date with the outcomes in docs/results/."""
+    stale = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
+        if check:
+            stale += [page] if written(text) != text else []
+            continue
         page.write_text(written(text), encoding="utf-8")
         for _, kind, name, _ in BLOCK.findall(text):
             if kind == "report" and (picture := found(name)[2]) is not None:
                 (ROOT / "docs" / f"study_{name}.png").write_bytes(picture)
+    for page in stale:
+        click.echo(f"{page.relative_to(ROOT)}: not what the outcomes say; python docs/write_study.py", err=True)
+    sys.exit(1 if stale else 0)
+
+
+if __name__ == "__main__":
+    main()
