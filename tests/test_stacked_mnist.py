@@ -23,6 +23,7 @@ from gan.metrics.extractors.mnist_digits import ACCURACY, WEIGHTS
 from gan.metrics.formulas import divergence_from_uniform
 from gan.models.blocks.phase_convolution import phase_convolve
 from gan.models.blocks.same_padding import SameConv2d, SameConvTranspose2d
+from gan.models.unrolled_dcgan import UnrolledDCGANBackbone, UnrolledDCGANGenerator
 from gan.training.steps import discriminator_step, generator_step
 from tests import ROOT
 
@@ -387,3 +388,16 @@ def test_shared_latents_give_what_each_player_would_make_of_them() -> None:
 def test_shared_latents_are_of_one_step_of_the_discriminator() -> None:
     with pytest.raises(UserError, match="discriminator_steps: 2 found; with shared_latents 1 is accepted"):
         load_config(HALF, ["training.discriminator_steps=2"])
+
+
+@pytest.mark.parametrize("network", [UnrolledDCGANGenerator, UnrolledDCGANBackbone])
+def test_initial_weights_are_those_of_dcgan_or_of_their_fan_in(network: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    normal, uniform = network(), network(initialisation="fan_in")
+    for layer, other in zip(normal.modules(), uniform.modules(), strict=True):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            count = layer.weight.numel()
+            assert layer.weight.std().item() == pytest.approx(0.02, rel=5 / count**0.5)
+            assert not layer.bias.any()
+            inputs = nn.init._calculate_fan_in_and_fan_out(other.weight)[0]
+            assert 0.8 / inputs**0.5 < other.weight.abs().max() <= 1 / inputs**0.5

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan.models.blocks.layers import ConditionalBatchNorm2d
-from gan.models.blocks.same_padding import SameConv2d, SameConvTranspose2d, initialise
+from gan.models.blocks.same_padding import Initialisation, SameConv2d, SameConvTranspose2d, initialise
 from gan.models.interface import Backbone, Generator
 
 BOTTOM = 4  # side of the smallest map
@@ -25,6 +25,7 @@ class UnrolledDCGANGenerator(Generator):
         width: channels of the largest map; published: 8.
         latent_dim: Z; published: 256.
         num_classes: for class-conditional batch normalisation, or None.
+        initialisation: of convolutions and the projection, see `initialise`; published: normal.
     """
 
     resolutions = tuple(SIDES)
@@ -36,6 +37,7 @@ class UnrolledDCGANGenerator(Generator):
         width: int = 8,
         latent_dim: int = 256,
         num_classes: int | None = None,
+        initialisation: Initialisation = "normal",
     ) -> None:
         super().__init__()
         widths = [8 * width, 4 * width, 2 * width, width]
@@ -48,8 +50,7 @@ class UnrolledDCGANGenerator(Generator):
             for i, o, side in zip(widths, widths[1:], SIDES[resolution], strict=False)
         )
         self.to_image = nn.Conv2d(width, channels, 3, padding=1)
-        for layer in (self.project, self.to_image):
-            initialise(layer)
+        initialise(self, initialisation)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         maps = self.project(latents).unflatten(1, (-1, BOTTOM, BOTTOM))
@@ -65,16 +66,24 @@ class UnrolledDCGANBackbone(Backbone):
         resolution: 28 or 32.
         channels: of the images.
         width: channels of the first map; published: 4 for half the generator's size, 2 for a quarter.
+        initialisation: of convolutions, see `initialise`; published: normal.
     """
 
     resolutions = tuple(SIDES)
 
-    def __init__(self, resolution: int = 28, channels: int = 3, width: int = 4) -> None:
+    def __init__(
+        self,
+        resolution: int = 28,
+        channels: int = 3,
+        width: int = 4,
+        initialisation: Initialisation = "normal",
+    ) -> None:
         super().__init__()
         widths = [width, 2 * width, 4 * width]
         self.convs = nn.ModuleList(SameConv2d(i, o, 3) for i, o in zip([channels, *widths], widths, strict=False))
         self.norms = nn.ModuleList(nn.BatchNorm2d(w) for w in widths)
         self.out_features = widths[-1] * BOTTOM**2
+        initialise(self, initialisation)
 
     def forward(self, images: Tensor) -> Tensor:
         maps = images

@@ -42,12 +42,12 @@ class VEEGANGenerator(Generator):
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.project = nn.Linear(latent_dim, widths[0] * BOTTOM**2)
-        initialise(self.project)
         self.norms = nn.ModuleList(ConditionalBatchNorm2d(w, num_classes) for w in widths)
         self.convs = nn.ModuleList(
             SameConvTranspose2d(i, o, 5, side)
             for i, o, side in zip(widths, [*widths[1:], channels], SIDES[resolution], strict=True)
         )
+        initialise(self, "normal")
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         maps = self.project(latents).unflatten(1, (-1, BOTTOM, BOTTOM))
@@ -73,6 +73,7 @@ class VEEGANBackbone(Backbone):
         self.convs = nn.ModuleList(SameConv2d(i, o, 5) for i, o in zip([channels, *widths], widths, strict=False))
         self.norms = nn.ModuleList(nn.Identity() if w == width else nn.BatchNorm2d(w) for w in widths)
         self.out_features = widths[-1] * BOTTOM**2
+        initialise(self, "normal")
 
     def forward(self, images: Tensor) -> Tensor:
         maps = images

@@ -4,20 +4,22 @@ A map of side n becomes one of side ⌈n/2⌉ and back; an odd pixel of padding 
 PyTorch's symmetric `padding` would put it on the left and the top.
 """
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan.models.blocks.phase_convolution import phase_convolve
 
+Initialisation = Literal["normal", "fan_in"]
 PHASED = 64  # input channels, up to which the phases of a transposed convolution are faster than oneDNN's own
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution of stride 2: `(B, C, n, n)` → `(B, O, ⌈n/2⌉, ⌈n/2⌉)`; weights from N(0, 0.02²), biases zero."""
+    """A convolution of stride 2: `(B, C, n, n)` → `(B, O, ⌈n/2⌉, ⌈n/2⌉)`."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=2)
-        initialise(self)
 
     def forward(self, maps: Tensor) -> Tensor:
         side, kernel = maps.shape[-1], self.kernel_size[0]
@@ -28,11 +30,10 @@ class SameConv2d(nn.Conv2d):
 
 
 class SameConvTranspose2d(nn.ConvTranspose2d):
-    """The transpose of a `SameConv2d`: `(B, C, ⌈n/2⌉, ⌈n/2⌉)` → `(B, O, n, n)`, n given; initialised as that is."""
+    """The transpose of a `SameConv2d`: `(B, C, ⌈n/2⌉, ⌈n/2⌉)` → `(B, O, n, n)`, n given."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, side: int) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=2)
-        initialise(self)
         self.side = side
 
     def forward(self, maps: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -50,9 +51,17 @@ def same_margins(side: int, kernel_size: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def initialise(layer: nn.Module) -> None:
-    """Weights of a convolution or linear layer from N(0, 0.02²), its biases zero (Radford et al. 2016)."""
-    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-    nn.init.normal_(layer.weight, std=0.02)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+def initialise(network: nn.Module, initialisation: Initialisation) -> None:
+    """All convolutions and linear layers of a network.
+
+    Args:
+        initialisation: `normal` for weights from N(0, 0.02²) and biases of zero (Radford et al. 2016); `fan_in` for both
+            uniform up to 1/√fan_in (LeCun et al. 1998), as PyTorch's layers begin.
+    """
+    if initialisation == "fan_in":
+        return
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
