@@ -55,8 +55,8 @@ def initialise(network: nn.Module, initialisation: Initialisation) -> None:
     """All convolutions and linear layers of a network.
 
     Args:
-        initialisation: `normal` for weights from N(0, 0.02²) and biases of zero (Radford et al. 2016); `fan_in` for both
-            uniform up to 1/√fan_in (LeCun et al. 1998), as PyTorch's layers begin.
+        initialisation: `normal` for weights from N(0, 0.02²) and biases of zero (Radford et al. 2016); `fan_in` for
+            both uniform up to 1/√fan_in (LeCun et al. 1998), as PyTorch's layers begin.
     """
     if initialisation == "fan_in":
         return
