@@ -152,6 +152,13 @@ def test_the_referee_reads_the_test_digits(tmp_path: Path) -> None:
 
 
 @needs_mnist
+def test_the_referee_reads_pale_digits(tmp_path: Path) -> None:
+    test = prepare("mnist", split="test", resolution=28, path=SHARED / "mnist_train.npz", root=tmp_path)
+    pale = (90 + 0.3 * test.images[:2000].astype(np.float32)).astype(np.uint8)  # 90 to 166 of 255
+    assert (load_mnist_classifier().classify(pale) == test.labels[:2000]).mean() >= 0.98
+
+
+@needs_mnist
 @pytest.mark.slow
 def test_real_triples_give_all_modes(real: ImageStore) -> None:
     read = load_mnist_classifier().classify(real.images)
