@@ -37,7 +37,7 @@ def model_card(description: Description, config: Config, fmt: str, name: str) ->
 def plain(value: object) -> str:
     """`value` as text that Markdown shows as it is, in one line: from a file it may be markup, HTML or a script."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(value)).split())
-    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", html.escape(line, quote=False))
+    return re.sub(r"([\\`*\[\]|~])", r"\\\1", html.escape(line, quote=False))
 
 
 def read_result(values: Mapping[str, Any]) -> Result | None:
