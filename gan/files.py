@@ -171,6 +171,23 @@ def locked(path: Path, patience: float = -1) -> Iterator[bool]:
         lock.release()
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock file `path`; nothing is made or written."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # of a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def sweep(directory: Path, name: str = "*") -> None:
     """Remove what processes that were killed while they wrote `name` left in a directory.
 

@@ -1,4 +1,4 @@
-"""What the README shows is there, and works."""
+"""What the README and the pages of commands show is there, and works."""
 
 import inspect
 import re
@@ -9,45 +9,71 @@ import pytest
 import torch
 
 from gan import build
-from gan.config import load_config
+from gan.commands.line.train import DEFAULT_CONFIG
+from gan.config import Config, load_config
 from gan.models.heads import HEADS
 from gan.training.steps import discriminator_step
 from tests import ROOT
 
-TEXT = (ROOT / "README.md").read_text()
-COMMANDS = [shlex.split(line) for line in re.findall(r"^\s*`?(python train\.py .*?)`?\.?$", TEXT, re.MULTILINE)]
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/command.md", "docs/map.md")}
+TEXT = PAGES["README.md"]
+TRAIN = re.compile(r"(?:^\s*|\| )`?(python train\.py(?: [^`\n]*?)?)(?:`|\.?$)", re.MULTILINE)
+COMMANDS = [shlex.split(line.partition(" #")[0]) for page in PAGES.values() for line in TRAIN.findall(page)]
 
 
-def test_files_and_links_exist() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if not link.startswith("http")]
-    assert len(links) >= 4
+def load(command: list[str]) -> Config:
+    config = command[2] if len(command) > 2 and command[2].endswith(".yaml") else f"configs/{DEFAULT_CONFIG}.yaml"
+    return load_config(ROOT / config, [value for flag, value in pairwise(command) if flag == "--set"])
+
+
+def test_the_readme_is_short_and_begins_with_the_picture() -> None:
+    lines = TEXT.splitlines()
+    assert len(lines) <= 170
+    assert any("samples.png" in line for line in lines[:6])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_links_exist(page: str) -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]) if not link.startswith("http")]
+    assert links or page != "README.md"
     for link in links:
-        assert (ROOT / link).exists(), link
+        assert ((ROOT / page).parent / link).exists(), link
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(docs/(\w+\.md)\)", TEXT))
+    assert linked == {page.name for page in (ROOT / "docs").glob("*.md")}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_training_command_has_a_config_that_accepts_it(command: list[str]) -> None:
-    config = command[2] if len(command) > 2 and command[2].endswith(".yaml") else "configs/digits/dcgan_cr.yaml"
-    overrides = [value for flag, value in pairwise(command) if flag == "--set"]
-    load_config(ROOT / config, overrides)
+    config = load(command)
+    if config.data.source == "digits" and config.discriminator.head.name in HEADS:
+        build.build_game(config, build.image_facts(config), torch.device("cpu"))
 
 
-def test_every_head_is_listed_with_its_options() -> None:
-    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \|(.*)\|$", TEXT, re.MULTILINE)
-    listed = {name: set(re.findall(r"`(\w+)`", options)) for name, options in reversed(rows)}
+def test_every_head_is_listed_with_its_labels_and_options() -> None:
+    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \| (ignored|optional|required) \|(.*)\|$", TEXT, re.MULTILINE)
+    listed = {name: (labels, set(re.findall(r"`(\w+)`", options))) for name, labels, options in reversed(rows)}
     given = {"self", "in_features", "num_classes"}
-    assert listed == {name: set(inspect.signature(head).parameters) - given for name, head in HEADS.items()}
+    assert listed == {
+        name: (head.labels, set(inspect.signature(head).parameters) - given) for name, head in HEADS.items()
+    }
+
+
+def test_every_row_of_one_head_says_the_same_of_labels() -> None:
+    rows = re.findall(r"^\| [^|]+ \| `(\w+)` \| (\w+) \|", TEXT, re.MULTILINE)
+    assert {(name, labels) for name, labels in rows} == {(name, head.labels) for name, head in HEADS.items()}
 
 
 def test_the_head_of_two_steps_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGES["docs/map.md"], re.DOTALL)
     code = "\n".join(line.removeprefix("   ") for line in block.splitlines())
     names: dict = {}
     exec(code, names)
     monkeypatch.setitem(HEADS, "mean_and_norm", names["MeanAndNorm"])
     (command,) = [command for command in COMMANDS if "discriminator.head.name=mean_and_norm" in command]
-    overrides = [value for flag, value in pairwise(command) if flag == "--set"]
-    config = load_config(ROOT / command[2], overrides)
+    config = load(command)
     game = build.build_game(config, build.image_facts(config), torch.device("cpu"))
     values, _ = discriminator_step(game, torch.zeros(4, 1, 32, 32), None, torch.randn(4, 64), None)
     assert values["scores/real"].shape == (2,)

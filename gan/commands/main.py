@@ -7,7 +7,7 @@ import click
 import gan
 from gan.commands.command_line import OneLineGroup
 
-COMMANDS = ("train", "evaluate", "compare", "sample", "export", "prepare", "list")
+COMMANDS = ("train", "evaluate", "compare", "sample", "export", "prepare", "list", "runs")
 
 
 class LazyGroup(OneLineGroup):

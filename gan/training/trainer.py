@@ -244,7 +244,10 @@ class Trainer:
         interval = self.step % self.schedule.log_every or self.schedule.log_every
         images = interval * self.schedule.discriminator_steps * len(self._real[0]) * distributed.world_size()
         speed = {"speed/images_per_second": images / seconds, "speed/seconds_per_step": seconds / interval}
-        rates = {"learning_rate/generator": self.game.generator_optimizer.param_groups[0]["lr"]}
+        rates = {
+            "learning_rate/generator": game.generator_optimizer.param_groups[0]["lr"],
+            "learning_rate/discriminator": game.discriminator_optimizer.param_groups[0]["lr"],
+        }
         self.tracker.scalars(self.step, {**values, **self._compare_stages(seen), **rates, **speed})
         self.logged += 1
         for stage in self._alarm.update(means["stages/auc"]):
