@@ -76,13 +76,19 @@ def export(
 
 
 def evaluations(path: Path, description: Description) -> tuple[dict[str, Any], ...]:
-    """The results in the run's `evaluations/` that were measured of this step and these weights."""
+    """The results in the run's `evaluations/` that were measured of this step and these weights.
+
+    Raises:
+        UserError: a file cannot be read; damaged ones are left out.
+    """
     run = RunDirectory(path.parent.parent if path.suffix == ".pt" else path)
     found = []
     for file in sorted(run.evaluations.glob("*.json")):
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+        except OSError as error:  # it may be whole, and is not to be left out without a word
+            raise UserError(f"{file}: {error.strerror or error}") from error
+        except (ValueError, RecursionError):
             continue
         if not isinstance(values, dict) or values.get("step") != description.step:
             continue

@@ -1,0 +1,268 @@
+"""Let every call of the operating system fail once, and start again: whether all ends as if nothing had happened.
+
+`python benchmarks/fault_injection.py`, or with `--quick` one error a site. A training run, an evaluation, samples, an
+export and a comparison are each run undisturbed, which finds the places where they open, write, sync, rename and remove
+files and make folders. Then, for each place and each of four errors, a new process runs the command with that one call
+failing, and a second one runs it again without. Survived is a case in which the first ended with one line and status 4,
+2 where a file could not be read, or 0 where the call is harmless, and the second with status 0, the undisturbed result
+to the bit, and no temporary file left. Exits with 1 if a case was lost.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.faults import Faults, failing
+from gan.commands.line import compare, evaluate, export, sample, train
+from gan.experiments import runner
+from gan.training.checkpoint import checkpoint_paths, read_checkpoint
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EINTR)
+ACCEPTED = (0, 2, 4)  # status of a command in which one call fails
+TINY = [
+    "generator.name=dcgan", "generator.width=4", "discriminator.backbone.name=dcgan", "discriminator.backbone.width=4",
+    "generator.latent_dim=8", "training.batch_size=8", "training.steps=4", "logging.scalars_every=1",
+    "logging.samples_every=2", "logging.sample_count=4", "checkpoint.every=2", "checkpoint.keep=1",
+    "evaluation.samples=20", "evaluation.reference=test", "evaluation.metrics=[fid]",
+]  # fmt: skip
+EXPERIMENT = """
+task: comparison
+question: Does it survive?
+base: {config}
+settings: {settings}
+arms:
+  independent: ["discriminator.head={{name: independent, options: {{stages: 2}}}}"]
+  cascade: ["discriminator.head={{name: cascading_rejection, options: {{stages: 2}}}}"]
+seeds: [0, 1]
+primary: {{measure: fid, scale: log}}
+looks: fixed
+"""
+CONFIG = ROOT / "configs" / "digits" / "dcgan_cr.yaml"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A command, its arguments in a folder, and what it comes to."""
+
+    command: click.Command
+    arguments: Callable[[Path], list[str]]
+    result: Callable[[Path], Any]
+    trained: bool = True  # whether it starts from a run
+
+
+def _settings(folder: Path, *more: str) -> list[str]:
+    settings = [*TINY, f"data.root={folder / 'data'}", *more]
+    return [part for setting in settings for part in ("--set", setting)]
+
+
+def _trained(folder: Path) -> Any:
+    run = folder / "run"
+    state = read_checkpoint(checkpoint_paths(run / "checkpoints")[-1])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    timings = ("speed/", "evaluation/seconds")
+    log = [{key: value for key, value in line.items() if not key.startswith(timings)} for line in lines]
+    names = sorted(str(path.relative_to(run)) for path in run.rglob("*") if "tensorboard" not in path.parts)
+    return _sha({**state, "elapsed": 0, "digest": 0}), log, _bytes(run / "samples"), _scores(run), names
+
+
+def _scores(run: Path) -> dict[str, Any]:
+    return {path.name: json.loads(path.read_text())["metrics"] for path in (run / "evaluations").glob("*.json")}
+
+
+def _sha(state: Any) -> str:
+    from gan.training.checkpoint import digest
+
+    return digest(state)
+
+
+def _bytes(place: Path) -> dict[str, str]:
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    return {str(path.relative_to(place.parent)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _compared(folder: Path) -> Any:
+    runs = [path for path in (folder / "compared").rglob("checkpoints") if path.is_dir()]
+    states = {path.parent.name: read_checkpoint(checkpoint_paths(path)[-1]) for path in runs}
+    ends = {name: _sha({**state, "elapsed": 0, "digest": 0}) for name, state in states.items()}
+    found = [path for path in folder.rglob("report.*") if path.is_file()]
+    return ends, sorted(path.name for path in found), {path.parent.name: _scores(path.parent) for path in runs}
+
+
+def _experiment(folder: Path) -> list[str]:
+    file = folder / "experiment.yaml"
+    settings = json.dumps([*TINY, "conditional=false", f"data.root={folder / 'data'}"])
+    file.write_text(EXPERIMENT.format(config=CONFIG, settings=settings))
+    return [str(file), "--device", "cpu", "--out", str(folder / "compared"), "--jobs", "1"]
+
+
+def _from_run(*options: str, out: str) -> Callable[[Path], list[str]]:
+    return lambda folder: [str(folder / "run"), *options, "--out", str(folder / out)]
+
+
+TASKS = {
+    "training": Task(
+        train.main, lambda folder: [str(CONFIG), *_settings(folder), "--device", "cpu", "--out", str(folder / "run")],
+        _trained, trained=False,
+    ),
+    "evaluation": Task(
+        evaluate.main, lambda folder: ["checkpoint", str(folder / "run"), "--device", "cpu", "--samples", "30"],
+        lambda folder: _scores(folder / "run"),
+    ),
+    "samples, png": Task(sample.main, _from_run("--count", "4", "--device", "cpu", out="png"),
+                         lambda folder: _bytes(folder / "png")),
+    "samples, npz": Task(sample.main, _from_run("--count", "4", "--device", "cpu", out="it.npz"),
+                         lambda folder: _arrays(folder / "it.npz")),
+    "export": Task(export.main, _from_run("--format", "safetensors", out="exported"),
+                   lambda folder: _bytes(folder / "exported")),
+    "comparison": Task(compare.main, _experiment, _compared, trained=False),
+}  # fmt: skip
+
+
+def _arrays(path: Path) -> dict[str, str]:
+    import numpy as np
+
+    with np.load(path) as archive:
+        return {name: hashlib.sha256(archive[name].tobytes()).hexdigest() for name in archive.files}
+
+
+def in_a_process(work: Callable[[], int], output: Path) -> tuple[int, str]:
+    """Fork, run `work` there with its output in a file; returns the status and what was printed."""
+    if (child := os.fork()) == 0:
+        status = 1
+        try:
+            with output.open("wb") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            status = work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    _, ended = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(ended), output.read_text(errors="replace")
+
+
+def start(task: Task, folder: Path, faults: Faults | None) -> int:
+    """Run the command in this process; returns its status. Afterwards the counts of `faults` lie beside the folder."""
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    arguments = task.arguments(folder)
+    runner.subprocess.run = _trained_here  # type: ignore[assignment]
+    try:
+        if faults is None:
+            task.command.main(arguments, prog_name="command")
+            return 0
+        with failing(faults):
+            task.command.main(arguments, prog_name="command")
+        return 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        if faults is not None:
+            folder.with_suffix(".counts").write_text(json.dumps(faults.counts))
+
+
+def _trained_here(command: list[str], stdout: Any, **options: Any) -> Any:
+    """In place of a new interpreter, which would load its libraries for seconds."""
+
+    def work() -> int:
+        try:
+            train.main.main(command[4:], prog_name="command")
+            return 0
+        except SystemExit as end:
+            return int(end.code or 0)
+
+    status, text = in_a_process(work, Path(command[-1]).with_suffix(".output"))
+    Path(command[-1]).with_suffix(".output").unlink()
+    os.write(stdout.fileno(), text.encode())
+    return runner.subprocess.CompletedProcess(command, status)
+
+
+def judge(task: Task, folder: Path, faults: Faults, whole: Any) -> str:
+    """Run a case; returns what was lost, or nothing."""
+    first, said = in_a_process(lambda: start(task, folder, faults), folder.with_suffix(".said"))
+    fired = json.loads(folder.with_suffix(".counts").read_text()).get(faults.site, 0) >= faults.number
+    lines = [
+        line for line in said.replace("\r", "\n").splitlines() if line.startswith(("command: ", "command checkpoint: "))
+    ]
+    if first not in ACCEPTED or "Traceback" in said or (first and not lines):
+        return f"status {first}: {said.strip().splitlines()[-1:]}"
+    second, again = in_a_process(lambda: start(task, folder, None), folder.with_suffix(".again"))
+    if second and not (first == 0 and "is there" in again):  # it was done the first time
+        return f"the next start: status {second}: {again.strip().splitlines()[-1:]}"
+    if left := list(folder.rglob("*.tmp")):
+        return f"left behind: {left[0].name}"
+    if task.result(folder) != whole:
+        return f"another result after status {first}"
+    return "" if fired else "-"
+
+
+def prepared(folder: Path, task: Task, run: Path) -> Path:
+    """The folder, new, with what the task starts from."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if task.trained:
+        shutil.copytree(run, folder)
+    else:
+        folder.mkdir()
+    return folder
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="One error a site, in turn, instead of all four.")
+@click.option("--task", "names", type=click.Choice(list(TASKS)), multiple=True, default=list(TASKS))
+def main(quick: bool, names: tuple[str, ...]) -> None:
+    """Fail, start again, compare."""
+    torch.set_num_threads(1)
+    total: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory).resolve()
+        run = prepared(place / "trained", TASKS["training"], place)
+        status, said = in_a_process(lambda: start(TASKS["training"], run, None), place / "said")
+        if status:
+            raise SystemExit(said)
+        for name in names:
+            total += _all_of(name, place, run, quick)
+    click.echo(f"in all: {total['survived']} survived, {total['lost']} lost, {total['not reached']} not reached")
+    raise SystemExit(1 if total["lost"] else 0)
+
+
+def _all_of(name: str, place: Path, run: Path, quick: bool) -> "Counter[str]":
+    task, began, counted = TASKS[name], time.perf_counter(), Counter[str]()
+    folder = prepared(place / "case", task, run)
+    status, said = in_a_process(lambda: start(task, folder, Faults(folder)), folder.with_suffix(".said"))
+    if status:
+        raise SystemExit(f"{name}: {said}")
+    whole = task.result(folder)
+    sites = json.loads(folder.with_suffix(".counts").read_text())
+    for number, (site, count) in enumerate(sorted(sites.items())):
+        for code in ERRORS[number % 4 : number % 4 + 1] if quick else ERRORS:
+            which = 1 if code in (errno.ENOSPC, errno.EACCES) else count  # the first call or the last
+            case = prepared(folder, task, run)
+            lost = judge(task, case, Faults(case, site, which, code), whole)
+            counted["not reached" if lost == "-" else "lost" if lost else "survived"] += 1
+            if lost not in ("", "-"):
+                click.echo(f"{name}: {errno.errorcode[code]} at call {which} of {site}: {lost}")
+    click.echo(f"{name}: {len(sites)} call sites, {dict(counted)}, {time.perf_counter() - began:.0f} s")
+    return counted
+
+
+if __name__ == "__main__":
+    main()
