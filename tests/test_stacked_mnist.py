@@ -232,6 +232,7 @@ def test_convolutions_pad_as_tensorflow_does(side: int, kernel: int) -> None:
     total = max((half - 1) * 2 + kernel - side, 0)
     before, after = total // 2, total - total // 2
     down, up = SameConv2d(2, 3, kernel).double(), SameConvTranspose2d(3, 2, kernel, side).double()
+    down.bias.data.zero_()
     up.load_state_dict({"weight": down.weight, "bias": torch.zeros(2)})
     x, y = torch.randn(1, 2, side, side).double(), torch.randn(1, 3, half, half).double()
     wide = F.pad(x, (before, after, before, after))
@@ -292,7 +293,8 @@ def test_the_discriminator_step_is_a_plain_one(packing: int, head: str) -> None:
     for ours, expected in zip(
         game.discriminator.parameters(), torch.autograd.grad(loss, list(network.parameters())), strict=True
     ):
-        torch.testing.assert_close(ours.grad, expected, rtol=1e-4, atol=5e-6)
+        # biases before batch normalisation have gradients that are zero but for rounding, some 1e-5 of float32
+        torch.testing.assert_close(ours.grad, expected, rtol=1e-4, atol=2e-5)
 
 
 def test_real_and_fake_are_normalised_apart_and_only_where_needed() -> None:
