@@ -11,6 +11,11 @@ FILE_INTERVAL = 30.0  # seconds between the states of a lasting bar, where stand
 T = TypeVar("T")
 
 
+def say(line: str) -> None:
+    """One line on standard error, above the bars."""
+    tqdm.write(line, sys.stderr)
+
+
 def passing(items: Iterable[T], description: str, unit: str, shown: bool = True, delay: float = 0) -> Iterable[T]:
     """`items` under a bar as of `passing_bar`."""
     return tqdm(items, description, **_passing(unit, shown, delay))

@@ -214,10 +214,11 @@ def test_a_data_set_becomes_one_file(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     with np.load(out) as archive:
         assert archive["images"].shape == (360, 16, 16, 1) and archive["labels"].shape == (360,)
+        assert archive["class_names"].tolist() == [str(digit) for digit in range(10)]
     source, copy = (prepare(*name, resolution=16, root=tmp_path / "cache", **rest) for name, rest in (
         (("digits",), {"split": "test"}), (("npz",), {"path": out})
     ))  # fmt: skip
-    assert source.content_hash == copy.content_hash
+    assert source.content_hash == copy.content_hash and source.class_names == copy.class_names
     again = call("prepare", "digits", "--out", out, *options)
     assert again.exit_code == 2 and "is there already" in again.stderr
     wrong = call("prepare", "cifar11", "--out", tmp_path / "x.npz", *options)

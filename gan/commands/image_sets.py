@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from gan.commands.scoring import evenly
-from gan.data.image_folder import count_images
 from gan.data.recipe import Labels, Pixels
 from gan.data.sources import SOURCES, source_info
 from gan.data.store import prepare
@@ -88,14 +87,12 @@ def open_set(
         return _generated(*run, limit, device)
     path = Path(name)
     source, _, split = name.partition(":")
-    skipped = 0
     if (path / "meta.json").is_file():
         store = prepare("prepared", split=path.stem, resolution=resolution, path=path, root=cache)
     elif path.is_dir():
         store = prepare(
             "image_folder", split=path.stem, resolution=resolution, path=path, root=cache, skip_corrupt=skip_corrupt
         )
-        skipped = count_images(path) - store.num_images if skip_corrupt else 0
     elif path.suffix == ".npz":
         store = prepare("npz", split=path.stem, resolution=resolution, path=path, root=cache)
     elif source in SOURCES:
@@ -111,7 +108,7 @@ def open_set(
         source=store.source,
         split=store.split,
         content=store.content_hash if len(images) == store.num_images else None,
-        skipped=skipped,
+        skipped=len(store.skipped),
     )
 
 
