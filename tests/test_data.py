@@ -544,6 +544,24 @@ def test_of_a_gif_the_first_frame_is_read(tmp_path: Path) -> None:
     assert found.images.shape == (1, 8, 8, 3) and (np.array(found.images) == 60).all()
 
 
+def test_what_a_download_needs_is_named_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    class CelebA:
+        def __init__(self, root: Path, split: str, download: bool) -> None:
+            asked.append(download)
+            raise RuntimeError("Dataset not found or corrupted.")
+
+    monkeypatch.setattr(torchvision.datasets, "CelebA", CelebA)
+    for found, told in (
+        (None, "needs the package gdown, which is not installed: pip install gdown"),
+        (object(), "not found"),
+    ):
+        monkeypatch.setattr(torchvision_sets, "find_spec", lambda name, found=found: found)
+        refused("data.source", told, str(tmp_path / "torchvision"), source="celeba", root=tmp_path)
+    assert asked == [False, True]
+
+
 def test_flat_folder_is_unlabelled(tmp_path: Path, folder: Path) -> None:
     found = prepare("image_folder", path=folder / "dog", root=tmp_path, resolution=10)
     assert (found.num_images, found.labels, found.class_names) == (4, None, ())

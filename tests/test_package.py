@@ -80,10 +80,10 @@ def test_the_metadata_has_the_command_and_what_it_needs(wheel: Path) -> None:
     for need in needs:
         name, lowest = re.match(r"([\w.-]+)>=([\d.]+)", need).groups()
         if "extra ==" in need and name not in pinned:
-            continue  # gdown, which nothing else needs
+            continue  # gdown and lmdb, which nothing else needs
         assert version(lowest) <= version(pinned[name]), need
     tools = {"ruff", "mypy", "types-PyYAML", "types-tqdm", "onnxruntime", "pytest", "pytest-xdist", "hypothesis"}
-    assert {re.match(r"[\w.-]+", need)[0] for need in needs} - {"gdown"} == pinned.keys() - tools
+    assert {re.match(r"[\w.-]+", need)[0] for need in needs} - {"gdown", "lmdb"} == pinned.keys() - tools
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -140,6 +140,21 @@ print(sorted({HEAVY!r} & {{*sys.modules}}), file=sys.stderr)
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stderr.strip() == "[]"
     assert done.stdout.startswith("Usage: " + " ".join(["gan", *arguments]))
+
+
+def test_preparing_shows_its_help_without_torch() -> None:
+    program = f"""
+import runpy, sys
+sys.argv = ["gan.data", "--help"]
+try:
+    runpy.run_module("gan.data", run_name="__main__")
+except SystemExit as end:
+    assert end.code == 0
+print(sorted({HEAVY!r} & {{*sys.modules}}), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+    assert done.stdout.startswith("Usage: python -m gan.data")
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "compare.py"])
