@@ -105,6 +105,14 @@ def check_options(source: str, given: Collection[str], split: str, resolution: i
         raise UserError(f"data.resolution: found {resolution!r}; accepted: an integer of at least 1")
 
 
+def split_of(path: Path) -> str:
+    """The split that a file or folder stands for by its own name: `x/cifar10_test.npz` → `cifar10_test`.
+
+    What a split cannot have in it, such as spaces, becomes `_`.
+    """
+    return re.sub(r"[^\w.-]+", "_", path.absolute().stem).lstrip(".-") or "images"
+
+
 def _existing(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"data.path: {path} does not exist; accepted: an existing file or folder")
