@@ -271,7 +271,7 @@ def test_the_clock_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 10.0, 13.0, 20.0, 21.0])  # start; a pause from 10 to 13; a log at 20; a lap at 21
     monkeypatch.setattr("gan.training.schedule.time.perf_counter", lambda: next(now))
     clock = Clock(CPU)
-    clock.pause(lambda: None)
+    assert clock.pause(lambda: None) == 3
     assert clock.since_log() == 17
     assert clock.lap() == 18
 

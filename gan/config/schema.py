@@ -49,6 +49,7 @@ class DataConfig(Section):
     resolution: Annotated[int, Field(ge=8, le=1024)] = 32
     classes: int | list[str] | None = None  # which classes of a folder: names, or the first so many; null: all
     images_per_class: Positive | None = None  # how many images of each class of a folder, the first ones; null: all
+    skip_corrupt: bool = False  # leave out and name files of a folder that cannot be read, instead of refusing them
     count: Positive | None = None  # how many images to compose, for stacked_digits
     flip: bool | None = None  # mirror images left to right at random; null: where the source says that it is sensible
     root: str = "outputs/data"  # where prepared arrays and downloads live

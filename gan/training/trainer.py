@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from gan import distributed
 from gan.errors import NonFiniteError
-from gan.progress import lasting_bar
+from gan.progress import lasting_bar, leave_out
 from gan.training import diagnostics
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints
@@ -124,8 +124,12 @@ class Trainer:
             self.sample()
             self.unscored = schedule.evaluate_every > 0
         clock = Clock(next(self.game.generator.parameters()).device)
+
+        def aside(action: Callable[[], Any]) -> None:
+            leave_out(progress, clock.pause(action))
+
         with StopSignals(patient=distributed.world_size() > 1) as stop, progress:
-            clock.pause(lambda: self._score(stop))  # at the start, or where an earlier one was left off
+            aside(lambda: self._score(stop))  # at the start, or where an earlier one was left off
             stopped = distributed.any_rank(stop.requested)
             while self.step < schedule.steps and not stopped:
                 # Play
@@ -143,15 +147,15 @@ class Trainer:
 
                 # Sample, evaluate
                 if schedule.due(self.step, schedule.sample_every):
-                    clock.pause(self.sample)
+                    aside(self.sample)
                 if schedule.evaluate_every and self.step % schedule.evaluate_every == 0 and self.step < schedule.steps:
                     self.unscored = True
-                    clock.pause(lambda: self._score(stop))
+                    aside(lambda: self._score(stop))
 
                 # Save
                 if schedule.due(self.step, schedule.save_every):
                     self.elapsed += clock.lap()
-                    clock.pause(self.save)
+                    aside(self.save)
                 stopped = distributed.any_rank(stop.requested)
             if stopped and 0 < self.step < schedule.steps:
                 self.elapsed += clock.lap()
