@@ -61,7 +61,7 @@ def charts(head: Head) -> Charts:
         "effective number": _lines("stages/effective_number$"),
     }
     return {
-        "stages": {name.partition("/")[2].replace("_", " "): _lines(name + STAGE) for name in names},
+        "stages": {_title(name): _lines(name + STAGE) for name in names},
         "likeness of stages": alike,
         "players": players,
     }
@@ -69,3 +69,8 @@ def charts(head: Head) -> Charts:
 
 def _lines(tags: str) -> list[Any]:
     return ["Multiline", [tags]]
+
+
+def _title(name: str) -> str:
+    """ "scores: real", "removed from fake"."""
+    return name.removeprefix("stages/").replace("/", ": ").replace("_", " ")
