@@ -47,13 +47,14 @@ class Clock:
         self._device = device
         self._lap = self._log = time.perf_counter()
 
-    def pause(self, action: Callable[[], Any]) -> None:
-        """Do something off the clock."""
+    def pause(self, action: Callable[[], Any]) -> float:
+        """Do something off the clock; returns the seconds that it took."""
         start = self._now()
         action()
         paused = self._now() - start
         self._lap += paused
         self._log += paused
+        return paused
 
     def lap(self) -> float:
         """Seconds since the last lap."""

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from gan import distributed
 from gan.errors import NonFiniteError
 from gan.metrics.results import Result, score_tags
-from gan.progress import lasting_bar
+from gan.progress import lasting_bar, leave_out
 from gan.training import diagnostics
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints
@@ -116,8 +116,12 @@ class Trainer:
             self.sample()
             self.unscored = schedule.evaluate_every > 0
         clock = Clock(next(self.game.generator.parameters()).device)
+
+        def pause(action: Callable[[], Any]) -> None:
+            leave_out(progress, clock.pause(action))
+
         with StopSignals(patient=distributed.world_size() > 1) as stop, progress:
-            clock.pause(lambda: self._score(stop))  # at the start, or where an earlier one was left off
+            pause(lambda: self._score(stop))  # at the start, or where an earlier one was left off
             stopped = distributed.any_rank(stop.requested)
             while self.step < schedule.steps and not stopped:
                 # Play
@@ -135,15 +139,15 @@ class Trainer:
 
                 # Sample, evaluate
                 if schedule.due(self.step, schedule.sample_every):
-                    clock.pause(self.sample)
+                    pause(self.sample)
                 if schedule.evaluate_every and self.step % schedule.evaluate_every == 0 and self.step < schedule.steps:
                     self.unscored = True
-                    clock.pause(lambda: self._score(stop))
+                    pause(lambda: self._score(stop))
 
                 # Save
                 if schedule.due(self.step, schedule.save_every):
                     self.elapsed += clock.lap()
-                    clock.pause(self.save)
+                    pause(self.save)
                 stopped = distributed.any_rank(stop.requested)
             if stopped and 0 < self.step < schedule.steps:
                 self.elapsed += clock.lap()
