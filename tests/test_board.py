@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from gan.config import load_config
 from gan.metrics.protocol import Protocol, ReferenceIdentity
 from gan.metrics.results import Result, score_tags
+from gan.metrics.table import METRICS
 from gan.models.heads import HEADS
 from gan.training.board import charts, hyperparameters
 from gan.training.event_files import SETTINGS, event_files
@@ -236,6 +237,13 @@ def test_the_tag_of_a_score_says_how_it_was_measured() -> None:
     )
     assert other["frechet_distance"] == "FD (efficientnet_lite0, bfloat16, 5000 vs 10000 test)"
     assert other["inception_score_std"].startswith("class score deviation (efficientnet_lite0, bfloat16,")
+
+
+@pytest.mark.parametrize("extractor", ["inception", "efficientnet_lite0"])
+def test_every_number_of_every_metric_has_a_tag_of_its_own(extractor: str) -> None:
+    keys = [key for metric in METRICS.values() for key in metric.keys]
+    tags = score_tags(Result(dict.fromkeys(keys, 1.0), protocol(extractor=extractor), 1.0, 1.0))
+    assert list(tags) == keys and len(set(tags.values())) == len(keys)
 
 
 def test_hyperparameters_leave_out_what_is_null() -> None:
