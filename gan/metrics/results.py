@@ -73,6 +73,26 @@ def label(name: str, protocol: Protocol) -> str:
     return f"{metric.general} ({protocol.extractor}{dtype})"
 
 
+def short_names(name: str, protocol: Protocol) -> list[str]:
+    """What each number of a metric is called in a chart: "FID (inception, 50000 vs 10000 test)".
+
+    Beside the name as of `label`: the extractor, how many generated images were measured against how many real ones,
+    and of which split.
+    """
+    metric, reference = METRICS[name], protocol.reference
+    called, _, how = label(name, protocol).partition(" (")
+    names = [called, f"{called} deviation"] if metric.spread else called.split(" / ")
+    how = how.removesuffix(")") or protocol.extractor
+    counts = f"{protocol.generated_count} vs {reference.count} {reference.split}"
+    return [f"{one} ({how}, {counts})" for one in names]
+
+
+def score_tags(result: Result) -> dict[str, str]:
+    """`short_names` of all numbers of a result, by their keys."""
+    keys_and_names = ((METRICS[name].keys, short_names(name, result.protocol)) for name in measured(result))
+    return {key: name for keys, names in keys_and_names for key, name in zip(keys, names, strict=True)}
+
+
 def measured(result: Result) -> list[str]:
     """The metrics that a result has."""
     return [name for name, metric in METRICS.items() if metric.keys[0] in result.metrics]

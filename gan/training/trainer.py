@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from gan import distributed
 from gan.errors import NonFiniteError
+from gan.metrics.results import Result, score_tags
 from gan.progress import lasting_bar, leave_out
 from gan.training import diagnostics
 from gan.training.best import BestCheckpoint
@@ -21,24 +21,16 @@ from gan.training.diagnostics import DEAD_AUC, DeadStageAlarm, Observation
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.interrupt import StopSignals
 from gan.training.latents import Latents
+from gan.training.preview import Preview
 from gan.training.schedule import Clock, Schedule
 from gan.training.state import Batches, Restartable, Stateful, is_amount, is_count, load_optimizer
 from gan.training.steps import Game
 from gan.training.tracking import Averages, Tracker
 
-Evaluate = Callable[[nn.Module], Mapping[str, float]]
+Evaluate = Callable[[nn.Module], Result]
 DiscriminatorStep = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], tuple[dict[str, Tensor], Observation]]
 GeneratorStep = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], dict[str, Tensor]]
 _NUMBERS = ("step", "elapsed", "recoveries", "unscored", "logged")  # the trainer's own state
-
-
-@dataclass(frozen=True)
-class Preview:
-    """The latents `(n, Z)` and labels `(n,)` or None of the sample grids, the same all through a run."""
-
-    latents: Tensor
-    labels: Tensor | None
-    columns: int
 
 
 class Trainer:
@@ -59,7 +51,7 @@ class Trainer:
         tracker: where scalars and grids go.
         checkpoints: where states go.
         preview: what the sample grids show.
-        evaluate: scores of a generator; it must leave all random states as they were.
+        evaluate: scores of a generator, which must leave all random states as they were; None where nothing is scored.
         best: keeps the state with the best score.
     """
 
@@ -76,7 +68,7 @@ class Trainer:
         tracker: Tracker,
         checkpoints: Checkpoints,
         preview: Preview,
-        evaluate: Evaluate,
+        evaluate: Evaluate | None,
         best: BestCheckpoint,
     ) -> None:
         self.game = game
@@ -170,7 +162,7 @@ class Trainer:
         latents, labels = self.preview.latents.to(device), self.preview.labels
         with self.game.autocast():
             images = self.ema.average(latents, None if labels is None else labels.to(device))
-        self.tracker.grid(self.step, "samples", images.float(), self.preview.columns)
+        self.tracker.grid(self.step, "samples", self.preview.arrange(images, labels))
 
     def save(self) -> Path:
         """Write a checkpoint of everything, with the log up to it on the disk; returns its file."""
@@ -192,11 +184,12 @@ class Trainer:
             else:
                 part.load_state_dict(state[name])
 
-    def record_scores(self, scores: Mapping[str, float], seconds: float) -> None:
+    def record_scores(self, result: Result, seconds: float) -> None:
         """Log scores of the average generator and what they cost; keep the state if it is the best so far."""
-        named = {f"evaluation/{name}": value for name, value in scores.items()}
-        self.tracker.scalars(self.step, {**named, "evaluation/seconds": seconds})
-        self.best.consider(self.step, scores, self.state_dict)
+        named = {f"evaluation/{key}": value for key, value in result.metrics.items()}
+        tags = {f"evaluation/{key}": f"evaluation/{tag}" for key, tag in score_tags(result).items()}
+        self.tracker.scalars(self.step, {**named, "evaluation/seconds": seconds}, tags)
+        self.best.consider(self.step, result.metrics, self.state_dict)
 
     def recover(self, state: Mapping[str, Any]) -> None:
         """Go back to `state` and on from there with other random numbers."""
@@ -210,10 +203,12 @@ class Trainer:
 
     def _score(self, stop: StopSignals) -> None:
         """Score the average generator where that is to be done; a request to stop leaves it for the next start."""
-        start = time.perf_counter()
-        if self.unscored and (scores := stop.unless_requested(lambda: self.evaluate(self.ema.average))) is not None:
+        start, evaluate = time.perf_counter(), self.evaluate
+        if evaluate is None or not self.unscored:
             self.unscored = False
-            self.record_scores(scores, time.perf_counter() - start)
+        elif (result := stop.unless_requested(lambda: evaluate(self.ema.average))) is not None:
+            self.unscored = False
+            self.record_scores(result, time.perf_counter() - start)
 
     def _play_discriminator(self) -> None:
         images, labels = self._batches.next_batch()
