@@ -189,10 +189,9 @@ class Trainer:
                 part.load_state_dict(state[name])
 
     def record_scores(self, scores: Mapping[str, float], seconds: float) -> None:
-        """Log scores of the average generator and what they cost; keep the state if it is the best so far."""
-        named = {f"evaluation/{name}": value for name, value in scores.items()}
-        self.tracker.scalars(self.step, {**named, "evaluation/seconds": seconds})
+        """Keep the state if it is the best so far; then log the scores, which so are a sign that all is done."""
         self.best.consider(self.step, scores, self.state_dict)
+        self.tracker.scores(self.step, scores, seconds)
 
     def recover(self, state: Mapping[str, Any]) -> None:
         """Go back to `state` and on from there with other random numbers."""
