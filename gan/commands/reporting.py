@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import click
 
 from gan.commands.command_line import INTERRUPTED
-from gan.errors import StorageError, UserError, is_out_of_memory
+from gan.errors import StorageError, UserError, is_out_of_memory, printable
 
 CLOSED_PIPE = 141  # as shells have it: 128 and the number of SIGPIPE
 
@@ -22,7 +22,7 @@ def one_line_errors() -> Iterator[None]:
 
     def report(failure: threading.ExceptHookArgs) -> None:  # TensorBoard writes in a thread
         if isinstance(failure.exc_value, OSError):
-            click.echo(f"{command}: {_described(failure.exc_value)}", err=True)
+            click.echo(printable(f"{command}: {_described(failure.exc_value)}"), err=True)
         else:
             before(failure)
 
@@ -52,5 +52,5 @@ def _described(error: OSError) -> str:
 
 
 def _exit(command: str, message: str, status: int) -> None:
-    click.echo(f"{command}: {' '.join(message.split())}", err=True)
+    click.echo(printable(f"{command}: {' '.join(message.split())}"), err=True)
     sys.exit(status)

@@ -7,7 +7,7 @@ import click
 
 from gan.commands.command_line import FilePath, OneLineCommand
 from gan.commands.reporting import one_line_errors
-from gan.errors import UserError
+from gan.errors import UserError, printable
 from gan.processes import importing
 
 NAMED = 10  # corrupt images that are named; the file lists all
@@ -76,10 +76,8 @@ def main(
     _report(done.skipped(), out)
     for name, store in done.stores.items():
         shape = "×".join(map(str, store.images.shape[1:]))
-        click.echo(
-            f"{out / name}: {store.num_images} images of {shape}, {store.num_classes} classes, SHA-256 "
-            f"{store.content_hash}"
-        )
+        facts = f"{store.num_images} images of {shape}, {store.num_classes} classes, SHA-256 {store.content_hash}"
+        click.echo(printable(f"{out / name}: {facts}"))
 
 
 def _classes(text: str | None) -> int | list[str] | None:
@@ -99,4 +97,5 @@ def _classes(text: str | None) -> int | list[str] | None:
 def _report(skipped: list[str], out: Path) -> None:
     if skipped:
         more = f" and {len(skipped) - NAMED} more, in corrupt.jsonl" if len(skipped) > NAMED else ""
-        click.echo(f"{out}: {len(skipped)} corrupt images left out: {', '.join(skipped[:NAMED])}{more}", err=True)
+        left_out = f"{len(skipped)} corrupt images left out: {', '.join(skipped[:NAMED])}{more}"
+        click.echo(printable(f"{out}: {left_out}"), err=True)
