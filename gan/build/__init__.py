@@ -12,7 +12,7 @@ from gan.build.game import (
     build_stage_weights,
     build_top_k,
 )
-from gan.build.image_record import ImageRecord, image_record, recorded_images
+from gan.build.image_record import ImageRecord, image_record, recorded_images, require_names
 from gan.build.players import (
     ImageFacts,
     build_backbone,
@@ -21,6 +21,7 @@ from gan.build.players import (
     image_facts,
     prepare_images,
 )
+from gan.build.room import require_room, sketch, state_bytes
 
 __all__ = [
     "ImageFacts",
@@ -42,4 +43,8 @@ __all__ = [
     "image_record",
     "prepare_images",
     "recorded_images",
+    "require_names",
+    "require_room",
+    "sketch",
+    "state_bytes",
 ]

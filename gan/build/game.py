@@ -8,6 +8,7 @@ from torch import nn
 
 from gan import distributed
 from gan.build.players import ImageFacts, build_discriminator, build_generator
+from gan.build.room import require_room
 from gan.config import Config, OptimizerConfig, construct
 from gan.data.loader import Loader
 from gan.data.sources import source_info
@@ -37,8 +38,13 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
-    """Players on `device`, their optimisers and losses."""
+    """Players on `device`, their optimisers and losses.
+
+    Raises:
+        UserError: something that the config names cannot be had, or the players do not fit into memory.
+    """
     require_metrics(config.evaluation.metrics)  # A misspelt name must not wait for the scores at the end.
+    require_room(config, facts, device)
     precision = resolve_precision(config.training.precision, device)
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
     generator = _over_ranks(build_generator(config, facts), config, device).to(device).to(memory_format=layout)

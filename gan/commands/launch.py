@@ -45,7 +45,7 @@ from gan.training.interrupt import StopSignals
 from gan.training.preview import Preview
 from gan.training.run_directory import RunDirectory, run_identity
 from gan.training.steps import discriminator_step, generator_step
-from gan.training.tracking import SilentTracker, Tracker
+from gan.training.tracking import LOG, SilentTracker, Tracker, is_logged
 from gan.training.trainer import Trainer, has_numbers
 
 
@@ -76,9 +76,11 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
     identity = run_identity(config.model_dump(exclude_defaults=True))
     state = distributed.from_main(_saved_state(run, config, store) if distributed.is_main() else None)
     if state is not None and state["step"] >= config.training.steps:
-        result = load_result(run.evaluations, state["step"], config.evaluation) if distributed.is_main() else None
-        if distributed.from_main(result is not None or not config.evaluation.at_end):
-            _say(_summary(run, state["step"], state["elapsed"], state["recoveries"], result))
+        step = state["step"]
+        result = load_result(run.evaluations, step, config.evaluation) if distributed.is_main() else None
+        logged = result is not None and is_logged(out / LOG, step, result.metrics)
+        if distributed.from_main(logged or not config.evaluation.at_end):
+            _say(_summary(run, step, state["elapsed"], state["recoveries"], result))
             return True
     scored = config.evaluation.at_end or config.evaluation.every > 0
     scorer = Scorer(config, facts.num_classes, device) if scored else None  # before training, should weights be missing
@@ -224,18 +226,30 @@ def _show_start(trainer: Trainer, config: Config, store: ImageStore) -> None:
 
 
 def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer | None) -> str | None:
-    """Score the finished run; returns what to tell its user, None where a request to stop came first."""
+    """Score the finished run; returns what to tell its user, None where a request to stop came first.
+
+    An earlier start may have kept a result and ended before it was logged.
+    """
     result = None
     if config.evaluation.at_end and scorer is not None:
-        with StopSignals(patient=distributed.world_size() > 1) as stop:
-            result = stop.unless_requested(lambda: scorer.score(trainer.ema.average, "ema"))
+        result = _kept_result(run, trainer.step, config)
         if result is None:
-            return None
-        if distributed.is_main():
-            save_result(run.evaluations, trainer.step, result, config.evaluation)
+            with StopSignals(patient=distributed.world_size() > 1) as stop:
+                result = stop.unless_requested(lambda: scorer.score(trainer.ema.average, "ema"))
+            if result is None:
+                return None
+            if distributed.is_main():
+                save_result(run.evaluations, trainer.step, result, config.evaluation)
         trainer.record_scores(result, result.seconds)
     trainer.tracker.finish(trainer.step)
     return _summary(run, trainer.step, trainer.elapsed, trainer.recoveries, result)
+
+
+def _kept_result(run: RunDirectory, step: int, config: Config) -> Result | None:
+    """On every rank the result that is there."""
+    kept = load_result(run.evaluations, step, config.evaluation) if distributed.is_main() else None
+    values = distributed.from_main(None if kept is None else kept.to_dict())
+    return None if values is None else Result.from_dict(values)
 
 
 def build_preview(config: Config, images: ImageRecord) -> Preview:

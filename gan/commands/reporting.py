@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import click
 
 from gan.commands.command_line import INTERRUPTED
-from gan.errors import StorageError, UserError, is_out_of_memory
+from gan.errors import StorageError, UserError, is_out_of_memory, printable
 
 CLOSED_PIPE = 141  # as shells have it: 128 and the number of SIGPIPE
 
@@ -41,5 +41,5 @@ def _described(error: OSError) -> str:
 
 
 def _exit(command: str, message: str, status: int) -> None:
-    click.echo(f"{command}: {' '.join(message.split())}", err=True)
+    click.echo(printable(f"{command}: {' '.join(message.split())}"), err=True)
     sys.exit(status)

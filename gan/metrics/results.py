@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gan.errors import printable
 from gan.metrics.protocol import Protocol
 from gan.metrics.table import METRICS
 
@@ -148,6 +149,7 @@ def _number(key: str, result: Result, digits: int) -> str:
 
 
 def _align(table: Sequence[Sequence[str]]) -> str:
+    table = [[printable(cell) for cell in row] for row in table]
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
     lines = []
     for row in table:

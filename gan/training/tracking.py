@@ -18,6 +18,7 @@ from gan.training.state import is_count
 
 LOG = "metrics.jsonl"  # in the directory of a run
 TRAINING = "speed/seconds_per_step"  # in every line that training writes
+SCORES = "evaluation/"  # before the name of every score
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
@@ -37,6 +38,25 @@ def read_log(path: Path) -> list[dict[str, float]]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}, line {len(lines) + 1}: damaged; remove the line, or the run") from error
     return lines
+
+
+def is_logged(path: Path, step: int, scores: Mapping[str, float]) -> bool:
+    """Whether a line of a run's log has these scores at this step; damaged lines are passed over."""
+    wanted = json.dumps([step, sorted(scores.items())])  # in which NaN is like NaN
+    try:
+        return any(_scored(line) == wanted for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    except FileNotFoundError:
+        return False
+
+
+def _scored(line: str) -> str:
+    try:
+        values = json.loads(line)
+        scores = {name.removeprefix(SCORES): value for name, value in values.items() if name.startswith(SCORES)}
+        scores.pop("seconds", None)
+        return json.dumps([values["step"], sorted(scores.items())])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return ""
 
 
 class Averages:
@@ -116,10 +136,21 @@ class Tracker:
 
     def scalars(self, step: int, values: Mapping[str, float], tags: Mapping[str, str] | None = None) -> None:
         """Log named numbers at a step; in TensorBoard under their names, or others that `tags` gives them."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
         named = {(tags or {}).get(name, name): value for name, value in values.items()}
         self._board.add(step, *(summary.scalar(name, value) for name, value in named.items()))
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+
+    def scores(self, step: int, scores: Mapping[str, float], seconds: float, tags: Mapping[str, str]) -> None:
+        """Log scores and what they cost, and bring them to the disk; once, however often they are told.
+
+        TensorBoard has them under `tags`, by the scores' keys.
+        """
+        if is_logged(self._metrics, step, scores):
+            return
+        values = {f"{SCORES}{name}": value for name, value in (*scores.items(), ("seconds", seconds))}
+        self.scalars(step, values, {f"{SCORES}{name}": f"{SCORES}{tag}" for name, tag in tags.items()})
+        self.sync()
 
     def sync(self) -> None:
         """Bring the log to the disk."""
@@ -171,6 +202,8 @@ class SilentTracker(Tracker):
     def rewind(self, step: int) -> None: ...
 
     def scalars(self, step: int, values: Mapping[str, float], tags: Mapping[str, str] | None = None) -> None: ...
+
+    def scores(self, step: int, scores: Mapping[str, float], seconds: float, tags: Mapping[str, str]) -> None: ...
 
     def sync(self) -> None: ...
 

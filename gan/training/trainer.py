@@ -185,11 +185,9 @@ class Trainer:
                 part.load_state_dict(state[name])
 
     def record_scores(self, result: Result, seconds: float) -> None:
-        """Log scores of the average generator and what they cost; keep the state if it is the best so far."""
-        named = {f"evaluation/{key}": value for key, value in result.metrics.items()}
-        tags = {f"evaluation/{key}": f"evaluation/{tag}" for key, tag in score_tags(result).items()}
-        self.tracker.scalars(self.step, {**named, "evaluation/seconds": seconds}, tags)
+        """Keep the state if it is the best so far; then log the scores, which so are a sign that all is done."""
         self.best.consider(self.step, result.metrics, self.state_dict)
+        self.tracker.scores(self.step, result.metrics, seconds, score_tags(result))
 
     def recover(self, state: Mapping[str, Any]) -> None:
         """Go back to `state` and on from there with other random numbers."""
