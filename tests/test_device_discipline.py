@@ -171,6 +171,7 @@ def test_no_network_waits(name: str, conditional: str, device: str) -> None:
         ["objective.stage_weights=geometric", "discriminator.packing=2"],
         ["training.shared_latents=true"],
         ["objective.regularizers={contrastive: {weight: 1.0, options: {view: augmentation}}}"],
+        ["objective.regularizers={r1: {weight: 1.0, options: {method: finite_difference}}}"],
         ["objective.regularizers={orthogonal: {weight: 1.0, options: {player: both}}}"],
         ["generator.options={spectral_norm: true}", "generator.name=sngan"],
     ],

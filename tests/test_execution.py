@@ -38,6 +38,10 @@ GAMES = {
         *DCGAN,
         "objective.regularizers={r1: {weight: 0.1, interval: 2}, balanced_consistency: {weight: 0.1}}",
     ],
+    "finite differences": [
+        *DCGAN,
+        "objective.regularizers={r1: {weight: 0.1, options: {method: finite_difference}}}",
+    ],
     "running means": [*DCGAN, "objective.regularizers={lecam: {weight: 0.1}, contrastive: {weight: 0.1}}"],
     "moving moments": [*DCGAN, "discriminator.head.options={rejection: decorrelated}"],
     "directions": [*DCGAN, "discriminator.head={name: sliced_cascade}", "objective.stage_weights=learned"],

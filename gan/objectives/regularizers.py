@@ -26,8 +26,9 @@ class StepBatch:
     """One micro-batch of a player's step as regularisers see it.
 
     Images are as the discriminator was given them, augmented, in both players' steps; `augment` does to other fakes
-    what was done to these, with the same draws. In a generator's step fakes are attached to the generator and
-    `real_scores` are None where the loss does without them. `step` counts the player's steps from 0.
+    what was done to these, with the same draws. Features are what the head has scored of them, `(B, F)`. In a
+    generator's step fakes are attached to the generator, and `real_features` and `real_scores` are None where the loss
+    does without them. `step` counts the player's steps from 0.
     """
 
     discriminator: DiscriminatorLike
@@ -37,6 +38,8 @@ class StepBatch:
     fake_images: Tensor
     fake_labels: Tensor | None
     latents: Tensor
+    fake_features: Tensor
+    real_features: Tensor | None
     fake_scores: Tensor
     real_scores: Tensor | None
     stage_weights: Tensor

@@ -123,7 +123,7 @@ def discriminator_gradients(
     loss = weighted_mean(game.loss.discriminator_loss(real_scores, fake_scores), weights)
     batch = StepBatch(
         game.discriminator, game.generator, images[:count], real_labels, images[count:], fake_labels, latents,
-        fake_scores, real_scores, weights.detach(), step, random, game.autocast,
+        features[judged:], features[:judged], fake_scores, real_scores, weights.detach(), step, random, game.autocast,
         augment=lambda fakes: game.augmentation(torch.cat([real_images, fakes]), game.noise.again(random))[count:],
     )  # fmt: skip
     penalties = game.regularizers("discriminator", batch)
@@ -183,8 +183,10 @@ def generator_gradients(
     with game.autocast():
         fake_images = game.augmentation(game.fakes.for_generator(latents, labels).to(real_images.dtype), random)
         real_images = game.augmentation(real_images, random)
-        fake_scores = game.discriminator(fake_images, labels)
-        real_scores = game.discriminator(real_images, real_labels) if game.loss.relativistic else None
+        fake_features = game.discriminator.features(fake_images)
+        fake_scores = game.discriminator.head(fake_features, labels)
+        real_features = game.discriminator.features(real_images) if game.loss.relativistic else None
+        real_scores = None if real_features is None else game.discriminator.head(real_features, real_labels)
 
     # Loss, penalties, backward
     weights = game.stage_weights().detach()
@@ -193,7 +195,7 @@ def generator_gradients(
     loss = weighted_mean(game.top_k(losses, fake_scores, weights, step), counted / counted.sum())
     batch = StepBatch(
         game.discriminator, game.generator, real_images, real_labels, fake_images, labels, latents,
-        fake_scores, real_scores, weights, step, random, game.autocast,
+        fake_features, real_features, fake_scores, real_scores, weights, step, random, game.autocast,
         augment=lambda fakes: game.augmentation(fakes, game.noise.again(random)),
     )  # fmt: skip
     penalties = game.regularizers("generator", batch)
