@@ -292,7 +292,7 @@ def planted() -> Iterator[Any]:
             yield pytest.param(plant, where, words, id=f"{name} on {where}")
 
 
-@pytest.mark.parametrize(("plant", "where", "words"), planted())
+@pytest.mark.parametrize(("plant", "where", "words"), list(planted()))
 def test_a_planted_fault_is_found(
     plant: Callable[[Game, str], Game], where: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
