@@ -180,12 +180,23 @@ class TrainingConfig(Section):
     channels_last: bool = True  # layout of feature maps
     recoveries: NonNegative = 0  # how often to go back to the newest checkpoint, with new random numbers, after a NaN
     init_from: str | None = None  # run, step and digest of the weights that training began with; --init-from writes it
-    compile: bool = False  # both players by torch.compile, which takes a minute at the start
+    compile: bool = False  # both players and their power iterations by torch.compile, which takes a minute at the start
+    cuda_graphs: bool = (
+        False  # each player's update as one CUDA graph, the optimiser's step included; off CUDA as usual
+    )
 
     @model_validator(mode="after")
     def _micro_batches_are_equal(self) -> "TrainingConfig":
         if self.batch_size % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _graphs_are_of_one_batch(self) -> "TrainingConfig":
+        if self.cuda_graphs and self.accumulation > 1:
+            raise ValueError(f"accumulation: {self.accumulation} found; with cuda_graphs 1 is accepted")
+        if self.cuda_graphs and self.shared_latents:
+            raise ValueError("shared_latents: true found; with cuda_graphs false is accepted")
         return self
 
     @model_validator(mode="after")

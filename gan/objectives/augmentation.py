@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Operation = Literal["color", "translation", "cutout"]
-Augment = Callable[[Tensor], Tensor]
 
 
 class Augmentation(nn.Module):
@@ -69,18 +68,6 @@ class Augmentation(nn.Module):
 
     def set_extra_state(self, state: int) -> None:
         self.observed = state
-
-
-def repeating(augmentation: Callable[[Tensor, torch.Generator], Tensor], random: torch.Generator) -> Augment:
-    """`augmentation` with the numbers that `random` gives next, at every call the same; `random` stays where it is."""
-    state = random.get_state()
-
-    def augment(images: Tensor) -> Tensor:
-        again = torch.Generator(random.device)
-        again.set_state(state)
-        return augmentation(images, again)
-
-    return augment
 
 
 def color(images: Tensor, random: torch.Generator) -> Tensor:

@@ -91,9 +91,13 @@ class Scheduled(nn.Module):
         self.weight = weight
         self.interval = interval
 
+    def acts(self, step: int) -> bool:
+        """Whether it acts in a player's step."""
+        return step % self.interval == 0
+
     def forward(self, player: str, batch: StepBatch) -> Tensor | None:
         """The weighted penalty on `player`, or None where it does not act in this step."""
-        if batch.step % self.interval:
+        if not self.acts(batch.step):
             return None
         act = self.penalty.discriminator_penalty if player == "discriminator" else self.penalty.generator_penalty
         penalty = act(batch)
@@ -101,7 +105,7 @@ class Scheduled(nn.Module):
 
     def follow(self, step: int, means: Mapping[str, Tensor]) -> None:
         """Move the term's running statistics if it has acted in this step."""
-        if step % self.interval == 0:
+        if self.acts(step):
             self.penalty.follow(means)
 
 
@@ -111,6 +115,11 @@ class Regularizers(nn.Module):
     def __init__(self, terms: Mapping[str, Scheduled]) -> None:
         super().__init__()
         self.terms = nn.ModuleDict(terms)
+
+    def acting(self, step: int) -> tuple[str, ...]:
+        """The names of the terms that act in a player's step."""
+        terms = ((name, term) for name, term in self.terms.items() if isinstance(term, Scheduled))
+        return tuple(name for name, term in terms if term.acts(step))
 
     def forward(self, player: str, batch: StepBatch) -> dict[str, Tensor]:
         """The weighted penalties on `player` in this step, by name."""

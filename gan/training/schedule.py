@@ -30,7 +30,11 @@ class Schedule:
         factor = self.learning_rate_factor(step)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
+                rate = group["base_lr"] * factor
+                if isinstance(group["lr"], torch.Tensor):  # where a captured step reads it
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
 
     def due(self, step: int, interval: int) -> bool:
         """Whether what happens at an interval happens after `step`; the last step is always due."""

@@ -102,7 +102,7 @@ class Trainer:
         self._optimizers = [part for part in parts.values() if isinstance(part, torch.optim.Optimizer)]
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group.setdefault("base_lr", group["lr"])
+                group.setdefault("base_lr", float(group["lr"]))
 
     def train(self) -> bool:
         """Train to the last step; returns whether it was reached (False after an interrupt, with the state saved).
@@ -242,8 +242,8 @@ class Trainer:
         images = interval * self.schedule.discriminator_steps * len(self._real[0]) * distributed.world_size()
         speed = {"speed/images_per_second": images / seconds, "speed/seconds_per_step": seconds / interval}
         rates = {
-            "learning_rate/generator": game.generator_optimizer.param_groups[0]["lr"],
-            "learning_rate/discriminator": game.discriminator_optimizer.param_groups[0]["lr"],
+            "learning_rate/generator": float(game.generator_optimizer.param_groups[0]["lr"]),
+            "learning_rate/discriminator": float(game.discriminator_optimizer.param_groups[0]["lr"]),
         }
         self.tracker.scalars(self.step, {**values, **self._compare_stages(seen), **rates, **speed})
         self.logged += 1
