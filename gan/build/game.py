@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from gan import distributed
+from gan.build.motions import images_per_step
 from gan.build.players import ImageFacts, build_discriminator, build_generator
 from gan.build.room import require_room
 from gan.config import Config, OptimizerConfig, construct
@@ -210,4 +211,5 @@ def build_schedule(config: Config) -> Schedule:
         sample_every=config.logging.samples_every,
         save_every=config.checkpoint.every,
         evaluate_every=config.evaluation.every,
+        images_per_step=images_per_step(config),
     )

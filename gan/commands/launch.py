@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from gan import distributed
 from gan.allocator import keep_freed_memory
 from gan.build import (
     ImageRecord,
+    build_ema,
     build_game,
     build_latents,
     build_loader,
+    build_motions,
     build_schedule,
     image_facts,
     image_record,
@@ -40,7 +43,6 @@ from gan.seeds import seeded_generator
 from gan.training.best import BestCheckpoint
 from gan.training.board import board_settings
 from gan.training.checkpoint import Checkpoints, checkpoint_paths, read_checkpoint
-from gan.training.ema import ExponentialMovingAverage
 from gan.training.interrupt import StopSignals
 from gan.training.preview import Preview
 from gan.training.run_directory import RunDirectory, run_identity
@@ -94,15 +96,16 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
             if state is not None:
                 _tell_of_another_decay(run, config, state["step"])
             write_text(run.config, config.to_yaml())
+        ema = build_ema(config, game.generator)
         trainer = Trainer(
             game=game,
             discriminator_step=partial(discriminator_step, game),
             generator_step=partial(generator_step, game),
             parts=game.parts,
-            ema=ExponentialMovingAverage(game.generator, config.ema.decay, config.ema.warm_up),
+            ema=ema,
             batches=build_loader(config, store, device),
             latents=build_latents(config, facts, device),
-            schedule=build_schedule(config),
+            schedule=replace(build_schedule(config), motions=build_motions(config, game, ema)),
             tracker=Tracker(out, state["step"] if state else -1, settings) if main else SilentTracker(),
             checkpoints=checkpoints,
             preview=build_preview(config, record),

@@ -125,6 +125,7 @@ class Trainer:
             stopped = distributed.any_rank(stop.requested)
             while self.step < schedule.steps and not stopped:
                 # Play
+                schedule.move(self.step)
                 schedule.set_learning_rates(self._optimizers, self.step)
                 for _ in range(schedule.discriminator_steps):
                     self._play_discriminator()
@@ -178,6 +179,7 @@ class Trainer:
         """Go on where `state` was taken; one of another trainer fails in whatever way its parts do."""
         for name in _NUMBERS:
             setattr(self, name, state[name])
+        self.schedule.move(max(0, self.step - 1))  # where the optimisers were when it was taken
         for name, part in self.parts.items():
             if isinstance(part, torch.optim.Optimizer):
                 load_optimizer(part, state[name])
@@ -245,7 +247,8 @@ class Trainer:
             "learning_rate/generator": float(game.generator_optimizer.param_groups[0]["lr"]),
             "learning_rate/discriminator": float(game.discriminator_optimizer.param_groups[0]["lr"]),
         }
-        self.tracker.scalars(self.step, {**values, **self._compare_stages(seen), **rates, **speed})
+        moved = {f"schedules/{name}": value for name, value in self.schedule.moved(self.step - 1).items()}
+        self.tracker.scalars(self.step, {**values, **self._compare_stages(seen), **rates, **moved, **speed})
         self.logged += 1
         for stage in self._alarm.update(means["stages/auc"]):
             _say(f"stage {stage} is dead: it separates nothing at step {self.step} (AUC ≤ {DEAD_AUC})")
