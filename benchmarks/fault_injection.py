@@ -12,6 +12,7 @@ result is the undisturbed one to the bit, and no temporary file is left. Exits w
 
 import errno
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -23,7 +24,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,8 @@ TINY = [
     "generator.name=dcgan", "generator.width=4", "discriminator.backbone.name=dcgan", "discriminator.backbone.width=4",
     "generator.latent_dim=8", "training.batch_size=8", "training.steps=4", "logging.scalars_every=1",
     "logging.samples_every=2", "logging.sample_count=4", "checkpoint.every=2", "checkpoint.keep=1",
-    "evaluation.samples=20", "evaluation.reference=test", "evaluation.reference_samples=20", "evaluation.metrics=[fid]",
+    "training.precision=float32", "evaluation.samples=20", "evaluation.reference=test", "evaluation.reference_samples=20",
+    "evaluation.metrics=[fid]",
 ]  # fmt: skip
 EXPERIMENT = """
 task: comparison
@@ -183,6 +185,7 @@ def start(task: Task, folder: Path, faults: Faults | None) -> int:
     finally:
         if faults is not None:
             folder.with_suffix(".counts").write_text(json.dumps(faults.counts))
+            folder.with_suffix(".modules").write_text(json.dumps(list(sys.modules)))
 
 
 def _trained_here(faults: Faults | None, command: list[str], stdout: Any, **options: Any) -> Any:
@@ -246,6 +249,7 @@ def main(quick: bool, names: tuple[str, ...], record: Path | None) -> None:
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory).resolve()
+        os.environ["MPLCONFIGDIR"] = str(place / "matplotlib")
         bases: dict[str, Path | None] = {"": None}
         for name in names:
             total += _all_of(name, place, _base(TASKS[name].base, bases, place), quick, known, record)
@@ -268,6 +272,10 @@ def _undisturbed(task: Task, folder: Path) -> Any:
     status, said = in_a_process(lambda: start(task, folder, Faults(folder)), folder.with_suffix(".said"))
     if status:
         raise SystemExit(f"undisturbed, status {status}: {said}")
+    for module in json.loads(folder.with_suffix(".modules").read_text()):  # once, and not in each process again
+        if module not in sys.modules and module.partition(".")[0] != "__main__":
+            with suppress(Exception):
+                importlib.import_module(module)
     return task.result(folder), json.loads(folder.with_suffix(".counts").read_text())
 
 
