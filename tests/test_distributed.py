@@ -386,6 +386,9 @@ def test_ranks_end_with_a_launcher_that_is_killed_and_leave_the_run_free(
     ranks = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
     job.kill()
     job.communicate(timeout=100)  # which waits until the ranks have closed their ends of the pipes
+    deadline = time.monotonic() + 60  # the pipes close while a process is still ending
+    while any(alive(int(rank)) for rank in ranks) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert len(ranks) == 2 and not any(alive(int(rank)) for rank in ranks)
     step = int(newest(out).stem.removeprefix("step_"))
     run(folder / "data", out, f"training.steps={step + 2}", "checkpoint.every=20")

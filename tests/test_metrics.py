@@ -26,7 +26,7 @@ from gan.metrics.formulas import (
 )
 from gan.metrics.neighbourhood import authenticity, density_and_coverage, precision_and_recall
 from gan.metrics.protocol import Protocol, ReferenceIdentity, differences, require_same, version_differences
-from gan.metrics.results import Result, format_table, label
+from gan.metrics.results import Result, format_table, label, remarks
 from gan.metrics.similarity import clip_discrepancy, vendi_score
 from gan.metrics.transport import monge_inception_distance
 
@@ -439,6 +439,25 @@ def test_table_has_a_row_per_result_and_a_column_per_label():
     assert "FID" in lines[0] and "FD (efficientnet_lite0)" in lines[0]
     assert "16.770" in lines[1] and "0.00100 ± 0.00020" in lines[1] and "–" in lines[1]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_fewer_images_than_dimensions_are_told_beside_the_number():
+    few = replace(PROTOCOL, generated_count=1999)
+    reference = PROTOCOL.reference.count
+    assert reference >= 2048 > few.generated_count
+    result = Result({"frechet_distance": -1e-9}, few, 1, 2, feature_dimensions=2048)
+    told = "FID: 1,999 generated images are fewer than the 2,048 dimensions of the features"
+    (remark,) = result.to_dict()["remarks"]
+    assert remark.startswith(told)
+    table = format_table({"a": result, "b": result}).splitlines()
+    assert table[3:] == [remark] and " 0.000" in table[1] and "-0.000" not in table[1]
+    enough = replace(result, protocol=replace(few, generated_count=2048))
+    assert remarks(enough) == remarks(replace(result, feature_dimensions=None)) == []
+    assert remarks(replace(result, metrics={"inception_score_mean": 3.0})) == []
+    classes = {str(k): 1.0 for k in range(10)}
+    by_class = replace(enough, metrics={"intra_frechet_distance_mean": 1.0}, classes=classes)
+    (remark,) = remarks(by_class)
+    assert remark.startswith("intra-FID: 204 generated images a class are fewer than the 2,048 dimensions")
 
 
 # -------------------------------------------------------------------------------------------------------------- weights

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from gan import distributed
+from gan.build.motions import images_per_step
 from gan.build.players import ImageFacts, build_discriminator, build_generator
+from gan.build.room import require_room
 from gan.config import Config, OptimizerConfig, construct
 from gan.data.loader import Loader
 from gan.data.sources import source_info
@@ -39,8 +41,13 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
-    """Players on `device`, their optimisers and losses."""
+    """Players on `device`, their optimisers and losses.
+
+    Raises:
+        UserError: something that the config names cannot be had, or the players do not fit into memory.
+    """
     require_metrics(config.evaluation.metrics)  # A misspelt name must not wait for the scores at the end.
+    require_room(config, facts, device)
     precision = resolve_precision(config.training.precision, device)
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
     generator = _over_ranks(build_generator(config, facts), config, device).to(device).to(memory_format=layout)
@@ -204,4 +211,5 @@ def build_schedule(config: Config) -> Schedule:
         sample_every=config.logging.samples_every,
         save_every=config.checkpoint.every,
         evaluate_every=config.evaluation.every,
+        images_per_step=images_per_step(config),
     )

@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationError,
     field_validator,
     model_serializer,
     model_validator,
@@ -49,6 +50,7 @@ class DataConfig(Section):
     resolution: Annotated[int, Field(ge=8, le=1024)] = 32
     classes: int | list[str] | None = None  # which classes of a folder: names, or the first so many; null: all
     images_per_class: Positive | None = None  # how many images of each class of a folder, the first ones; null: all
+    skip_corrupt: bool = False  # leave out and name files of a folder that cannot be read, instead of refusing them
     count: Positive | None = None  # how many images to compose, for stacked_digits
     flip: bool | None = None  # mirror images left to right at random; null: where the source says that it is sensible
     root: str = "outputs/data"  # where prepared arrays and downloads live
@@ -210,7 +212,24 @@ class EmaConfig(Section):
     """Exponential moving average of the generator, which samples and scores are taken from."""
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # what stays of the average in a step
+    # real images after which half of a weight is left in the average; instead of decay
+    half_life: Annotated[float, Field(ge=0)] | None = None
     warm_up: bool = True  # decay_t = min(decay, (1 + t)/(10 + t))
+
+
+class MotionConfig(Section):
+    """How a setting moves: from its value in the config to another, where it stays."""
+
+    to: float | list[float]  # where it ends
+    images: Positive  # real images that it takes
+    shape: Literal["cosine", "linear"] = "cosine"
+
+
+MOVABLE = (
+    "optimizer.generator_lr", "optimizer.discriminator_lr", "optimizer.betas", "ema.decay", "ema.half_life",
+    "augmentation.probability", "objective.regularizers.NAME.weight",
+)  # fmt: skip
+_RATES = MOVABLE[:2]  # which a captured graph reads where they lie
 
 
 class LoggingConfig(Section):
@@ -271,6 +290,7 @@ class Config(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig
     ema: EmaConfig = EmaConfig()
+    schedules: dict[str, MotionConfig] = {}  # settings that move while training goes on, by their keys
     logging: LoggingConfig = LoggingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -292,6 +312,52 @@ class Config(Section):
             named = ", ".join(self.objective.regularizers)
             raise ValueError(f"discriminator.packing: {packing} found; with the regularizers {named} 1 is accepted")
         return self
+
+    @model_validator(mode="after")
+    def _what_moves_can(self) -> "Config":
+        for key, section in self.schedules.items():
+            where, start = f"schedules.{key}", self.value(key)
+            if start is None:
+                raise ValueError(f"{where}: no number that training reads is there; accepted: {', '.join(MOVABLE)}")
+            if self.training.cuda_graphs and key not in _RATES:
+                raise ValueError(f"{where}: found; with training.cuda_graphs {', '.join(_RATES)} are accepted")
+            if key == "augmentation.probability" and self.augmentation and self.augmentation.target is not None:
+                raise ValueError(f"{where}: found; with augmentation.target none is accepted, for that moves it")
+            if key == "ema.decay" and self.ema.half_life is not None:
+                raise ValueError(f"{where}: found; with ema.half_life none is accepted")
+            try:  # the end has to be a value that the key takes
+                self.with_value(key, section.to)
+            except ValidationError as error:
+                message = error.errors(include_url=False)[0]["msg"]
+                raise ValueError(f"{where}.to: {section.to} found; {message}") from error
+        return self
+
+    def value(self, key: str) -> Any:
+        """What stands at a movable key such as `optimizer.betas`; None where nothing does, or nothing movable."""
+        parts = key.split(".")
+        name = "NAME" if parts[:2] == ["objective", "regularizers"] and len(parts) == 4 else None
+        if ".".join(name if name and index == 2 else part for index, part in enumerate(parts)) not in MOVABLE:
+            return None
+        found: Any = self
+        for part in parts:
+            found = found.get(part) if isinstance(found, dict) else getattr(found, part)
+            if found is None:
+                return None
+        return found
+
+    def with_value(self, key: str, value: Any) -> "Config":
+        """A config without schedules that has `value` at a movable key.
+
+        Raises:
+            ValidationError: the key takes no such value.
+        """
+        tree = self.model_dump() | {"schedules": {}}
+        *path, last = key.split(".")
+        place = tree
+        for part in path:
+            place = place[part]
+        place[last] = value
+        return Config.model_validate(tree)
 
     def to_yaml(self) -> str:
         """The resolved config, every default written out."""

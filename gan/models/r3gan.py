@@ -21,6 +21,7 @@ from gan.models.interface import AttentionPlacement, Backbone, Generator, attent
 _BOTTOM = 4  # the side of the smallest map
 _SIDES = {32: [4, 8, 16, 32], 64: [4, 8, 16, 32, 64], 128: [4, 8, 16, 32, 64, 128]}
 _SLOPE = 0.2
+_MAX_BLOCKS = 1000  # of a stage
 _GAIN = math.sqrt(2 / (1 + _SLOPE**2))  # φ times this keeps the second moment of a normal variable
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
@@ -169,7 +170,8 @@ class R3GANBackbone(Backbone):
         self.stages = _stages(widths, blocks, expansion, group_width)
         down = (Transition(i, o, doubles=False) for i, o in pairwise(widths))
         self.transitions = nn.ModuleList([*down, nn.Identity()])
-        self.basis = nn.Parameter(torch.randn(widths[-1], _BOTTOM, _BOTTOM) / _BOTTOM)  # summed over 16 positions
+        basis = torch.empty(widths[-1], _BOTTOM, _BOTTOM).normal_(std=1 / _BOTTOM)  # summed over 16 positions
+        self.basis = nn.Parameter(basis)
         self.attention = attention_after(attention, zip(widths, sides, strict=True), spectral_norm=False)
 
     @staticmethod
@@ -199,6 +201,8 @@ def _check(widths: list[int], blocks: int, expansion: int, group_width: int) -> 
     for name, value in {"blocks": blocks, "expansion": expansion, "group_width": group_width}.items():
         if value < 1:
             raise ValueError(f"{name}: {value} found, 1 or more accepted")
+    if blocks > _MAX_BLOCKS:
+        raise ValueError(f"blocks: {blocks} found, up to {_MAX_BLOCKS} accepted")
     for hidden in (width * expansion for width in widths):
         if hidden < 1 or (hidden > group_width and hidden % group_width):
             raise ValueError(f"group_width: {group_width} found, a divisor of {hidden} hidden channels accepted")

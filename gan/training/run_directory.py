@@ -21,7 +21,7 @@ PLACES = ("data.path", "data.root")  # where the images lie: which they are is t
 
 
 class RunDirectory:
-    """Layout of a run: config.yaml, metrics.jsonl, evaluations/, tensorboard/, samples/, checkpoints/.
+    """Layout of a run: config.yaml, metrics.jsonl, TensorBoard's event files, evaluations/, samples/, checkpoints/.
 
     Args:
         path: the directory; it need not exist.
