@@ -33,7 +33,7 @@ from gan.errors import UserError
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor
 from gan.metrics.extractors.efficientnet import register
-from gan.metrics.images import array_sampler, to_uint8
+from gan.metrics.images import ArraySampler, to_uint8
 from gan.pictures import tile
 from gan.sampling import export as exporting
 from gan.sampling.card import model_card
@@ -424,7 +424,7 @@ def test_torch_fidelity_scores_the_torchscript_file_as_we_score_its_images(
     real = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
     evaluator = Evaluator(build_extractor("efficientnet_lite0"), CPU, ["fid"], 8, False)
     reference = evaluator.reference(real, name="samples", split="all")
-    ours = evaluator.evaluate(array_sampler(images), 12, reference, seed=None, weights="images", label_sampling="none")
+    ours = evaluator.evaluate(ArraySampler(images), 12, reference, seed=None, weights="images", label_sampling="none")
     assert ours.metrics["frechet_distance"] == pytest.approx(theirs, rel=1e-3)
 
 

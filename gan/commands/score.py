@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from gan import distributed
 from gan.allocator import keep_freed_memory
 from gan.commands.image_sets import ImageSet, open_set, resolution_of, run_of, user_cache
 from gan.commands.saved_results import save_result
@@ -16,7 +17,7 @@ from gan.device import resolve_device
 from gan.errors import UserError, printable
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor, require_known
-from gan.metrics.images import array_sampler, check_images
+from gan.metrics.images import ArraySampler, check_images
 from gan.metrics.protocol import differences
 from gan.metrics.results import Result, format_table
 from gan.sampling.card import read_result
@@ -36,6 +37,7 @@ def score_run(
     """Score a checkpoint of the run at `path`; returns a table, or JSON, and saves the result in the run.
 
     An exported folder is not written into; what was measured of it before, by the same protocol, is shown below.
+    Of several ranks, all of which call this, the main one alone saves, and what it returns is to be told.
 
     Args:
         path: the run directory, or an exported folder.
@@ -55,6 +57,8 @@ def score_run(
     generator = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings, cache=cache)
     config, step = generator.config, generator.description.step
     result = Scorer(config, generator.num_classes, generator.device).score(generator.network, weights)
+    if not distributed.is_main():
+        return ""
     file = save_result(RunDirectory(path).evaluations, step, result, config.evaluation)
     if as_json:
         return file.read_text(encoding="utf-8").rstrip()
@@ -95,6 +99,7 @@ def score_images(
     extractor: str,
     weights: str | None,
     weights_sha256: str | None,
+    resize: str,
     metrics: Sequence[str],
     resolution: int | None,
     limit: int | None,
@@ -108,11 +113,11 @@ def score_images(
     cache: Path | None,
     as_json: bool,
 ) -> str:
-    """Score one set of images against another; returns a table, or JSON.
+    """Score one set of images against another; returns a table, or JSON; all ranks call this.
 
     Args:
         images, reference: see `gan.commands.image_sets.open_set`.
-        extractor, weights, weights_sha256, metrics, bootstrap, dtype, compiled, batch_size: as in a config's
+        extractor, weights, weights_sha256, resize, metrics, bootstrap, dtype, compiled, batch_size: as in a config's
             `evaluation` section.
         resolution: what both sets are brought to; None for that of a run among them, else 32.
         limit: take at most so many images of each, at even distances.
@@ -138,8 +143,17 @@ def score_images(
     for name, opened in ((images, first), (reference, second)):
         if len(opened.images) < 2:
             raise UserError(f"{name}: {len(opened.images)} image found, at least 2 accepted")
-    network = build_extractor(extractor, weights=weights, device=place, expected_sha256=weights_sha256)
-    evaluator = Evaluator(network, place, metrics, batch_size, bootstrap=bootstrap, dtype=dtype, compiled=compiled)
+    network = build_extractor(extractor, weights=weights, device=place, expected_sha256=weights_sha256, resize=resize)
+    evaluator = Evaluator(
+        network,
+        place,
+        metrics,
+        batch_size,
+        distributed.is_main(),
+        bootstrap=bootstrap,
+        dtype=dtype,
+        compiled=compiled,
+    )
     result = _compare(evaluator, first, second, cache)
     skipped = {name: opened.skipped for name, opened in ((images, first), (reference, second)) if opened.skipped}
     if as_json:
@@ -162,9 +176,9 @@ def _compare(evaluator: Evaluator, first: ImageSet, second: ImageSet, cache: Pat
         labels=second.labels,
         class_names=second.class_names,
     )
-    labels = first.labels
+    labels, sampler = first.labels, ArraySampler(first.images)
     return evaluator.evaluate(
-        array_sampler(first.images),
+        sampler,
         len(first.images),
         statistics,
         seed=first.seed,
@@ -172,4 +186,5 @@ def _compare(evaluator: Evaluator, first: ImageSet, second: ImageSet, cache: Pat
         label_sampling=first.label_sampling,
         batch_norm="none" if first.weights == "images" else "running",
         labels=None if labels is None else lambda: torch.from_numpy(np.array(labels)),
+        skip=sampler.skip,
     )
