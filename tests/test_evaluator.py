@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from torch_fidelity import feature_extractor_clip as clip_module
 from torch_fidelity import feature_extractor_inceptionv3 as inception_module
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 
 from gan.config import load_config
 from gan.errors import NonFiniteError, StorageError, UserError
@@ -758,6 +759,25 @@ def test_dinov2_equals_its_own_equations(tmp_path, monkeypatch):
     with torch.no_grad():
         expected = dinov2_by_hand(weights, images)
     assert relative_difference(extract(extractor, images)["dinov2"], expected) < 1e-5
+
+
+def test_dinov2_equals_torch_fidelitys_with_the_release_of_its_authors(tmp_path, monkeypatch):
+    """Needs their code, PyPI's dinov2, which torch-fidelity would download from its repository."""
+    release = pytest.importorskip("dinov2.models.vision_transformer")
+    torch.manual_seed(0)
+    settings = {"patch_size": 14, "img_size": 518, "init_values": 1.0, "ffn_layer": "mlp", "block_chunks": 0}
+    model = release.vit_small(**settings).eval()
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            values.copy_(torch.randn_like(values) * 0.05 + (1 if "norm" in name and "weight" in name else 0))
+    monkeypatch.setattr(torch.hub, "load", lambda repository, name: model)
+    theirs = FeatureExtractorDinoV2("dinov2-vit-s-14", ["dinov2"])
+    torch.save(model.state_dict(), tmp_path / "release.pth")
+    ours = build_vouched("dinov2-vit-s-14", tmp_path / "release.pth")
+    images = torch.from_numpy(pixels(2, 44, size=32)).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        (expected,) = theirs(images)
+    assert relative_difference(extract(ours, images)["dinov2"], expected) < 1e-5
 
 
 def dinov2_by_hand(weights, images):
