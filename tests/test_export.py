@@ -497,7 +497,8 @@ def test_a_name_of_a_file_is_that_of_the_file(name: str, form: str | None, expor
 
 def test_a_folder_and_an_archive_score_the_same(samples: SimpleNamespace, tmp_path: Path) -> None:
     settings = {
-        "extractor": "efficientnet_lite0", "weights": None, "weights_sha256": None, "compiled": False,
+        "extractors": ["efficientnet_lite0"], "resize": "extractor", "held_out": None, "weights": None,
+        "weights_sha256": None, "compiled": False,
         "metrics": ["fid", "kid"], "dtype": "float32", "bootstrap": 0, "resolution": 32, "limit": None,
         "reference_limit": None, "skip_corrupt": False, "batch_size": 20, "device": "cpu", "as_json": True,
         "cache": tmp_path / "cache",

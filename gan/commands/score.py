@@ -19,7 +19,7 @@ from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor, require_known
 from gan.metrics.images import ArraySampler, check_images
 from gan.metrics.protocol import differences
-from gan.metrics.results import Result, format_table
+from gan.metrics.results import Result, format_table, frechet_ratio
 from gan.sampling.card import read_result
 from gan.sampling.open import exported_folder, open_checkpoint, open_exported
 from gan.training.run_directory import RunDirectory
@@ -96,7 +96,7 @@ def score_images(
     images: str,
     reference: str,
     *,
-    extractor: str,
+    extractors: Sequence[str],
     weights: str | None,
     weights_sha256: str | None,
     resize: str,
@@ -104,6 +104,7 @@ def score_images(
     resolution: int | None,
     limit: int | None,
     reference_limit: int | None,
+    held_out: str | None,
     skip_corrupt: bool,
     bootstrap: int,
     dtype: str,
@@ -117,11 +118,13 @@ def score_images(
 
     Args:
         images, reference: see `gan.commands.image_sets.open_set`.
-        extractor, weights, weights_sha256, resize, metrics, bootstrap, dtype, compiled, batch_size: as in a config's
+        extractors: names; the sets are measured in the feature space of each.
+        weights, weights_sha256, resize, metrics, bootstrap, dtype, compiled, batch_size: as in a config's
             `evaluation` section.
         resolution: what both sets are brought to; None for that of a run among them, else 32.
         limit: take at most so many images of each, at even distances.
         reference_limit: of the reference, where that differs.
+        held_out: real images, as many as there are of `images`, that FDr compares with.
         skip_corrupt: pass over files that cannot be read, and say how many.
         device: as on the command line.
         cache: where prepared images and features are kept; None for `user_cache`.
@@ -131,36 +134,74 @@ def score_images(
         UserError: a set cannot be read, or an argument is not accepted.
     """
     keep_freed_memory()
-    require_known(extractor, "--extractor")
+    _check(extractors, weights, metrics, held_out)
     place, cache = resolve_device(device), cache or user_cache()
-    resolution = resolution or resolution_of((images, reference))
-    asked = [(images, limit), (reference, reference_limit or limit)]
-    sets = {  # what has to be generated last: a mistake in the other is known by then
-        role: open_set(name, resolution, count, place, skip_corrupt, cache)
-        for role, (name, count) in sorted(enumerate(asked), key=lambda item: run_of(item[1][0]) is not None)
-    }
-    first, second = sets[0], sets[1]
-    for name, opened in ((images, first), (reference, second)):
-        if len(opened.images) < 2:
-            raise UserError(f"{name}: {len(opened.images)} image found, at least 2 accepted")
-    network = build_extractor(extractor, weights=weights, device=place, expected_sha256=weights_sha256, resize=resize)
-    evaluator = Evaluator(
-        network,
-        place,
-        metrics,
-        batch_size,
-        distributed.is_main(),
-        bootstrap=bootstrap,
-        dtype=dtype,
-        compiled=compiled,
-    )
-    result = _compare(evaluator, first, second, cache)
-    skipped = {name: opened.skipped for name, opened in ((images, first), (reference, second)) if opened.skipped}
-    if as_json:
-        return json.dumps({**result.to_dict(), "skipped": skipped}, indent=2)
-    lines = [format_table({images: result}), ""]
-    lines += [f"{name}: {score:z.3f}" for name, score in result.classes.items()]
-    lines += [f"against {result.protocol.reference.count:,} images of {reference}"]
+    names = [images, reference, *([] if held_out is None else [held_out])]
+    asked = list(zip(names, (limit, reference_limit or limit, limit), strict=False))
+    resolution = resolution or resolution_of(tuple(names))
+    sets = _opened(asked, resolution, place, skip_corrupt, cache)
+    rows: dict[str, list[Result]] = {name: [] for name in (images, *names[2:])}
+    for extractor in extractors:
+        network = build_extractor(
+            extractor, weights=weights, device=place, expected_sha256=weights_sha256, resize=resize
+        )
+        evaluator = Evaluator(
+            network,
+            place,
+            metrics,
+            batch_size,
+            distributed.is_main(),
+            bootstrap=bootstrap,
+            dtype=dtype,
+            compiled=compiled,
+        )
+        for results, role in zip(rows.values(), (0, 2), strict=False):
+            results.append(_compare(evaluator, sets[role], sets[1], cache))
+    ratio = None if held_out is None else frechet_ratio(rows[images], rows[held_out])
+    skipped = {name: sets[role].skipped for role, name in enumerate(names) if sets[role].skipped}
+    return _as_json(rows, ratio, skipped) if as_json else _as_table(rows, ratio, skipped, reference)
+
+
+def _check(extractors: Sequence[str], weights: str | None, metrics: Sequence[str], held_out: str | None) -> None:
+    for name in extractors:
+        require_known(name, "--extractor")
+    if weights is not None and len(extractors) > 1:
+        raise UserError(f"--weights: given with {len(extractors)} extractors, one accepted")
+    if held_out is not None and "fid" not in metrics:
+        raise UserError("--held-out: given, but fid is not among --metrics")
+
+
+def _opened(
+    asked: Sequence[tuple[str, int | None]], resolution: int, place: torch.device, skip_corrupt: bool, cache: Path
+) -> dict[int, ImageSet]:
+    """The sets by their places; what has to be generated comes last: a mistake in another is known by then."""
+    sets = {}
+    for role, (name, count) in sorted(enumerate(asked), key=lambda item: run_of(item[1][0]) is not None):
+        sets[role] = open_set(name, resolution, count, place, skip_corrupt, cache)
+    for role, (name, _) in enumerate(asked):
+        if len(sets[role].images) < 2:
+            raise UserError(f"{name}: {len(sets[role].images)} image found, at least 2 accepted")
+    return sets
+
+
+def _as_json(rows: Mapping[str, Sequence[Result]], ratio: float | None, skipped: Mapping[str, int]) -> str:
+    """One result is an object by itself; several are lists by the names of their images."""
+    (first, *others), *held_out = rows.values()
+    if not others and not held_out:
+        return json.dumps({**first.to_dict(), "skipped": skipped}, indent=2)
+    found: dict[str, Any] = {name: [result.to_dict() for result in results] for name, results in rows.items()}
+    return json.dumps({"results": found, "frechet_ratio": ratio, "skipped": skipped}, indent=2)
+
+
+def _as_table(
+    rows: Mapping[str, Sequence[Result]], ratio: float | None, skipped: Mapping[str, int], reference: str
+) -> str:
+    first = next(iter(rows.values()))
+    lines = [format_table(rows), ""]
+    lines += [f"{name}: {score:z.3f}" for result in first for name, score in result.classes.items()]
+    if ratio is not None:
+        lines += [f"FDr ({', '.join(result.protocol.extractor for result in first)}): {ratio:.3f}"]
+    lines += [f"against {first[0].protocol.reference.count:,} images of {reference}"]
     lines += [f"skipped {count} files of {name} that cannot be read" for name, count in skipped.items()]
     return "\n".join(map(printable, lines))
 

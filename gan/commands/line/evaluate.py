@@ -107,12 +107,18 @@ def checkpoint(
 @main.command()
 @click.argument("images")
 @click.argument("reference")
-@click.option("--extractor", default="efficientnet_lite0", show_default=True, help=EXTRACTORS)
+@click.option(
+    "--extractor",
+    default="efficientnet_lite0",
+    show_default=True,
+    help=f"{EXTRACTORS} Several, separated by commas, are measured side by side.",
+)
 @extractor_options
 @click.option("--metrics", default="fid", show_default=True, help=METRICS)
 @click.option("--resolution", type=click.IntRange(min=8), help="Both are brought to it. [default: a run's, or 32]")
 @click.option("--limit", type=click.IntRange(min=2), help="At most so many images of each.")
 @click.option("--reference-limit", type=click.IntRange(min=2), help="Of REFERENCE, where that differs.")
+@click.option("--held-out", help="Other real images: FDr is the mean of FD(IMAGES)/FD(held out) over the extractors.")
 @click.option("--skip-corrupt", is_flag=True, help="Pass over files of a folder that cannot be read, and count them.")
 @click.option("--cache", type=FOLDER, help="For prepared images. [default: outputs/data if there, else ~/.cache/gan]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=50, show_default=True, help="Images at a time.")
@@ -122,6 +128,7 @@ def images(
     images: str,
     reference: str,
     metrics: str,
+    extractor: str,
     dtype: str | None,
     resize: str | None,
     bootstrap: int | None,
@@ -133,7 +140,7 @@ def images(
     checkpoints or an exported folder, whose images are generated.
     """
     settings |= {"metrics": metrics.split(","), "dtype": dtype or "float32", "bootstrap": bootstrap or 0}
-    settings["resize"] = resize or "extractor"
+    settings |= {"resize": resize or "extractor", "extractors": extractor.split(",")}
     with one_line_errors(), one_voice():
         with importing():
             from gan.commands.score import score_images
