@@ -49,8 +49,7 @@ def split(data: Path, folder: Path) -> Path:
 
 
 def seconds_a_step(configs: dict[str, Config], rounds: int = 6) -> dict[str, float]:
-    """Median processor seconds of an iteration of each, in turn, on one thread, after one round to warm up."""
-    torch.set_num_threads(1)
+    """Median processor seconds of an iteration of each, in turn, after one round to warm up."""
     plays = {name: _play(config) for name, config in configs.items()}
     times: dict[str, list[float]] = {name: [] for name in configs}
     for _ in range(rounds + 1):
@@ -95,6 +94,7 @@ def outcome_of(config: Config, directory: Path, seconds: float) -> dict[str, Any
 @click.option("--jobs", default=2, show_default=True)
 def main(file: Path, data: Path, out: Path, jobs: int) -> None:
     """Run all rungs of a plan and print the survivors of each."""
+    torch.set_num_threads(1)
     plan = parse_yaml(file.read_text(encoding="utf-8"), str(file))
     results = file.parent / plan["results"]
     images = split(data, out / "data")
