@@ -174,7 +174,7 @@ def two_passes(*, graph: bool) -> AbstractContextManager[None]:
         with game.autocast():
             with torch.set_grad_enabled(graph):
                 fake = game.generator(latents, labels).detach()
-            training_steps.update_spectral_norms(game.discriminator)
+            game.update_spectral_norms(game.discriminator)
             scores = game.discriminator(real, real_labels), game.discriminator(fake, labels)
         loss = training_steps.weighted_mean(game.loss.discriminator_loss(*scores), game.stage_weights())
         minimise(loss, game.discriminator_optimizer)
@@ -186,7 +186,7 @@ def all_gradients() -> AbstractContextManager[None]:
     """The generator's step computes gradients of the discriminator's weights as well."""
 
     def step(game: Game, latents: Tensor, labels: Tensor | None, *_: Tensor | None) -> None:
-        training_steps.update_spectral_norms(game.generator)
+        game.update_spectral_norms(game.generator)
         with game.autocast():
             scores = game.discriminator(game.generator(latents, labels), labels)
         loss = training_steps.weighted_mean(game.loss.generator_loss(scores), game.stage_weights().detach())

@@ -45,6 +45,11 @@ def nearest(name: str, accepted: Iterable[str]) -> str:
     return f"{question} accepted: {listed(accepted)}"
 
 
+def printable(text: str) -> str:
+    """`text` with each character that a terminal would obey, line ends left out, written as its escape."""
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
+
+
 def listed(names: Sequence[str], limit: int = 20, separator: str = ", ") -> str:
     """`a, b, c`, and how many more there are than `limit`."""
     more = f"{separator}{len(names) - limit} more" if len(names) > limit else ""

@@ -107,8 +107,10 @@ def test_ctrl_c_is_heard_at_any_moment_of_the_start(script: str, delay: float, t
 
 
 def test_a_run_leaves_everything_in_its_directory(run: Path) -> None:
-    assert {path.name for path in run.iterdir()} == {
-        ".lock", "config.yaml", "metrics.jsonl", "evaluations", "tensorboard", "samples", "checkpoints",
+    events = {path.name for path in run.glob("events.out.tfevents.*.gan")}
+    assert len(events) == 2  # what is true of the run as a whole, and one for its start
+    assert {path.name for path in run.iterdir()} - events == {
+        ".lock", "config.yaml", "metrics.jsonl", "evaluations", "samples", "checkpoints",
     }  # fmt: skip
     scored = [line for line in lines(run) if "evaluation/frechet_distance" in line]
     assert [line["step"] for line in scored] == [0, 3, 6]
@@ -149,6 +151,20 @@ def test_a_run_that_is_done_is_scored_again_only_if_it_was_not(run: Path, data: 
     assert result.exit_code == 0, result.output
     assert "FD (efficientnet_lite0)" in result.stdout
     assert before == ((run / "metrics.jsonl").read_text(), saved_result(run))
+
+
+def test_a_result_that_was_kept_and_not_logged_is_logged_once(run: Path, data: Path, tmp_path: Path) -> None:
+    killed = shutil.copytree(run, tmp_path / "killed")  # between the two
+    log = killed / "metrics.jsonl"
+    whole = lines(run)
+    *before, last = log.read_text().splitlines(keepends=True)
+    assert '"evaluation/frechet_distance"' in last
+    log.write_text("".join(before))
+    options = settings(data, "conditional=true", "evaluation.every=3")
+    for _ in range(2):
+        result = call(train.main, DEFAULT, *options, "--seed", 1, "--device", "cpu", "--out", killed)
+        assert result.exit_code == 0, result.output
+        assert lines(killed) == whole
 
 
 def one_line(result: Result, command: str) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -136,7 +137,9 @@ def test_a_width_that_no_machine_has_room_for_is_one_line(tmp_path: Path, width:
     arguments = [str(DEFAULT), "--set", f"generator.width={width}", "--out", str(tmp_path / "run"), "--device", "cpu"]
     found = CliRunner().invoke(main, arguments)
     assert found.exit_code == 2, found.output
-    assert "out of memory" in found.output and len(found.output.splitlines()) == 1
+    assert f"generator.width={width}: needs " in found.output and len(found.output.splitlines()) == 1
+    fitting = int(re.findall(r"at most about (\d+) would fit", found.output)[0])
+    assert 100 < fitting < width / 100
     assert not (tmp_path / "run").exists()
 
 

@@ -199,12 +199,12 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_next_start(
 ) -> None:
     score, calls = Scorer.score, []
 
-    def slow(*arguments: object) -> object:
+    def slow(*arguments: object, **named: object) -> object:
         calls.append(1)
         if len(calls) == interrupted:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
-        return score(*arguments)
+        return score(*arguments, **named)
 
     monkeypatch.setattr(Scorer, "score", slow)
     start = time.monotonic()

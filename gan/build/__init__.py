@@ -12,7 +12,8 @@ from gan.build.game import (
     build_stage_weights,
     build_top_k,
 )
-from gan.build.image_record import ImageRecord, image_record, recorded_images
+from gan.build.image_record import ImageRecord, image_record, recorded_images, require_names
+from gan.build.motions import build_ema, build_motions
 from gan.build.players import (
     ImageFacts,
     build_backbone,
@@ -21,6 +22,7 @@ from gan.build.players import (
     image_facts,
     prepare_images,
 )
+from gan.build.room import require_room, sketch, state_bytes
 
 __all__ = [
     "ImageFacts",
@@ -29,11 +31,13 @@ __all__ = [
     "build_augmentation",
     "build_backbone",
     "build_discriminator",
+    "build_ema",
     "build_game",
     "build_generator",
     "build_latents",
     "build_loader",
     "build_loss",
+    "build_motions",
     "build_regularizers",
     "build_schedule",
     "build_stage_weights",
@@ -42,4 +46,8 @@ __all__ = [
     "image_record",
     "prepare_images",
     "recorded_images",
+    "require_names",
+    "require_room",
+    "sketch",
+    "state_bytes",
 ]

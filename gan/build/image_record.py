@@ -1,7 +1,9 @@
 """What a checkpoint says of the images of its run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pydantic import model_validator
 
 from gan.build.players import ImageFacts
 from gan.config import Positive, Section, check
@@ -20,9 +22,24 @@ class ImageRecord(Section):
     num_classes: Positive | None
     class_names: list[str]
 
+    @model_validator(mode="after")
+    def _each_class_has_a_name(self) -> "ImageRecord":
+        require_names(self.num_classes, self.class_names)
+        return self
+
     def facts(self, resolution: int) -> ImageFacts:
         """What a generator is built from, beside its config."""
         return ImageFacts(resolution, self.channels, self.num_classes)
+
+
+def require_names(num_classes: int | None, class_names: Sequence[str]) -> None:
+    """Check that each class has a name.
+
+    Raises:
+        ValueError: there are more or fewer.
+    """
+    if len(class_names) != (num_classes or 0):
+        raise ValueError(f"{len(class_names)} class_names found for {num_classes or 0} classes")
 
 
 def image_record(facts: ImageFacts, store: ImageStore) -> ImageRecord:

@@ -18,6 +18,8 @@ from gan.build import (
     build_stage_weights,
     build_top_k,
     image_facts,
+    require_room,
+    state_bytes,
 )
 from gan.config import Config, EvaluationConfig
 from gan.device import resolve_precision
@@ -40,9 +42,10 @@ def describe(config: Config, device: torch.device) -> str:
     """The resolved config and what a run of it will cost, as text.
 
     Raises:
-        UserError: the run would refuse a name or an option of the config; that files can be had is not looked at.
+        UserError: the run would refuse a name, an option or a size; that files can be had is not looked at.
     """
     facts = image_facts(config)
+    require_room(config, facts, device)
     generator, discriminator = build_generator(config, facts), build_discriminator(config, facts)
     _check_names(config, discriminator)
     costs = estimate_costs(config, facts, generator, discriminator, device)
@@ -99,9 +102,8 @@ def estimate_costs(
     accumulation = build_accumulation(config)
     saved = max(2 * discriminator_saved, generator_saved + discriminator_saved) * width * batch / accumulation.count
     sizes = (_parameters(generator), _parameters(discriminator))
-    state = 4 * (sizes[0] * 5 + sizes[1] * 4)  # weight, gradient, two Adam moments; the average generator
     seconds = flops / _convolution_rate(device, precision) / accumulation.world_size
-    return Costs(*sizes, flops, state + saved, seconds)
+    return Costs(*sizes, flops, state_bytes(*sizes) + saved, seconds)
 
 
 def _parameters(network: nn.Module) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gan.config import Config
-from gan.errors import UserError
+from gan.errors import UserError, printable
 from gan.files import is_locked
 from gan.sampling.open import read_config
 from gan.training.run_directory import RunDirectory
@@ -45,7 +45,7 @@ def table_of_runs(folder: Path) -> str:
         raise UserError(f"{folder}: no runs; accepted: a folder that holds run directories")
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*table, *([""] if notes else []), *notes])
+    return "\n".join(map(printable, [*table, *([""] if notes else []), *notes]))
 
 
 def _named(config: Config) -> str:

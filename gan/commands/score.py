@@ -13,7 +13,7 @@ from gan.commands.image_sets import ImageSet, open_set, resolution_of, run_of, u
 from gan.commands.saved_results import save_result
 from gan.commands.scoring import Scorer
 from gan.device import resolve_device
-from gan.errors import UserError
+from gan.errors import UserError, printable
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor, require_known
 from gan.metrics.images import array_sampler, check_images
@@ -148,7 +148,7 @@ def score_images(
     lines += [f"{name}: {score:z.3f}" for name, score in result.classes.items()]
     lines += [f"against {result.protocol.reference.count:,} images of {reference}"]
     lines += [f"skipped {count} files of {name} that cannot be read" for name, count in skipped.items()]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _compare(evaluator: Evaluator, first: ImageSet, second: ImageSet, cache: Path) -> Result:

@@ -14,7 +14,7 @@ from gan.build import build_game, image_facts
 from gan.commands.audit_modes import digit_modes
 from gan.commands.audited_run import open_run
 from gan.config import Config
-from gan.errors import BusyError, NonFiniteError, UserError
+from gan.errors import BusyError, NonFiniteError, StorageError, UserError
 from gan.experiments.comparison import MODES, Planned
 from gan.experiments.outcomes import Outcome, load_outcome, read_outcome, save_outcome
 from gan.files import write_text
@@ -125,7 +125,8 @@ def train(run: Config, directory: Path, device: str, threads: int, what: str) ->
         what: its name in an error.
 
     Raises:
-        UserError: it failed for another reason; the line it ended with is repeated.
+        StorageError: it could not write; the line it ended with is repeated, as below.
+        UserError: it failed for another reason.
     """
     config = directory.with_suffix(".yaml")
     write_text(config, run.to_yaml())
@@ -144,5 +145,6 @@ def train(run: Config, directory: Path, device: str, threads: int, what: str) ->
     diverged = process.returncode == NonFiniteError.exit_status
     if process.returncode and not diverged:
         last = directory.with_suffix(".log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise UserError(f"{what}: {''.join(last) or f'status {process.returncode}'}")
+        refusal = StorageError if process.returncode == StorageError.exit_status else UserError
+        raise refusal(f"{what}: {''.join(last) or f'status {process.returncode}'}")
     return diverged

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gan.errors import printable
 from gan.metrics.protocol import Protocol
 from gan.metrics.table import METRICS
 
@@ -49,19 +50,25 @@ class Result:
         Raises:
             UserError: the protocol lacks a field or has an unknown one.
             KeyError: the result lacks a part.
+            TypeError, ValueError: a number is none.
         """
         protocol = Protocol.from_dict(values["protocol"])
-        intervals = {key: (float(low), float(high)) for key, (low, high) in values["intervals"].items()}
         return cls(
-            metrics=dict(values["metrics"]),
+            metrics={key: _checked(value) for key, value in values["metrics"].items()},
             protocol=protocol,
-            seconds=values["seconds"],
-            images_per_second=values["images_per_second"],
-            intervals=intervals,
+            seconds=_checked(values["seconds"]),
+            images_per_second=_checked(values["images_per_second"]),
+            intervals={key: (_checked(low), _checked(high)) for key, (low, high) in values["intervals"].items()},
             bootstrap=values["bootstrap"],
-            classes=dict(values["classes"]),
-            feature_dimensions=values.get("feature_dimensions"),
+            classes={name: _checked(value) for name, value in values["classes"].items()},
+            feature_dimensions=None if (count := values.get("feature_dimensions")) is None else int(_checked(count)),
         )
+
+
+def _checked(value: float) -> float:
+    if type(value) is not float and not (type(value) is int and abs(value) < 2**63):
+        raise TypeError("a number is accepted")
+    return value
 
 
 def label(name: str, protocol: Protocol) -> str:
@@ -73,9 +80,29 @@ def label(name: str, protocol: Protocol) -> str:
     return f"{metric.general} ({protocol.extractor}{dtype})"
 
 
+def short_names(name: str, protocol: Protocol) -> list[str]:
+    """What each number of a metric is called in a chart: "FID (inception, 50000 vs 10000 test)".
+
+    Beside the name as of `label`: the extractor, how many generated images were measured against how many real ones,
+    and of which split.
+    """
+    metric, reference = METRICS[name], protocol.reference
+    called, _, how = label(name, protocol).partition(" (")
+    names = [called, f"{called} deviation"] if metric.spread else called.split(" / ")
+    how = how.removesuffix(")") or protocol.extractor
+    counts = f"{protocol.generated_count} vs {reference.count} {reference.split}"
+    return [f"{one} ({how}, {counts})" for one in names]
+
+
+def score_tags(result: Result) -> dict[str, str]:
+    """`short_names` of all numbers of a result, by their keys."""
+    keys_and_names = ((METRICS[name].keys, short_names(name, result.protocol)) for name in measured(result))
+    return {key: name for keys, names in keys_and_names for key, name in zip(keys, names, strict=True)}
+
+
 def measured(result: Result) -> list[str]:
     """The metrics that a result has."""
-    return [name for name, metric in METRICS.items() if metric.keys[0] in result.metrics]
+    return [name for name, metric in METRICS.items() if all(key in result.metrics for key in metric.keys)]
 
 
 def remarks(result: Result) -> list[str]:
@@ -128,6 +155,7 @@ def _number(key: str, result: Result, digits: int) -> str:
 
 
 def _align(table: Sequence[Sequence[str]]) -> str:
+    table = [[printable(cell) for cell in row] for row in table]
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
     lines = []
     for row in table:

@@ -2,10 +2,10 @@
 
 A block is h + W₃ φ(W₂ φ(W₁ h)), pointwise, grouped 3×3, pointwise, φ the leaky ReLU of slope 0.2, with fix-up
 initialisation (Zhang et al. 2019, arXiv:1901.09321): W₃ = 0, and the gain of W₁ and W₂ times L^(−1/4) for L blocks in
-all, so that the variance of the output does not grow with depth. Resampling is bilinear, outside the blocks.
+all, so that the variance of the output does not grow with depth. Resampling filters by [1, 2, 1], outside the blocks.
 
 As in the authors' code no tanh bounds the images: without normalisation it saturates. They are clamped to [−1, 1] in
-evaluation mode alone. Where the authors' code differs: it resamples with a [1, 2, 1] kernel.
+evaluation mode alone.
 """
 
 import math
@@ -21,6 +21,7 @@ from gan.models.interface import AttentionPlacement, Backbone, Generator, attent
 _BOTTOM = 4  # the side of the smallest map
 _SIDES = {32: [4, 8, 16, 32], 64: [4, 8, 16, 32, 64], 128: [4, 8, 16, 32, 64, 128]}
 _SLOPE = 0.2
+_MAX_BLOCKS = 1000  # of a stage
 _GAIN = math.sqrt(2 / (1 + _SLOPE**2))  # φ times this keeps the second moment of a normal variable
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
@@ -51,7 +52,7 @@ class ResidualBlock(nn.Module):
 
 
 class Transition(nn.Module):
-    """Bilinear resampling by two, and a pointwise convolution at the smaller size where the width changes."""
+    """Resampling by two, and a pointwise convolution at the smaller size where the width changes."""
 
     def __init__(self, in_channels: int, out_channels: int, *, doubles: bool) -> None:
         super().__init__()
@@ -61,8 +62,31 @@ class Transition(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         if self.doubles:
-            return F.interpolate(self.conv(maps), scale_factor=2.0, mode="bilinear")
-        return self.conv(F.avg_pool2d(maps, 2))  # bilinear, as the sample point lies amid four pixels
+            return doubled(self.conv(maps))
+        return self.conv(halved(maps))
+
+
+def doubled(maps: Tensor) -> Tensor:
+    """`(B, C, H, W)` → `(B, C, 2H, 2W)`: zeros put between, then filtered by [1, 2, 1]/2 along both axes.
+
+    Along an axis x becomes (x_{−1} + x_0)/2, x_0, (x_0 + x_1)/2, x_1, …, with x_{−1} = 0 before the edge.
+    """
+    for axis in (2, 3):
+        before = F.pad(maps, (0, 0, 1, 0) if axis == 2 else (1, 0)).narrow(axis, 0, maps.shape[axis])
+        maps = torch.stack([(before + maps) / 2, maps], dim=axis + 1).flatten(axis, axis + 1)
+    return maps
+
+
+def halved(maps: Tensor) -> Tensor:
+    """`(B, C, 2H, 2W)` → `(B, C, H, W)`: filtered by [1, 2, 1]/4 along both axes, then every second kept.
+
+    Along an axis x becomes (x_{−1} + 2 x_0 + x_1)/4, (x_1 + 2 x_2 + x_3)/4, …, with x_{−1} = 0 before the edge.
+    """
+    for axis in (2, 3):
+        even, odd = maps.unflatten(axis, (-1, 2)).unbind(axis + 1)
+        before = F.pad(odd, (0, 0, 1, 0) if axis == 2 else (1, 0)).narrow(axis, 0, odd.shape[axis])
+        maps = (before + 2 * even + odd) / 4
+    return maps
 
 
 class R3GANGenerator(Generator):
@@ -169,7 +193,8 @@ class R3GANBackbone(Backbone):
         self.stages = _stages(widths, blocks, expansion, group_width)
         down = (Transition(i, o, doubles=False) for i, o in pairwise(widths))
         self.transitions = nn.ModuleList([*down, nn.Identity()])
-        self.basis = nn.Parameter(torch.randn(widths[-1], _BOTTOM, _BOTTOM) / _BOTTOM)  # summed over 16 positions
+        basis = torch.empty(widths[-1], _BOTTOM, _BOTTOM).normal_(std=1 / _BOTTOM)  # summed over 16 positions
+        self.basis = nn.Parameter(basis)
         self.attention = attention_after(attention, zip(widths, sides, strict=True), spectral_norm=False)
 
     @staticmethod
@@ -199,6 +224,8 @@ def _check(widths: list[int], blocks: int, expansion: int, group_width: int) -> 
     for name, value in {"blocks": blocks, "expansion": expansion, "group_width": group_width}.items():
         if value < 1:
             raise ValueError(f"{name}: {value} found, 1 or more accepted")
+    if blocks > _MAX_BLOCKS:
+        raise ValueError(f"blocks: {blocks} found, up to {_MAX_BLOCKS} accepted")
     for hidden in (width * expansion for width in widths):
         if hidden < 1 or (hidden > group_width and hidden % group_width):
             raise ValueError(f"group_width: {group_width} found, a divisor of {hidden} hidden channels accepted")

@@ -44,7 +44,7 @@ def read_result(values: Mapping[str, Any]) -> Result | None:
     """A saved result; None where it is damaged, or of a version whose protocol said less."""
     try:
         return Result.from_dict(values)
-    except (UserError, KeyError, TypeError, ValueError, AttributeError):
+    except (UserError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 

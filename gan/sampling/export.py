@@ -25,7 +25,7 @@ from gan.models.blocks.spectral_norm import SpectralNorm
 from gan.sampling.card import model_card, read_result
 from gan.sampling.generate import Description, LoadedGenerator
 from gan.sampling.open import DESCRIPTION, WEIGHTS, open_generator
-from gan.sampling.pictures import class_rows, save_grid
+from gan.sampling.pictures import class_rows, save_grid, save_named_rows
 from gan.training.checkpoint import digest
 from gan.training.run_directory import RunDirectory
 
@@ -143,7 +143,7 @@ def _save_samples(generator: LoadedGenerator, path: Path) -> None:
         save_grid(generator.sample(GRID_COLUMNS**2), GRID_COLUMNS, path)
     else:
         classes = range(min(generator.num_classes, GRID_CLASSES))
-        save_grid(class_rows(generator, classes, GRID_COLUMNS), GRID_COLUMNS, path)
+        save_named_rows(*class_rows(generator, classes, GRID_COLUMNS), generator.class_names, path)
 
 
 def write_safetensors(generator: LoadedGenerator, folder: Path) -> None:

@@ -9,10 +9,10 @@ from typing import IO, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 from torch import Tensor, nn
 
-from gan.build import ImageFacts
+from gan.build import ImageFacts, require_names
 from gan.config import Config, Positive, Section
 from gan.data.recipe import Labels, Pixels
 from gan.device import make_autocast, resolve_device, resolve_precision
@@ -68,6 +68,11 @@ class Description(Section):
     dtype: Literal["float32", "float16"] = "float32"
     licence: str = "unknown"
     evaluations: tuple[dict[str, Any], ...] = ()
+
+    @model_validator(mode="after")
+    def _each_class_has_a_name(self) -> "Description":
+        require_names(self.num_classes, self.class_names)
+        return self
 
     @property
     def facts(self) -> ImageFacts:

@@ -7,10 +7,11 @@ from typing import Any, Literal
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from gan.build import build_generator, image_facts, recorded_images
+from gan.build import ImageFacts, build_generator, image_facts, recorded_images, sketch
 from gan.config import Config, load_tree, validate
 from gan.device import resolve_device
 from gan.errors import UserError
+from gan.models import Generator
 from gan.sampling.generate import Description, LoadedGenerator
 from gan.training.best import BEST
 from gan.training.checkpoint import checkpoint_paths, digest, read_checkpoint
@@ -83,12 +84,10 @@ def open_checkpoint(
     state = read_checkpoint(file)
     images = recorded_images(state)
     facts = image_facts(config) if images is None else images.facts(config.data.resolution)
+    network = _with_weights(config, facts, state.get("ema" if weights == "ema" else "generator"))
+    if network is None:
+        raise UserError(f"{file}: the checkpoint is not of a run of this config")
     names = tuple(map(str, range(facts.num_classes or 0)))
-    network = build_generator(config, facts)
-    try:
-        network.load_state_dict(state["ema" if weights == "ema" else "generator"])
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: the checkpoint is not of a run of this config") from error
     description = Description(
         run=path.resolve().name,
         step=state["step"],
@@ -136,17 +135,45 @@ def open_exported(
         asked = f"step {description.step if step is None else step} of {weights or 'ema'}"
         raise UserError(f"{folder}: {asked} asked for, {description.step} of {description.weights} held")
     config = read_config(RunDirectory(folder), settings or {})
+    section, damaged = config.generator, f"{folder / WEIGHTS}: damaged, or not of the config beside it"
+    told = (description.architecture, description.latent_dim, description.resolution)
+    if told != (section.name, section.latent_dim, config.data.resolution):
+        raise UserError(f"{folder / DESCRIPTION}: {told} found, config.yaml beside it is of another generator")
     if cache is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"root": str(cache)})})
-    network = build_generator(config, description.facts)
     try:
-        state = load_file(folder / WEIGHTS)
-        network.load_state_dict(state)
-    except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"{folder / WEIGHTS}: damaged, or not of the config beside it") from error
+        network = _with_weights(config, description.facts, load_file(folder / WEIGHTS))
+    except (SafetensorError, OSError) as error:
+        raise UserError(damaged) from error
+    if network is None:
+        raise UserError(damaged)
     if digest(network.state_dict()) != description.digest:
         raise UserError(f"{folder / WEIGHTS}: its contents are not those that were exported; export it again")
     return LoadedGenerator(network.to(place), config, description)
+
+
+def _with_weights(config: Config, facts: ImageFacts, state: object) -> Generator | None:
+    """The generator of a config with the weights in `state`; None where it is not of such a generator.
+
+    It is built once its shapes are known to be those of the weights, and so it is no larger than their file, whatever
+    the config says.
+    """
+    try:
+        sketched = sketch(lambda: build_generator(config, facts))
+    except MemoryError:
+        return None
+    if not isinstance(state, dict) or (sketched is not None and _shapes(sketched.state_dict()) != _shapes(state)):
+        return None
+    network = build_generator(config, facts)
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError):
+        return None
+    return network
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: getattr(value, "shape", None) for name, value in state.items()}
 
 
 def read_config(run: RunDirectory, settings: Mapping[str, Any]) -> Config:

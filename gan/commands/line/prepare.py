@@ -7,7 +7,7 @@ import click
 
 from gan.commands.command_line import FilePath, OneLineCommand
 from gan.commands.reporting import one_line_errors
-from gan.errors import UserError
+from gan.errors import UserError, printable
 from gan.processes import importing
 
 
@@ -75,10 +75,8 @@ def main(
         if store.skipped:
             click.echo(store.skipped_line(str(out / name)), err=True)
         shape = "×".join(map(str, store.images.shape[1:]))
-        click.echo(
-            f"{out / name}: {store.num_images} images of {shape}, {store.num_classes} classes, SHA-256 "
-            f"{store.content_hash}"
-        )
+        facts = f"{store.num_images} images of {shape}, {store.num_classes} classes, SHA-256 {store.content_hash}"
+        click.echo(printable(f"{out / name}: {facts}"))
 
 
 def _classes(text: str | None) -> int | list[str] | None:

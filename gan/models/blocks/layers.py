@@ -140,7 +140,7 @@ class ConditionalBatchNorm2d(ModulatedBatchNorm2d):
 def initialise_orthogonally(network: nn.Module) -> None:
     """Weights of all convolutional, linear and embedding layers become (semi-)orthogonal (Saxe et al. 2014)."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding) and not module.weight.is_meta:
             nn.init.orthogonal_(module.weight)
             if getattr(module, "spectral_norm", None) is not None:
                 module.spectral_norm = SpectralNorm(module.weight)

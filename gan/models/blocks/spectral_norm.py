@@ -23,7 +23,8 @@ class SpectralNorm(nn.Module):
         matrix = weight.detach().flatten(1)
         self.register_buffer("u", normalize(matrix.new_empty(matrix.shape[0]).normal_(), dim=0))
         self.register_buffer("v", normalize(matrix.new_empty(matrix.shape[1]).normal_(), dim=0))
-        self.update(weight, iterations=15)
+        if not weight.is_meta:  # which has a shape and no numbers
+            self.update(weight, iterations=15)
 
     def forward(self, weight: Tensor) -> Tensor:
         with without_autocast(weight):
