@@ -34,7 +34,7 @@ Batch = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is raced: `model` is sngan or biggan; widths of G and D (as the configs count them)."""
+    """What is raced: `model` is sngan, biggan or r3gan; widths of G and D (as the configs count them)."""
 
     model: str
     generator_width: int
@@ -96,6 +96,7 @@ class Ours:
 
     def __init__(self, setting: Setting, store: ImageStore, *overrides: str) -> None:
         config = load_config(CONFIGS / f"{setting.model}_cr.yaml", [*setting.overrides, *overrides])
+        self.discriminator_steps = config.training.discriminator_steps
         device = setting.device
         self.game: Game = build_game(config, image_facts(config), device)
         self.ema = ExponentialMovingAverage(self.game.generator, config.ema.decay)
@@ -111,7 +112,7 @@ class Ours:
         return images, None if self.labels is None else labels
 
     def iterate(self) -> None:
-        for _ in range(DISCRIMINATOR_STEPS):
+        for _ in range(self.discriminator_steps):
             images, labels = self.batch()
             discriminator_step(self.game, images, labels, self.latents, self.labels)
         generator_step(self.game, self.latents, self.labels, images, labels)

@@ -48,7 +48,8 @@ TINY = [
     "generator.name=dcgan", "generator.width=4", "discriminator.backbone.name=dcgan", "discriminator.backbone.width=4",
     "generator.latent_dim=8", "training.batch_size=8", "training.steps=4", "logging.scalars_every=1",
     "logging.samples_every=2", "logging.sample_count=4", "checkpoint.every=2", "checkpoint.keep=1",
-    "training.precision=float32", "evaluation.samples=20", "evaluation.reference=test", "evaluation.reference_samples=20",
+    "training.precision=float32", "evaluation.samples=20", "evaluation.reference=test",
+    "evaluation.reference_samples=20",
     "evaluation.metrics=[fid]",
 ]  # fmt: skip
 EXPERIMENT = """
