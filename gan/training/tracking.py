@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from gan.errors import UserError
-from gan.files import atomic_path, sync, write_text
+from gan.files import atomic_path, sync, sync_directory, write_text
 from gan.metrics.images import rounded
 from gan.pictures import tile, to_picture
 from gan.training.state import is_count
@@ -133,6 +133,7 @@ class Tracker:
     def _open(self, step: int) -> None:
         self._drop_after(step)
         self._file = self._metrics.open("a", encoding="utf-8")
+        self._named = False  # whether its name is on the disk
         with patch.object(socket, "gethostname", return_value="host"):  # TensorBoard names its files by it
             self._board = SummaryWriter(str(self._directory / "tensorboard"), purge_step=step + 1)
 
@@ -151,8 +152,11 @@ class Tracker:
         self.sync()
 
     def sync(self) -> None:
-        """Bring the log to the disk."""
+        """Bring the log to the disk, and its name."""
         sync(self._file)
+        if not self._named:
+            sync_directory(self._directory)
+            self._named = True
 
     def grid(self, step: int, name: str, images: Tensor, columns: int) -> Path:
         """Log images `(n, C, H, W)` in [−1, 1] as one grid, to TensorBoard and to samples/; returns the file."""
