@@ -44,6 +44,7 @@ arms:
   independent: ["discriminator.head={{name: independent, options: {{stages: 2}}}}"]
   cascade: ["discriminator.head={{name: cascading_rejection, options: {{stages: 2}}}}"]
 seeds: [0, 1]
+mode_samples: 50
 primary: {{measure: fid, scale: log}}
 looks: fixed
 """
