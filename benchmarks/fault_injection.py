@@ -1,26 +1,34 @@
 """Let every call of the operating system fail once, and start again: whether all ends as if nothing had happened.
 
 `python benchmarks/fault_injection.py`, or with `--quick` one error a site. A training run, an evaluation, samples, an
-export and a comparison are each run undisturbed, which finds the places where they open, write, sync, rename and remove
-files and make folders. Then, for each place and each of four errors, a new process runs the command with that one call
-failing, and a second one runs it again without. Survived is a case in which the first ended with one line and status 4,
-2 where a file could not be read, or 0 where the call is harmless, and the second with status 0, the undisturbed result
-to the bit, and no temporary file left. Exits with 1 if a case was lost.
+export and a comparison are each run undisturbed, which finds the places in gan/ from which files below the run are
+opened, written, synced, renamed and removed and folders made. Then, for each place and each of four errors, a forked
+process runs the command with one such call failing, the first or the last of its place, and another runs it again
+without. Survived is a case in which the first ended with one line and status 4 (or 2, where a file could not be opened
+or removed), or with 0 where the call is harmless; the second with status 0, or 2 where all was there already; the
+result is the undisturbed one to the bit, and no temporary file is left. Exits with 1 if a case was lost.
+`--record FILE` keeps what was found, and an interrupted call goes on from it.
 """
 
 import errno
 import hashlib
+import importlib
 import json
 import os
+import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -35,12 +43,14 @@ from gan.experiments import runner
 from gan.training.checkpoint import checkpoint_paths, read_checkpoint
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EINTR)
-ACCEPTED = (0, 2, 4)  # status of a command in which one call fails
+PATIENCE = 300  # seconds for a command
 TINY = [
     "generator.name=dcgan", "generator.width=4", "discriminator.backbone.name=dcgan", "discriminator.backbone.width=4",
     "generator.latent_dim=8", "training.batch_size=8", "training.steps=4", "logging.scalars_every=1",
     "logging.samples_every=2", "logging.sample_count=4", "checkpoint.every=2", "checkpoint.keep=1",
-    "evaluation.samples=20", "evaluation.reference=test", "evaluation.metrics=[fid]",
+    "training.precision=float32", "evaluation.samples=20", "evaluation.reference=test",
+    "evaluation.reference_samples=20",
+    "evaluation.metrics=[fid]",
 ]  # fmt: skip
 EXPERIMENT = """
 task: comparison
@@ -64,7 +74,7 @@ class Task:
     command: click.Command
     arguments: Callable[[Path], list[str]]
     result: Callable[[Path], Any]
-    trained: bool = True  # whether it starts from a run
+    base: str = "training"  # the task whose result it starts from; of a comparison, with one run missing
 
 
 def _settings(folder: Path, *more: str) -> list[str]:
@@ -119,7 +129,7 @@ def _from_run(*options: str, out: str) -> Callable[[Path], list[str]]:
 TASKS = {
     "training": Task(
         train.main, lambda folder: [str(CONFIG), *_settings(folder), "--device", "cpu", "--out", str(folder / "run")],
-        _trained, trained=False,
+        _trained, base="",
     ),
     "evaluation": Task(
         evaluate.main, lambda folder: ["checkpoint", str(folder / "run"), "--device", "cpu", "--samples", "30"],
@@ -131,7 +141,7 @@ TASKS = {
                          lambda folder: _arrays(folder / "it.npz")),
     "export": Task(export.main, _from_run("--format", "safetensors", out="exported"),
                    lambda folder: _bytes(folder / "exported")),
-    "comparison": Task(compare.main, _experiment, _compared, trained=False),
+    "comparison": Task(compare.main, _experiment, _compared, base="comparison"),
 }  # fmt: skip
 
 
@@ -146,6 +156,7 @@ def in_a_process(work: Callable[[], int], output: Path) -> tuple[int, str]:
     """Fork, run `work` there with its output in a file; returns the status and what was printed."""
     if (child := os.fork()) == 0:
         status = 1
+        signal.alarm(PATIENCE)  # which ends it
         try:
             with output.open("wb") as file:
                 os.dup2(file.fileno(), 1)
@@ -165,12 +176,9 @@ def start(task: Task, folder: Path, faults: Faults | None) -> int:
     """Run the command in this process; returns its status. Afterwards the counts of `faults` lie beside the folder."""
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     arguments = task.arguments(folder)
-    runner.subprocess.run = _trained_here  # type: ignore[assignment]
+    runner.subprocess = SimpleNamespace(run=partial(_trained_here, faults))  # type: ignore[assignment]
     try:
-        if faults is None:
-            task.command.main(arguments, prog_name="command")
-            return 0
-        with failing(faults):
+        with nullcontext() if faults is None else failing(faults):
             task.command.main(arguments, prog_name="command")
         return 0
     except SystemExit as end:
@@ -178,90 +186,127 @@ def start(task: Task, folder: Path, faults: Faults | None) -> int:
     finally:
         if faults is not None:
             folder.with_suffix(".counts").write_text(json.dumps(faults.counts))
+            folder.with_suffix(".modules").write_text(json.dumps(list(sys.modules)))
 
 
-def _trained_here(command: list[str], stdout: Any, **options: Any) -> Any:
-    """In place of a new interpreter, which would load its libraries for seconds."""
+def _trained_here(faults: Faults | None, command: list[str], stdout: Any, **options: Any) -> Any:
+    """A comparison's run in place of a new interpreter, which would load its libraries for seconds; nothing fails in
+    it, as the calls of a training run are tried by themselves."""
 
     def work() -> int:
+        if faults is not None:
+            faults.site = None
         try:
             train.main.main(command[4:], prog_name="command")
             return 0
         except SystemExit as end:
             return int(end.code or 0)
 
-    status, text = in_a_process(work, Path(command[-1]).with_suffix(".output"))
-    Path(command[-1]).with_suffix(".output").unlink()
+    output = Path(tempfile.mkstemp()[1])
+    status, text = in_a_process(work, output)
+    output.unlink()
     os.write(stdout.fileno(), text.encode())
-    return runner.subprocess.CompletedProcess(command, status)
+    return SimpleNamespace(returncode=status)
 
 
 def judge(task: Task, folder: Path, faults: Faults, whole: Any) -> str:
-    """Run a case; returns what was lost, or nothing."""
+    """Run a case; returns what was lost, "" for nothing, or "-" where the call was not come to."""
+    call = str(faults.site).split()[0]
     first, said = in_a_process(lambda: start(task, folder, faults), folder.with_suffix(".said"))
-    fired = json.loads(folder.with_suffix(".counts").read_text()).get(faults.site, 0) >= faults.number
-    lines = [
-        line for line in said.replace("\r", "\n").splitlines() if line.startswith(("command: ", "command checkpoint: "))
-    ]
-    if first not in ACCEPTED or "Traceback" in said or (first and not lines):
+    counts = folder.with_suffix(".counts")
+    if not counts.exists() or json.loads(counts.read_text()).get(faults.site, 0) < faults.number:
+        return f"status {first}: {said.strip().splitlines()[-1:]}" if first else "-"
+    lines = [line for line in said.replace("\r", "\n").splitlines() if re.match(r"command[a-z ]*: ", line)]
+    accepted = (0, 2, 4) if call in ("open", "unlink") else (0, 4)
+    if first not in accepted or "Traceback" in said or len(lines) < bool(first):
         return f"status {first}: {said.strip().splitlines()[-1:]}"
     second, again = in_a_process(lambda: start(task, folder, None), folder.with_suffix(".again"))
-    if second and not (first == 0 and "is there" in again):  # it was done the first time
+    if second and not (second == 2 and " is there " in again):  # only its last sync had failed, or nothing
         return f"the next start: status {second}: {again.strip().splitlines()[-1:]}"
     if left := list(folder.rglob("*.tmp")):
         return f"left behind: {left[0].name}"
-    if task.result(folder) != whole:
-        return f"another result after status {first}"
-    return "" if fired else "-"
+    return "" if task.result(folder) == whole else f"another result after status {first}"
 
 
-def prepared(folder: Path, task: Task, run: Path) -> Path:
-    """The folder, new, with what the task starts from."""
+def prepared(folder: Path, base: Path | None) -> Path:
+    """The folder, new, with what a task starts from."""
     shutil.rmtree(folder, ignore_errors=True)
-    if task.trained:
-        shutil.copytree(run, folder)
+    folder.with_suffix(".counts").unlink(missing_ok=True)
+    if base is None:
+        folder.mkdir(parents=True)
     else:
-        folder.mkdir()
+        shutil.copytree(base, folder)
     return folder
 
 
 @click.command()
 @click.option("--quick", is_flag=True, help="One error a site, in turn, instead of all four.")
 @click.option("--task", "names", type=click.Choice(list(TASKS)), multiple=True, default=list(TASKS))
-def main(quick: bool, names: tuple[str, ...]) -> None:
+@click.option("--record", type=click.Path(path_type=Path), help="Keep each case's end here, and go on from it.")
+def main(quick: bool, names: tuple[str, ...], record: Path | None) -> None:
     """Fail, start again, compare."""
     torch.set_num_threads(1)
+    known = dict(map(json.loads, record.read_text().splitlines())) if record and record.exists() else {}
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory).resolve()
-        run = prepared(place / "trained", TASKS["training"], place)
-        status, said = in_a_process(lambda: start(TASKS["training"], run, None), place / "said")
-        if status:
-            raise SystemExit(said)
+        os.environ["MPLCONFIGDIR"] = str(place / "matplotlib")
+        bases: dict[str, Path | None] = {"": None}
         for name in names:
-            total += _all_of(name, place, run, quick)
+            total += _all_of(name, place, _base(TASKS[name].base, bases, place), quick, known, record)
     click.echo(f"in all: {total['survived']} survived, {total['lost']} lost, {total['not reached']} not reached")
     raise SystemExit(1 if total["lost"] else 0)
 
 
-def _all_of(name: str, place: Path, run: Path, quick: bool) -> "Counter[str]":
-    task, began, counted = TASKS[name], time.perf_counter(), Counter[str]()
-    folder = prepared(place / "case", task, run)
+def _base(name: str, bases: dict[str, Path | None], place: Path) -> Path | None:
+    """What a task starts from, made once: a trained run, or a comparison of which one run is missing."""
+    if name not in bases:
+        folder = bases[name] = prepared(place / f"base {name}", None)
+        _undisturbed(TASKS[name], folder)
+        for last in [*folder.glob("compared/**/cascade*1*")]:
+            shutil.rmtree(last) if last.is_dir() else last.unlink(missing_ok=True)
+    return bases[name]
+
+
+def _undisturbed(task: Task, folder: Path) -> Any:
+    """The result, and how often each place is come to."""
     status, said = in_a_process(lambda: start(task, folder, Faults(folder)), folder.with_suffix(".said"))
     if status:
-        raise SystemExit(f"{name}: {said}")
-    whole = task.result(folder)
-    sites = json.loads(folder.with_suffix(".counts").read_text())
+        raise SystemExit(f"undisturbed, status {status}: {said}")
+    for module in json.loads(folder.with_suffix(".modules").read_text()):  # once, and not in each process again
+        if module not in sys.modules and module.partition(".")[0] != "__main__":
+            with suppress(Exception):
+                importlib.import_module(module)
+    return task.result(folder), json.loads(folder.with_suffix(".counts").read_text())
+
+
+def _all_of(
+    name: str, place: Path, base: Path | None, quick: bool, known: dict[str, str], record: Path | None
+) -> "Counter[str]":
+    task, began = TASKS[name], time.perf_counter()
+    folder = prepared(place / "case", base)
+    whole, sites = _undisturbed(task, folder)
+    counted: dict[int, Counter[str]] = {code: Counter() for code in ERRORS}
     for number, (site, count) in enumerate(sorted(sites.items())):
         for code in ERRORS[number % 4 : number % 4 + 1] if quick else ERRORS:
             which = 1 if code in (errno.ENOSPC, errno.EACCES) else count  # the first call or the last
-            case = prepared(folder, task, run)
-            lost = judge(task, case, Faults(case, site, which, code), whole)
-            counted["not reached" if lost == "-" else "lost" if lost else "survived"] += 1
+            case = f"{name}: {errno.errorcode[code]} at call {which} of {site}"
+            if case not in known:
+                known[case] = judge(task, prepared(folder, base), Faults(folder, site, which, code), whole)
+                if record is not None:
+                    with record.open("a") as file:
+                        file.write(json.dumps([case, known[case]]) + "\n")
+            lost = known[case]
+            counted[code]["not reached" if lost == "-" else "lost" if lost else "survived"] += 1
             if lost not in ("", "-"):
-                click.echo(f"{name}: {errno.errorcode[code]} at call {which} of {site}: {lost}")
-    click.echo(f"{name}: {len(sites)} call sites, {dict(counted)}, {time.perf_counter() - began:.0f} s")
-    return counted
+                click.echo(f"{case}: {lost}")
+    for code, counts in counted.items():
+        ends = ", ".join(
+            f"{counts[end]} {end}" for end in ("survived", "lost", "not reached") if counts[end] or end[0] != "n"
+        )
+        click.echo(f"{name:12} {errno.errorcode[code]:6} {len(sites):3} call sites: {ends}")
+    click.echo(f"{name:12} {time.perf_counter() - began:.0f} s")
+    return sum(counted.values(), Counter())
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from unittest.mock import patch
 PACKAGE = str(Path(__file__).parents[1] / "gan") + os.sep
 WRITERS = PACKAGE + "files.py"
 CALLS = {"open": "open", "write": "write", "fsync": "fsync", "rename": "rename", "replace": "rename", "mkdir": "mkdir",
-         "unlink": "unlink", "remove": "unlink"}  # fmt: skip
+         "unlink": "unlink", "remove": "unlink", "rmdir": "unlink", "link": "link", "truncate": "truncate",
+         "ftruncate": "truncate"}  # fmt: skip
 Site = str  # call, file and line that ends in it, and of a line in gan/files.py also who called there
 
 

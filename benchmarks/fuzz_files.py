@@ -129,12 +129,13 @@ def export_cases(chance: random.Random, folder: Path) -> Case:
     whole = folder / "whole"
     if not whole.exists():
         whole.mkdir()
-        _write_export(whole)
+        write_export(whole)
     damaged = _with_one_damaged(whole, folder / "damaged", chance)
     return lambda: gan.load(damaged, device="cpu").sample(1)
 
 
-def _write_export(folder: Path) -> None:
+def write_export(folder: Path) -> None:
+    """An exported generator."""
     config = validate({**VALID, **SMALL})
     facts = image_facts(config)
     network = build_generator(config, facts)
@@ -166,27 +167,29 @@ def _with_one_damaged(whole: Path, damaged: Path, chance: random.Random) -> Path
 
 
 @cache
-def _planned() -> Planned:
+def planned() -> Planned:
+    """A run of an experiment."""
     return load_comparison(EXPERIMENTS / "smoke.yaml", (), Path()).runs[0]
+
+
+def whole_outcome() -> Outcome:
+    """What is kept of `planned`."""
+    run = planned()
+    curve = ({"step": 20, "evaluation/fid": 9.0},)
+    made = {"commit": "a" * 40, "clean": True, "threads": 1, "precision": "float32"}
+    config = run.config.model_dump()
+    return Outcome(run.arm, 0, config, run.modes_read, False, {"fid": 9.0}, 60, 3.5, "a machine", made, curve=curve)
 
 
 def outcome_cases(chance: random.Random, folder: Path) -> Case:
     """The kept outcome of a run of an experiment."""
-    planned = _planned()
-    whole = folder / "whole"
-    path = outcome_path(whole, planned)
+    whole, damaged = folder / "whole", folder / "damaged"
+    path = outcome_path(whole, planned())
     if not path.exists():
-        config = planned.config.model_dump()
-        curve = ({"step": 20, "evaluation/fid": 9.0},)
-        made = {"commit": "a" * 40, "clean": True, "threads": 1, "precision": "float32"}
-        kept = Outcome(
-            planned.arm, 0, config, planned.modes_read, False, {"fid": 9.0}, 60, 3.5, "a machine", made, curve=curve
-        )
-        save_outcome(whole, planned, kept)
-    damaged = folder / "damaged"
+        save_outcome(whole, planned(), whole_outcome())
     damaged.mkdir(exist_ok=True)
-    outcome_path(damaged, planned).write_bytes(flipped(path.read_bytes(), chance))
-    return lambda: load_outcome(damaged, planned)
+    outcome_path(damaged, planned()).write_bytes(flipped(path.read_bytes(), chance))
+    return lambda: load_outcome(damaged, planned())
 
 
 def statistics_cases(chance: random.Random, folder: Path) -> Case:

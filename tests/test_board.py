@@ -137,6 +137,9 @@ def test_a_killed_run_goes_on_with_nothing_missing_and_nothing_twice(
     ]
     assert boards[0] == boards[1]
     assert lines(killed) == lines(finished)
+    run(killed, data, *SCORED, "training.steps=8")
+    (score,) = [points for tag, points in scalars(killed).items() if "FD (" in tag]
+    assert [step for step, _ in score] == [6, 8]
 
 
 def test_events_after_the_step_are_gone_whatever_the_intervals(tmp_path: Path) -> None:

@@ -288,6 +288,28 @@ def test_what_a_file_says_is_shown_as_text(run: Path) -> None:
         assert len(re.findall("^```", text, re.MULTILINE)) == len(re.findall("```", text))  # none closed from within
 
 
+def test_halves_take_half_the_room_and_are_what_is_loaded(run: Path, exported: Path, tmp_path: Path) -> None:
+    options = ("--out", tmp_path / "half", "--dtype", "float16")
+    assert call(gan.export.main, run, "--format", "safetensors", *options).exit_code == 0
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (tmp_path / "half", exported)]
+    assert 0.5 < sizes[0] / sizes[1] < 0.55
+    whole, half = gan.load(exported, device="cpu"), gan.load(tmp_path / "half", device="cpu")
+    for (name, value), rounded in zip(
+        whole.network.state_dict().items(), half.network.state_dict().values(), strict=True
+    ):
+        assert rounded.dtype == value.dtype, name
+        assert torch.equal(rounded, value.half().to(value) if value.is_floating_point() else value), name
+    assert half.description.digest != whole.description.digest and half.description.dtype == "float16"
+    assert "rounded to float16" in (tmp_path / "half" / "README.md").read_text()
+    again = export(tmp_path / "half", "safetensors", tmp_path / "again")
+    assert gan.load(again, device="cpu").description.digest == half.description.digest
+    refused(call(gan.export.main, run, "--format", "onnx", "--out", tmp_path / "x", "--dtype", "float16"), "--dtype")
+    state = whole.network.state_dict()
+    state[next(iter(state))].view(-1)[0] = 1e5
+    with pytest.raises(UserError, match="float16 cannot hold"):
+        exporting._round_to_half(whole, run)
+
+
 @pytest.mark.parametrize("fmt", ["safetensors", "onnx", "torchscript", "huggingface"])
 def test_an_export_says_nothing_of_the_machine(run: Path, tmp_path: Path, fmt: str) -> None:
     result = call(gan.export.main, run, "--format", fmt, "--out", tmp_path / "exported")

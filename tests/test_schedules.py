@@ -24,7 +24,8 @@ TINY = [
     "logging.sample_count=4", "checkpoint.every=3", "evaluation.at_end=false", "conditional=false",
 ]  # fmt: skip
 MOVING = [
-    "optimizer.schedule=constant", "optimizer.generator_lr=2e-4", "ema.half_life=0", "augmentation={operations: [color], probability: 0}",
+    "optimizer.schedule=constant", "optimizer.generator_lr=2e-4", "ema.half_life=0",
+    "augmentation={operations: [color], probability: 0}",
     "objective.regularizers={r1: {weight: 2.0}}",
     "schedules={optimizer.generator_lr: {to: 5e-5, images: 40}, optimizer.betas: {to: [0.0, 0.99], images: 40}, "
     "optimizer.discriminator_lr: {to: 8e-4, images: 24, shape: linear}, ema.half_life: {to: 100, images: 40}, "

@@ -165,7 +165,7 @@ def build_augmentation(config: Config) -> Augmentation:
         return Augmentation()
     start = 1.0 if section.target is None else 0.0
     probability = start if section.probability is None else section.probability
-    return Augmentation(section.operations, probability, section.target, section.images_to_full)
+    return Augmentation(section.operations, probability, section.target, section.images_to_full, section.shares)
 
 
 def build_loader(config: Config, store: ImageStore, device: torch.device) -> Batches:

@@ -176,7 +176,7 @@ def _tell_of_another_decay(run: RunDirectory, config: Config, step: int) -> None
 def _begin(trainer: Trainer, config: Config, store: ImageStore, state: Mapping[str, Any] | None, where: str) -> None:
     """From the saved state, or from the first step."""
     if state is not None:
-        _load(trainer, state)
+        load_state(trainer, state)
         _say(f"resuming {where} at step {trainer.step}", err=True)
         if distributed.is_main() and (missing := trainer.logged - trainer.tracker.logged) > 0:
             lines = f"{missing} of {trainer.logged} lines up to step {trainer.step}"
@@ -190,7 +190,7 @@ def _begin(trainer: Trainer, config: Config, store: ImageStore, state: Mapping[s
     _say(f"training {where}", err=True)
 
 
-def _load(trainer: Trainer, state: Mapping[str, Any]) -> None:
+def load_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
     """Load a state; one whose digest is right may still be made by hand, and then fail in any way."""
     try:
         trainer.load_state_dict(state)

@@ -71,7 +71,7 @@ def read_result(file: Path) -> Result:
         raise UserError(f"{file}: {error.strerror or error}") from error
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{file}: not a saved result; accepted: JSON that evaluate.py has written") from error
 
 

@@ -19,6 +19,7 @@ _SCALARS = {
     "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
 }
 _RESOLVERS = {None: [(f"tag:yaml.org,2002:{name}", re.compile(f"(?:{form})$")) for name, form in _SCALARS.items()]}
+_DIGITS = 1000  # of a whole number
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # neither a path nor UTF-8 can hold these
 
 
@@ -50,6 +51,9 @@ class _Loader(yaml.SafeLoader):
         return str(node.value)
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > _DIGITS:  # Python itself writes no number of more than 4,300
+            problem = f"a number of {len(node.value):,} digits found, up to {_DIGITS} accepted"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return int(node.value, 0) if node.value[:2] in ("0o", "0x") else int(node.value)
 
     def construct_number(self, node: yaml.ScalarNode) -> float:

@@ -24,6 +24,7 @@ Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Options = dict[str, Any]
+AugmentationName = Literal["color", "translation", "cutout", "ada_geometry", "ada_color"]
 
 
 def from_home(path: str | None) -> str | None:
@@ -150,8 +151,10 @@ class ObjectiveConfig(Section):
 class AugmentationConfig(Section):
     """What happens to images, real and fake, before the discriminator sees them."""
 
-    # of color, translation and cutout
-    operations: Annotated[list[Literal["color", "translation", "cutout"]], Field(min_length=1)]
+    # of color, translation, cutout, ada_geometry and ada_color
+    operations: Annotated[list[AugmentationName], Field(min_length=1)]
+    # of the probability with which an operation is applied, by its name; 1 where none is given
+    shares: dict[AugmentationName, Annotated[float, Field(gt=0, le=1)]] = {}
     probability: Annotated[float, Field(ge=0, le=1)] | None = None  # null: 1, or 0 at the start of an adaptive one
     target: Annotated[float, Field(gt=-1, lt=1)] | None = None  # of the reals' mean sign; null: a fixed probability
     images_to_full: Positive = 500_000  # real images from probability 0 to 1, when adaptive

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def read_outcome(
         machine=machine_name(device, threads),
         made_by=provenance() | {"device": device, "threads": threads, "precision": precision},
         protocol=protocol,
-        curve=tuple(_curve(log)),
+        curve=tuple(curve(log)),
     )
 
 
@@ -143,11 +144,11 @@ def without_root(config: Config) -> dict[str, Any]:
 def _intervals(log: list[dict[str, float]]) -> list[tuple[dict[str, float], int]]:
     """Lines with timings, and how many steps each is about."""
     timed = [line for line in log if "speed/seconds_per_step" in line]
-    before = [0, *(int(line["step"]) for line in timed[:-1])]
-    return [(line, int(line["step"]) - step) for line, step in zip(timed, before, strict=True)]
+    steps = [0, *(int(line["step"]) for line in timed)]
+    return [(line, end - start) for line, (start, end) in zip(timed, pairwise(steps), strict=True)]
 
 
-def _curve(log: list[dict[str, float]]) -> list[dict[str, float]]:
+def curve(log: list[dict[str, float]]) -> list[dict[str, float]]:
     """Scores by step and seconds, and the last line's diagnostics."""
     points, seconds = [], 0.0
     elapsed = {int(line["step"]): line["speed/seconds_per_step"] * interval for line, interval in _intervals(log)}

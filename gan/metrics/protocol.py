@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from gan.errors import UserError, nearest
 
 
@@ -87,9 +89,14 @@ class Protocol:
 
         Raises:
             UserError: a key is missing or unknown.
+            ValueError: a value is of another type.
         """
         checked = _check_keys(cls, values)
-        return cls(**{**checked, "reference": ReferenceIdentity.from_dict(checked["reference"])})
+        reference = asdict(ReferenceIdentity.from_dict(checked["reference"]))
+        return _READER.validate_python({**checked, "reference": reference})
+
+
+_READER = TypeAdapter(Protocol)
 
 
 def differences(first: Protocol, second: Protocol) -> list[str]:

@@ -50,19 +50,25 @@ class Result:
         Raises:
             UserError: the protocol lacks a field or has an unknown one.
             KeyError: the result lacks a part.
+            TypeError, ValueError: a number is none.
         """
         protocol = Protocol.from_dict(values["protocol"])
-        intervals = {key: (float(low), float(high)) for key, (low, high) in values["intervals"].items()}
         return cls(
-            metrics=dict(values["metrics"]),
+            metrics={key: _checked(value) for key, value in values["metrics"].items()},
             protocol=protocol,
-            seconds=values["seconds"],
-            images_per_second=values["images_per_second"],
-            intervals=intervals,
+            seconds=_checked(values["seconds"]),
+            images_per_second=_checked(values["images_per_second"]),
+            intervals={key: (_checked(low), _checked(high)) for key, (low, high) in values["intervals"].items()},
             bootstrap=values["bootstrap"],
-            classes=dict(values["classes"]),
-            feature_dimensions=values.get("feature_dimensions"),
+            classes={name: _checked(value) for name, value in values["classes"].items()},
+            feature_dimensions=None if (count := values.get("feature_dimensions")) is None else int(_checked(count)),
         )
+
+
+def _checked(value: float) -> float:
+    if type(value) is not float and not (type(value) is int and abs(value) < 2**63):
+        raise TypeError("a number is accepted")
+    return value
 
 
 def label(name: str, protocol: Protocol) -> str:
@@ -96,7 +102,7 @@ def score_tags(result: Result) -> dict[str, str]:
 
 def measured(result: Result) -> list[str]:
     """The metrics that a result has."""
-    return [name for name, metric in METRICS.items() if metric.keys[0] in result.metrics]
+    return [name for name, metric in METRICS.items() if all(key in result.metrics for key in metric.keys)]
 
 
 def remarks(result: Result) -> list[str]:

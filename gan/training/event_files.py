@@ -110,11 +110,17 @@ def drop_events(directory: Path, step: int) -> None:
 
 
 def _end_of(file: BinaryIO, step: int) -> int:
-    """Bytes of an event file up to the first event that is later than `step` or damaged; 0 if it shows nothing."""
-    end, shows = 0, False
-    while (event := _next_event(file)) is not None and event.step <= step:
-        end, shows = file.tell(), shows or event.HasField("summary")
-    return end if shows else 0
+    """Bytes of an event file up to what it first shows that is later than `step` or damaged; 0 if it shows nothing.
+
+    Events that show nothing, as that of a start, bear later steps than those that follow them.
+    """
+    end = 0
+    while (event := _next_event(file)) is not None:
+        if event.HasField("summary"):
+            if event.step > step:
+                break
+            end = file.tell()
+    return end
 
 
 def _next_event(file: BinaryIO) -> Event | None:

@@ -32,12 +32,16 @@ def read_log(path: Path) -> list[dict[str, float]]:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         for line in text.splitlines():
             values = json.loads(line)
-            if not is_count(values["step"]) or not all(isinstance(value, int | float) for value in values.values()):
+            if not is_count(values["step"]) or not all(map(_is_number, values.values())):
                 raise ValueError("a line of other values than numbers")
             lines.append(values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}, line {len(lines) + 1}: damaged; remove the line, or the run") from error
     return lines
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def is_logged(path: Path, step: int, scores: Mapping[str, float]) -> bool:

@@ -90,4 +90,4 @@ class _OwnPosition(io.RawIOBase):
 
 def _is_regular(member: zipfile.ZipInfo) -> bool:
     mode = member.external_attr >> 16  # of Unix; 0 where another system wrote it
-    return not member.is_dir() and stat.S_IFMT(mode) in (0, stat.S_IFREG)
+    return member.filename != "" and not member.is_dir() and stat.S_IFMT(mode) in (0, stat.S_IFREG)
