@@ -1,5 +1,6 @@
 """Updates that are captured once and replayed do what Python does, to the bit, and leave everything where it was."""
 
+import inspect
 import io
 from collections.abc import Iterator
 from dataclasses import replace
@@ -182,6 +183,13 @@ def test_without_a_gpu_inputs_are_fixed_and_nothing_is_captured() -> None:
     plain, game = make_game(*DCGAN), make_game(*DCGAN, "training.cuda_graphs=true")
     for expected, found in zip(played(plain, last=5), played(game, last=5), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch without CUDA has no graphs")
+def test_what_captures_on_a_gpu_is_called_as_torch_has_it() -> None:
+    options = {"pool": (0, 0), "stream": None, "capture_error_mode": "thread_local"}
+    inspect.signature(torch.cuda.graph.__init__).bind(None, None, **options)
+    assert {"register_generator_state", "replay"} <= set(dir(torch.cuda.CUDAGraph))
 
 
 @pytest.mark.parametrize(
