@@ -8,6 +8,8 @@ from weakref import WeakSet
 
 from tqdm import tqdm
 
+from gan.errors import printable
+
 FILE_INTERVAL = 30.0  # seconds between the lines of a bar, where standard error is no terminal
 
 T = TypeVar("T")
@@ -33,8 +35,8 @@ class Lines(tqdm):
 
 
 def say(line: str) -> None:
-    """One line on standard error, above the bars."""
-    tqdm.write(line, sys.stderr)
+    """One line on standard error, above the bars; what a terminal would obey is shown as its escape."""
+    tqdm.write(printable(line), sys.stderr)
 
 
 @cache
