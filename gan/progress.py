@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
 
@@ -34,6 +35,12 @@ class Lines(tqdm):
 def say(line: str) -> None:
     """One line on standard error, above the bars."""
     tqdm.write(line, sys.stderr)
+
+
+@cache
+def say_once(line: str) -> None:
+    """`say`, unless this process has said just that before."""
+    say(line)
 
 
 def passing(items: Iterable[T], description: str, unit: str, shown: bool = True, delay: float = 0) -> Iterable[T]:
