@@ -34,6 +34,7 @@ GAMES = {
     "sngan in bfloat16": ["training.precision=bfloat16"],
     "conditional": [*DCGAN, "conditional=true", "discriminator.head.options={stages: 3, embeddings: shared}"],
     "adaptive augmentation": [*DCGAN, AUGMENTED],
+    "transforms of ADA": [*DCGAN, "augmentation={operations: [ada_geometry, ada_color], probability: 0.8}"],
     "augmented fakes again": [*DCGAN, AUGMENTED, "objective.regularizers={latent_consistency: {weight: 0.1}}"],
     "lazy penalties": [
         *DCGAN,
