@@ -34,7 +34,7 @@ Batch = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Setting:
-    """What is raced: `model` is sngan or biggan; widths of G and D (as the configs count them)."""
+    """What is raced: `model` is sngan, biggan or r3gan; widths of G and D (as the configs count them)."""
 
     model: str
     generator_width: int
@@ -48,6 +48,7 @@ class Setting:
             f"generator.width={self.generator_width}",
             f"discriminator.backbone.width={self.discriminator_width}",
             "training.precision=auto",
+            "schedules={}",  # some settings that move are not for graphs
         ]
 
 
@@ -96,6 +97,7 @@ class Ours:
 
     def __init__(self, setting: Setting, store: ImageStore, *overrides: str) -> None:
         config = load_config(CONFIGS / f"{setting.model}_cr.yaml", [*setting.overrides, *overrides])
+        self.discriminator_steps = config.training.discriminator_steps
         device = setting.device
         self.game: Game = build_game(config, image_facts(config), device)
         self.ema = ExponentialMovingAverage(self.game.generator, config.ema.decay)
@@ -111,7 +113,7 @@ class Ours:
         return images, None if self.labels is None else labels
 
     def iterate(self) -> None:
-        for _ in range(DISCRIMINATOR_STEPS):
+        for _ in range(self.discriminator_steps):
             images, labels = self.batch()
             discriminator_step(self.game, images, labels, self.latents, self.labels)
         generator_step(self.game, self.latents, self.labels, images, labels)
@@ -174,7 +176,7 @@ def two_passes(*, graph: bool) -> AbstractContextManager[None]:
         with game.autocast():
             with torch.set_grad_enabled(graph):
                 fake = game.generator(latents, labels).detach()
-            training_steps.update_spectral_norms(game.discriminator)
+            game.update_spectral_norms(game.discriminator)
             scores = game.discriminator(real, real_labels), game.discriminator(fake, labels)
         loss = training_steps.weighted_mean(game.loss.discriminator_loss(*scores), game.stage_weights())
         minimise(loss, game.discriminator_optimizer)
@@ -186,7 +188,7 @@ def all_gradients() -> AbstractContextManager[None]:
     """The generator's step computes gradients of the discriminator's weights as well."""
 
     def step(game: Game, latents: Tensor, labels: Tensor | None, *_: Tensor | None) -> None:
-        training_steps.update_spectral_norms(game.generator)
+        game.update_spectral_norms(game.generator)
         with game.autocast():
             scores = game.discriminator(game.generator(latents, labels), labels)
         loss = training_steps.weighted_mean(game.loss.generator_loss(scores), game.stage_weights().detach())

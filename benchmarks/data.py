@@ -24,9 +24,9 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gan.data import ImageStore, Loader
-from gan.data import prepare as open_source
-from gan.data.loader import gather
+from gan.data.image_store import ImageStore
+from gan.data.loader import Loader, gather
+from gan.data.store import prepare as open_source
 
 POOL = 64
 

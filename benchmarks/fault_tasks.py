@@ -72,7 +72,7 @@ def _trained(folder: Path) -> Any:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     timings = ("speed/", "evaluation/seconds")
     log = [{key: value for key, value in line.items() if not key.startswith(timings)} for line in lines]
-    names = sorted(str(path.relative_to(run)) for path in run.rglob("*") if "tensorboard" not in path.parts)
+    names = sorted(str(path.relative_to(run)) for path in run.rglob("*") if "tfevents" not in path.name)
     return _sha({**state, "elapsed": 0, "digest": 0}), log, _bytes(run / "samples"), _scores(run), names
 
 

@@ -115,13 +115,14 @@ def _trainer(folder: Path) -> Trainer:
     config = load_config(CONFIG, [*SETTINGS, f"data.root={folder / 'data'}"])
     facts, store = image_facts(config), prepare_images(config.data)
     game = build_game(config, facts, CPU)
-    record = image_record(facts, store).model_dump()
-    checkpoints = Checkpoints(folder / "none", 1, run_identity(config.model_dump()), writes=False, images=record)
+    record = image_record(facts, store)
+    identity = run_identity(config.model_dump())
+    checkpoints = Checkpoints(folder / "none", 1, identity, writes=False, images=record.model_dump())
     return Trainer(
         game, partial(discriminator_step, game), partial(generator_step, game), game.parts,
         ExponentialMovingAverage(game.generator, config.ema.decay, config.ema.warm_up),
         build_loader(config, store, CPU), build_latents(config, facts, CPU), build_schedule(config), SilentTracker(),
-        checkpoints, build_preview(config, facts.num_classes), lambda generator: {}, BestCheckpoint(checkpoints, None),
+        checkpoints, build_preview(config, record), None, BestCheckpoint(checkpoints, None),
     )  # fmt: skip
 
 
@@ -232,9 +233,10 @@ def log_cases(chance: random.Random, folder: Path) -> Case:
         table_of_runs(run.path)
         is_logged(run.path / LOG, 2, {"frechet_distance": 3.5})
         tracker = Tracker(run.path, chance.randrange(6))
-        tracker.scores(2, {"frechet_distance": 3.5}, 1.0)
+        tracker.scores(2, {"frechet_distance": 3.5}, 1.0, {})
         tracker.close()
-        shutil.rmtree(run.path / "tensorboard")
+        for events in run.path.glob("events.*"):
+            events.unlink()
         curve(read_log(run.path / LOG))
 
     return read

@@ -69,7 +69,7 @@ def outcome(run: Path) -> dict[str, Any]:
     log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     log = [{name: value for name, value in line.items() if not name.startswith("speed/")} for line in log]
     grids = {path.name: path.read_bytes() for path in (run / "samples").glob("*.png")}
-    events = {path for path in run.rglob("*") if "tensorboard" in path.parts}  # one for each start
+    events = {path for path in run.rglob("*") if "tfevents" in path.name}  # one for each start
     names = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path not in events)
     return {"state": state, "log": log, "grids": grids, "files": names}
 

@@ -1,18 +1,20 @@
-"""Grids of images: one after the other, or in rows with a caption before each."""
+"""Grids of images: one after the other, a named class a row, or in rows with a caption before each."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 LINE = 1  # pixels between the images of a plain grid
 CELL = 64  # pixels that an image beside a caption is shown at, at least; a multiple of its own
 GAP = 4  # pixels between such images
 CAPTION = 150  # pixels of width
+LETTERS = 11  # pixels that a line of text is high, at least, so that it can be read
 
 
 def tile(images: Tensor, columns: int) -> Tensor:
@@ -26,6 +28,40 @@ def tile(images: Tensor, columns: int) -> Tensor:
         top, left = place // columns * (height + LINE), place % columns * (width + LINE)
         canvas[:, top : top + height, left : left + width] = image
     return canvas
+
+
+def named_rows(images: Tensor, labels: Sequence[int], class_names: Sequence[str]) -> Tensor:
+    """uint8 `(n, C, H, W)`, class by class → one image `(C, H', W')`: a class a row, named on its left.
+
+    Images that are lower than a line of text are enlarged. A row that is shorter than another ends in white.
+    """
+    scale = math.ceil(LETTERS / images.shape[2])
+    images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    rows = [list(places) for _, places in groupby(range(len(labels)), key=labels.__getitem__)]
+    columns = max(map(len, rows))
+    cells = torch.full((len(rows) * columns, *images.shape[1:]), 255, dtype=torch.uint8)
+    for row, places in enumerate(rows):
+        cells[row * columns : row * columns + len(places)] = images[places]
+    captions = _captions([class_names[labels[places[0]]] for places in rows], images.shape[2])
+    return torch.cat([captions.expand(images.shape[1], -1, -1), tile(cells, columns)], dim=2)
+
+
+def _captions(names: Sequence[str], height: int) -> Tensor:
+    """Black on white, uint8 `(rows · (height + LINE) − LINE, width)`: a name in the middle of each row."""
+    font = ImageFont.load_default(max(LETTERS, height // 8))
+    lines = [_shortened("".join(letter if letter.isprintable() else "?" for letter in name), font) for name in names]
+    width = math.ceil(max(font.getlength(line) for line in lines)) + 2 * GAP
+    canvas = Image.new("L", (width, len(names) * (height + LINE) - LINE), 255)
+    draw = ImageDraw.Draw(canvas)
+    for row, line in enumerate(lines):
+        draw.text((GAP, row * (height + LINE) + height / 2), line, fill=0, font=font, anchor="lm")
+    return torch.from_numpy(np.array(canvas))
+
+
+def _shortened(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of a name as is no wider than `CAPTION`."""
+    fitting = next(end for end in range(len(name), -1, -1) if font.getlength(name[:end]) <= CAPTION)
+    return name if fitting == len(name) else f"{name[: max(0, fitting - 1)]}…"
 
 
 def to_picture(image: Tensor) -> Image.Image:

@@ -18,6 +18,7 @@ from gan.commands.digit_readers import DIGIT_READERS
 from gan.data.store import ImageStore, prepare
 from gan.errors import UserError
 from gan.metrics.audits import neighbours as neighbours_module
+from gan.metrics.audits.data_copying import data_copying, standardised
 from gan.metrics.audits.digits import REQUIRED_ACCURACY
 from gan.metrics.audits.features import Features, PixelExtractor, real_features
 from gan.metrics.audits.memorisation import closeness, duplicates, examine, relative_distances
@@ -190,6 +191,35 @@ def test_planted_copies_are_detected_and_nothing_else_is() -> None:
     assert found.relative_duplicates.p_value < 0.005
     assert set(found.nearest.distances[:, 0].argsort()[:10].tolist()) == set(range(10))
     assert found.nearest.indices[:10, 0].tolist() == list(range(100, 110))
+
+
+def test_copying_in_one_cell_shows_where_other_cells_hide_it() -> None:
+    """One of six clusters is copied, the others are spread too far: closeness is below ½, the lowest cell is not."""
+    random = np.random.default_rng(7)
+    centres = 20 * random.normal(size=(6, 24))
+    which = [random.integers(6, size=count) for count in (3000, 1200, 1200)]
+    training, held_out, honest = (
+        torch.from_numpy((centres[rows] + random.normal(size=(len(rows), 24))).astype(np.float32)) for rows in which
+    )
+    clean = data_copying(*(nearest_neighbours(images, training, 1) for images in (honest, held_out)), training)
+    assert clean.cells >= 6 and clean.share > 0.9
+    assert clean.statistic is not None and clean.lowest is not None
+    assert abs(clean.statistic) < 3 and clean.lowest > -3.5
+    copied = honest + 2 * faces(1200, 8)
+    copies = torch.from_numpy(which[2] == 0)
+    copied[copies] = training[which[0] == 0][: int(copies.sum())] + 0.05 * faces(int(copies.sum()), 9)
+    near = [nearest_neighbours(images, training, 1) for images in (copied, held_out)]
+    found = data_copying(*near, training)
+    one, other = (images.distances[:, 0].double().numpy() for images in near)
+    assert closeness(one, other).probability < 0.5
+    assert found.lowest is not None and found.lowest < -6
+
+
+def test_the_standardised_statistic_is_that_of_scipy() -> None:
+    random = np.random.default_rng(3)
+    ours, theirs = random.normal(size=40), random.normal(size=55) + 0.4
+    expected = mannwhitneyu(ours, theirs, alternative="less", method="asymptotic", use_continuity=False).pvalue
+    assert norm.cdf(standardised(ours, theirs)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_generator_that_hovers_about_the_training_images_is_closer() -> None:

@@ -69,6 +69,17 @@ def saved_result(run: Path) -> dict:
         ),
         (evaluate.main, ["checkpoint"], "Missing argument 'RUN'."),
         (evaluate.main, ["checkpoint", "x", "--best", "--step", 3], "--best and --step exclude each other"),
+        (
+            evaluate.main,
+            ["images", "a", "b", "--dtype", "float3"],
+            "'--dtype': no 'float3'; did you mean 'float32'? accepted: bfloat16, float16, float32",
+        ),
+        (
+            evaluate.main,
+            ["images", "digit", "digits"],
+            "digit: neither a folder, an .npz file, a run nor a data set; did you mean 'digits'?",
+        ),
+        (evaluate.main, ["images", "digits:tst", "digits"], "digits has no split 'tst'; did you mean 'test'?"),
         (compare.main, ["x", "--jobs", 0], "0 is not in the range x>=1."),
         (compare.main, [], "Missing argument 'EXPERIMENT...'."),
         (prepare.main, ["prepare", "--out", "x"], "SOURCE and --resolution are needed, unless there is --verify"),
@@ -96,8 +107,10 @@ def test_ctrl_c_is_heard_at_any_moment_of_the_start(script: str, delay: float, t
 
 
 def test_a_run_leaves_everything_in_its_directory(run: Path) -> None:
-    assert {path.name for path in run.iterdir()} == {
-        ".lock", "config.yaml", "metrics.jsonl", "evaluations", "tensorboard", "samples", "checkpoints",
+    events = {path.name for path in run.glob("events.out.tfevents.*.gan")}
+    assert len(events) == 2  # what is true of the run as a whole, and one for its start
+    assert {path.name for path in run.iterdir()} - events == {
+        ".lock", "config.yaml", "metrics.jsonl", "evaluations", "samples", "checkpoints",
     }  # fmt: skip
     scored = [line for line in lines(run) if "evaluation/frechet_distance" in line]
     assert [line["step"] for line in scored] == [0, 3, 6]
@@ -143,15 +156,15 @@ def test_a_run_that_is_done_is_scored_again_only_if_it_was_not(run: Path, data: 
 def test_a_result_that_was_kept_and_not_logged_is_logged_once(run: Path, data: Path, tmp_path: Path) -> None:
     killed = shutil.copytree(run, tmp_path / "killed")  # between the two
     log = killed / "metrics.jsonl"
-    whole = log.read_text()
-    *before, last = whole.splitlines(keepends=True)
+    whole = lines(run)
+    *before, last = log.read_text().splitlines(keepends=True)
     assert '"evaluation/frechet_distance"' in last
     log.write_text("".join(before))
     options = settings(data, "conditional=true", "evaluation.every=3")
     for _ in range(2):
         result = call(train.main, DEFAULT, *options, "--seed", 1, "--device", "cpu", "--out", killed)
         assert result.exit_code == 0, result.output
-        assert log.read_text() == whole
+        assert lines(killed) == whole
 
 
 def one_line(result: Result, command: str) -> str:

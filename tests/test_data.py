@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import shutil
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -16,22 +17,17 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from gan.data import (
-    SOURCES,
-    ImageStore,
-    Loader,
-    Sampler,
-    prepare,
-    real_batch,
-    source_info,
-    store,
-    to_float,
-    torchvision_sets,
-)
-from gan.data.image_folder import read_rgb
+from gan.data import store, torchvision_sets
+from gan.data.image_folder import SUFFIXES, read_rgb
+from gan.data.image_store import ImageStore
+from gan.data.loader import Loader, real_batch, to_float
 from gan.data.recipe import Recipe, square
+from gan.data.sampler import Sampler
+from gan.data.sources import SOURCES, source_info
+from gan.data.store import prepare
 from gan.errors import StorageError, UserError
 from gan.metrics.images import to_uint8
+from gan.progress import say_once
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -360,6 +356,38 @@ def test_unusable_npz_arrays_are_named(tmp_path: Path, arrays: dict[str, np.ndar
     assert not list((tmp_path / "root").glob(".npz-*"))
 
 
+def test_npz_names_its_classes(tmp_path: Path) -> None:
+    labels = np.array([2, 0, 1, 1])
+    names = ["été", "cat", "a long name"]
+    path = save_npz(tmp_path / "a.npz", images=random_images(4, 8, 8, 3), labels=labels, class_names=np.array(names))
+    found = prepare("npz", path=path, root=tmp_path, resolution=8)
+    assert found.class_names == tuple(names) and found.labels.tolist() == [2, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (np.array(["a", "b"]), ["(2,)", "text (3,)"]),
+        (np.array(["a", "b", "c", "d"]), ["(4,)"]),
+        (np.array([["a", "b", "c"]]), ["(1, 3)"]),
+        (np.arange(3), ["int64"]),
+        (np.array([b"a", b"b", b"c"]), ["|S1"]),
+        (np.array(["a", "b", "a"]), ["'a' is there twice"]),
+        (np.array(["a", "b", "c\n"]), ["printable"]),
+        (np.array(["a", "b", " "]), ["printable"]),
+        (np.array(["a", "b", None], dtype=object), ["class_names"]),
+    ],
+)
+def test_unusable_class_names_are_refused(tmp_path: Path, names: np.ndarray, parts: list[str]) -> None:
+    path = save_npz(tmp_path / "bad.npz", images=random_images(3, 4, 4, 3), labels=np.arange(3), class_names=names)
+    refused("data.path", "'class_names'", "accepted", *parts, source="npz", root=tmp_path / "root", path=path)
+
+
+def test_class_names_need_labels(tmp_path: Path) -> None:
+    path = save_npz(tmp_path / "bad.npz", images=random_images(3, 4, 4, 3), class_names=np.array(["a"]))
+    refused("only with labels", source="npz", root=tmp_path / "root", path=path)
+
+
 def test_damaged_npz_is_named(tmp_path: Path) -> None:
     whole = save_npz(tmp_path / "whole.npz", images=GOOD).read_bytes()
     (tmp_path / "short.npz").write_bytes(whole[: len(whole) // 2])
@@ -458,6 +486,83 @@ def test_corrupt_file_is_named(tmp_path: Path, folder: Path, damage: str) -> Non
     file.write_bytes(file.read_bytes()[:200] if damage == "truncated" else b"GIF89a nonsense")
     refused("data.path", str(file), source="image_folder", root=tmp_path / "root", path=folder)
     assert not [name for name in (tmp_path / "root").iterdir() if name.is_dir()]
+
+
+def test_corrupt_files_are_left_out_named_and_counted(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "cat" / "1.png").write_bytes(b"nonsense")
+    (folder / "dog" / "0.png").write_bytes((folder / "dog" / "0.png").read_bytes()[:200])
+    names = ["cat/1.png", "dog/0.png"]
+    root, options = tmp_path / "root", {"source": "image_folder", "path": folder, "resolution": 10}
+    refused("data.path", "cat/1.png", "data.skip_corrupt=true", root=root, **options)
+    for _ in range(2):  # the second time from the cache
+        capsys.readouterr()
+        say_once.cache_clear()
+        found = prepare(root=root, skip_corrupt=True, **options)
+        prepare(root=root, skip_corrupt=True, **options)  # as a run does, that opens its images twice
+        assert list(found.skipped) == names and "no image" in found.skipped["cat/1.png"]
+        assert found.labels.tolist() == [0, 0, 1, 1, 2, 2, 2]
+        told = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+        assert len(told) == 1 and "2 corrupt images left out" in told[0] and all(name in told[0] for name in names)
+    (directory,) = root.glob("image_folder-*")
+    assert list(json.loads((directory / "meta.json").read_text())["skipped"]) == names
+    for name in names:
+        (folder / name).unlink()
+    without = prepare(root=root, **options)
+    assert without.content_hash == found.content_hash and not without.skipped
+    assert prepare(root=root, skip_corrupt=True, **options).content_hash == without.content_hash
+    assert len(list(root.glob("image_folder-*"))) == 3  # with the option and without are never mixed up
+
+
+def test_a_class_or_a_folder_without_a_whole_image_is_refused(tmp_path: Path, folder: Path) -> None:
+    options = {"source": "image_folder", "root": tmp_path / "root", "path": folder, "skip_corrupt": True}
+    for file in (folder / "cat").iterdir():
+        file.write_bytes(b"")
+    refused("no image of the class cat that can be read", **options)
+    for file in folder.glob("[a-z]*/*.png"):
+        file.write_bytes(b"")
+    refused("has 9 images, none of which can be read", **options)
+    refused("data.skip_corrupt", "digits does not take it", source="digits", root=tmp_path, skip_corrupt=True)
+
+
+def test_what_is_no_image_is_counted_in_one_line(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "cat" / "raw.heic").write_bytes(b"")
+    (folder / "cat" / "README").write_text("not an image")
+    (folder / "bird" / "more").mkdir()
+    prepare("image_folder", path=folder, root=tmp_path, resolution=8)
+    (line,) = capsys.readouterr().err.splitlines()
+    counted = "2 .txt, 1 .heic, 1 folder inside a class, 1 hidden, 1 without an extension"
+    assert line == f"data.path: {folder}: 6 entries passed over as no images: {counted}"
+
+
+def test_of_a_gif_the_first_frame_is_read(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (60, 200)]
+    (tmp_path / "films").mkdir()
+    frames[0].save(tmp_path / "films" / "a.GIF", "GIF", save_all=True, append_images=frames[1:])
+    assert ".gif" in SUFFIXES
+    found = prepare("image_folder", path=tmp_path / "films", root=tmp_path, resolution=8)
+    assert found.images.shape == (1, 8, 8, 3) and (np.array(found.images) == 60).all()
+
+
+def test_what_a_download_needs_is_named_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    class CelebA:
+        def __init__(self, root: Path, split: str, download: bool) -> None:
+            asked.append(download)
+            raise RuntimeError("Dataset not found or corrupted.")
+
+    monkeypatch.setattr(torchvision.datasets, "CelebA", CelebA)
+    for found, told in (
+        (None, "needs the package gdown, which is not installed: pip install gdown"),
+        (object(), "not found"),
+    ):
+        monkeypatch.setattr(torchvision_sets, "find_spec", lambda name, found=found: found)
+        refused("data.source", told, str(tmp_path / "torchvision"), source="celeba", root=tmp_path)
+    assert asked == [False, True]
 
 
 def test_flat_folder_is_unlabelled(tmp_path: Path, folder: Path) -> None:

@@ -44,7 +44,7 @@ TINY = [
     "evaluation.at_end=false", "optimizer.schedule=constant",
 ]  # fmt: skip
 NOISE = "r1: {weight: 1, interval: 2}, gradient_penalty: {weight: 1}, balanced_consistency: {weight: 1}, "
-NOISE += "latent_consistency: {weight: 1}"
+NOISE += "latent_consistency: {weight: 1}, r2: {weight: 1, options: {method: finite_difference}}"
 ADAPTIVE = "augmentation={operations: [color, translation, cutout], probability: 0.5, target: 0.6, images_to_full: 100}"
 PLAIN = "discriminator.head.options={}"
 HEADS = {

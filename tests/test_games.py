@@ -16,6 +16,7 @@ from gan.build import (
     build_loader,
     build_schedule,
     image_facts,
+    image_record,
     prepare_images,
 )
 from gan.commands.launch import build_preview
@@ -81,8 +82,8 @@ def make_trainer(folder: Path, steps: int) -> Trainer:
         schedule=build_schedule(config),
         tracker=SilentTracker(),
         checkpoints=checkpoints,
-        preview=build_preview(config, facts.num_classes),
-        evaluate=lambda generator: {},
+        preview=build_preview(config, image_record(facts, store)),
+        evaluate=None,
         best=BestCheckpoint(checkpoints, None),
     )
 

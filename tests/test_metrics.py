@@ -24,9 +24,11 @@ from gan.metrics.formulas import (
     inception_score,
     kernel_distance,
 )
-from gan.metrics.neighbourhood import density_and_coverage, precision_and_recall
+from gan.metrics.neighbourhood import authenticity, density_and_coverage, precision_and_recall
 from gan.metrics.protocol import Protocol, ReferenceIdentity, differences, require_same, version_differences
-from gan.metrics.results import Result, format_table, label
+from gan.metrics.results import Result, format_table, label, remarks
+from gan.metrics.similarity import clip_discrepancy, vendi_score
+from gan.metrics.transport import monge_inception_distance
 
 
 def features(count, dimensions, seed, shift=0.0):
@@ -226,6 +228,81 @@ def test_neighbourhoods_of_one_distribution_and_of_strangers():
     assert [score.value for score in strangers] == [0, 0, 0, 0]
 
 
+def test_authenticity_equals_its_definition_and_finds_planted_copies():
+    generator = torch.Generator().manual_seed(36)
+    real, fake = (torch.randn(count, 5, generator=generator, dtype=torch.float64) for count in (300, 200))
+    fake[:80] = real[:80] + 1e-3
+    between, among = torch.cdist(fake, real), torch.cdist(real, real).fill_diagonal_(torch.inf)
+    nearest = between.min(dim=1)
+    expected = (nearest.values > among.min(dim=1).values[nearest.indices]).double()
+    found = authenticity(fake, real)
+    assert found.value == pytest.approx(expected.mean().item(), abs=1e-12)
+    assert expected[:80].sum() == 0 and expected[80:].sum() > 30
+    torch.testing.assert_close(found.influence, expected - expected.mean())
+
+
+# ------------------------------------------------------------------------------------------------ transport, similarity
+
+
+@pytest.mark.parametrize(("fake_count", "real_count"), [(90, 90), (120, 90), (90, 120)])
+def test_mind_equals_its_definition_with_the_draws_of_torch_fidelity(fake_count, real_count):
+    """As torch-fidelity's main branch has it after 0.4.0: rows of the larger set first, then directions, in float32."""
+    fake, real = features(fake_count, 7, 1).float(), features(real_count, 7, 2, shift=0.5).float()
+    random = torch.Generator().manual_seed(11)
+    kept = [values.numpy() for values in (fake, real)]
+    if fake_count != real_count:
+        longer = int(real_count > fake_count)
+        kept[longer] = kept[longer][torch.randperm(len(kept[longer]), generator=random)[:90].numpy()]
+    total = 0.0
+    for direction in torch.randn(250, 7, generator=random).double().numpy():
+        unit = direction / np.sqrt((direction**2).sum())
+        total += np.mean((np.sort(kept[0] @ unit) - np.sort(kept[1] @ unit)) ** 2)
+    assert monge_inception_distance(fake, real, 250, 11) == pytest.approx(3 * 7 * total / 250, rel=1e-5)
+
+
+def test_mind_of_a_shift_is_three_times_its_square_and_sees_what_two_moments_do_not():
+    generator = torch.Generator().manual_seed(12)
+    real = torch.randn(2000, 4, generator=generator)
+    shift = torch.tensor([0.3, -0.2, 0.1, 0.4])
+    expected = 3 * shift.square().sum().item()
+    assert monge_inception_distance(real + shift, real, 20_000, 0) == pytest.approx(expected, rel=0.02)
+    assert monge_inception_distance(real, real, 10, 0) == 0
+    signs = real.sign()  # the moments of a normal distribution, another distribution
+    assert FrechetTarget(*gaussian(real)).distance(*gaussian(signs)).item() < 0.02
+    other = torch.randn(2000, 4, generator=generator)
+    assert monge_inception_distance(signs, real, 100, 0) > 5 * monge_inception_distance(other, real, 100, 0)
+
+
+def test_cmmd_is_the_kernel_written_out_and_0_for_equal_sets():
+    x, y = features(40, 6, 3).numpy(), features(50, 6, 4, shift=1.0).numpy()
+
+    def mean(first, second):
+        values = [
+            np.exp(-((a / np.linalg.norm(a) - b / np.linalg.norm(b)) ** 2).sum() / 200) for a in first for b in second
+        ]
+        return np.mean(values)
+
+    expected = 1000 * (mean(x, x) + mean(y, y) - 2 * mean(x, y))
+    assert clip_discrepancy(torch.from_numpy(x), torch.from_numpy(y)) == pytest.approx(expected, rel=1e-9)
+    assert clip_discrepancy(torch.from_numpy(x), torch.from_numpy(x[::-1].copy())) == pytest.approx(0, abs=1e-10)
+    with pytest.raises(ValueError, match="6 and 5 dimensions"):
+        clip_discrepancy(torch.from_numpy(x), torch.from_numpy(y[:, :5].copy()))
+
+
+@pytest.mark.parametrize("dimensions", [8, 60], ids=["more images than dimensions", "fewer"])
+def test_vendi_is_the_number_of_orthogonal_rows_and_1_for_equal_ones(dimensions):
+    rows = features(20, dimensions, 5)
+    orthogonal = torch.linalg.qr(rows.T).Q.T  # (min, D)
+    repeated = torch.cat([orthogonal * 3, orthogonal, -orthogonal / 2])  # a row and its negative are one direction
+    assert vendi_score(orthogonal) == pytest.approx(len(orthogonal))
+    assert vendi_score(repeated) == pytest.approx(len(orthogonal))
+    assert vendi_score(rows[:1].expand(9, -1)) == pytest.approx(1)
+    cosines = (rows / rows.norm(dim=1, keepdim=True)).numpy()
+    eigenvalues = np.linalg.eigvalsh(cosines @ cosines.T / 20)
+    eigenvalues = eigenvalues[eigenvalues > 1e-12]
+    assert vendi_score(rows) == pytest.approx(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()), rel=1e-9)
+
+
 # --------------------------------------------------------------------------------------------------------- accumulators
 
 
@@ -362,6 +439,25 @@ def test_table_has_a_row_per_result_and_a_column_per_label():
     assert "FID" in lines[0] and "FD (efficientnet_lite0)" in lines[0]
     assert "16.770" in lines[1] and "0.00100 ± 0.00020" in lines[1] and "–" in lines[1]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_fewer_images_than_dimensions_are_told_beside_the_number():
+    few = replace(PROTOCOL, generated_count=1999)
+    reference = PROTOCOL.reference.count
+    assert reference >= 2048 > few.generated_count
+    result = Result({"frechet_distance": -1e-9}, few, 1, 2, feature_dimensions=2048)
+    told = "FID: 1,999 generated images are fewer than the 2,048 dimensions of the features"
+    (remark,) = result.to_dict()["remarks"]
+    assert remark.startswith(told)
+    table = format_table({"a": result, "b": result}).splitlines()
+    assert table[3:] == [remark] and " 0.000" in table[1] and "-0.000" not in table[1]
+    enough = replace(result, protocol=replace(few, generated_count=2048))
+    assert remarks(enough) == remarks(replace(result, feature_dimensions=None)) == []
+    assert remarks(replace(result, metrics={"inception_score_mean": 3.0})) == []
+    classes = {str(k): 1.0 for k in range(10)}
+    by_class = replace(enough, metrics={"intra_frechet_distance_mean": 1.0}, classes=classes)
+    (remark,) = remarks(by_class)
+    assert remark.startswith("intra-FID: 204 generated images a class are fewer than the 2,048 dimensions")
 
 
 # -------------------------------------------------------------------------------------------------------------- weights

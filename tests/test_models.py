@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from gan.models import BACKBONES, GENERATORS, Backbone, Generator
 from gan.models.attention import ATTENTION
@@ -14,7 +15,7 @@ from gan.models.blocks.spectral_norm import SpectralNorm
 from gan.models.dcgan import DCGANGenerator
 from gan.models.heads import LinearHead, ProjectionHead
 from gan.models.interface import AttentionPlacement
-from gan.models.r3gan import R3GANBackbone, R3GANGenerator
+from gan.models.r3gan import R3GANBackbone, R3GANGenerator, doubled, halved
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
 from gan.sampling.generate import generate
 from gan.sampling.latents import LatentStream
@@ -141,3 +142,19 @@ def test_sampling_leaves_the_generator_and_the_global_random_state_alone() -> No
     assert generator.training
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+
+
+@pytest.mark.parametrize("side", [4, 5])
+def test_r3gans_resampling_is_filtering_by_1_2_1(side: int) -> None:
+    """With zeros put between, or every second kept, as a convolution has it; the filter begins before the edge."""
+    maps = torch.randn(2, 3, side, side, dtype=torch.float64)
+    line = torch.tensor([1.0, 2, 1], dtype=torch.float64)
+    kernel = (line[:, None] * line).expand(3, 1, 3, 3)
+    spread = torch.zeros(2, 3, 2 * side, 2 * side, dtype=torch.float64)
+    spread[:, :, ::2, ::2] = maps
+    filtered = F.conv2d(F.pad(spread, (2, 0, 2, 0)), kernel / 4, groups=3)
+    torch.testing.assert_close(doubled(maps), filtered)
+    large = torch.randn(2, 3, 2 * side, 2 * side, dtype=torch.float64)
+    torch.testing.assert_close(halved(large), F.conv2d(F.pad(large, (1, 0, 1, 0)), kernel / 16, stride=2, groups=3))
+    constant = torch.ones(1, 1, 8, 8)
+    assert doubled(constant)[:, :, 1:, 1:].eq(1).all() and halved(constant)[:, :, 1:, 1:].eq(1).all()

@@ -80,10 +80,10 @@ def test_the_metadata_has_the_command_and_what_it_needs(wheel: Path) -> None:
     for need in needs:
         name, lowest = re.match(r"([\w.-]+)>=([\d.]+)", need).groups()
         if "extra ==" in need and name not in pinned:
-            continue  # gdown, which nothing else needs
+            continue  # gdown and lmdb, which nothing else needs
         assert version(lowest) <= version(pinned[name]), need
     tools = {"ruff", "mypy", "types-PyYAML", "types-tqdm", "onnxruntime", "pytest", "pytest-xdist", "hypothesis"}
-    assert {re.match(r"[\w.-]+", need)[0] for need in needs} - {"gdown"} == pinned.keys() - tools
+    assert {re.match(r"[\w.-]+", need)[0] for need in needs} - {"gdown", "lmdb"} == pinned.keys() - tools
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -140,6 +140,21 @@ print(sorted({HEAVY!r} & {{*sys.modules}}), file=sys.stderr)
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stderr.strip() == "[]"
     assert done.stdout.startswith("Usage: " + " ".join(["gan", *arguments]))
+
+
+def test_preparing_shows_its_help_without_torch() -> None:
+    program = f"""
+import runpy, sys
+sys.argv = ["gan.data", "--help"]
+try:
+    runpy.run_module("gan.data", run_name="__main__")
+except SystemExit as end:
+    assert end.code == 0
+print(sorted({HEAVY!r} & {{*sys.modules}}), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stderr.strip() == "[]"
+    assert done.stdout.startswith("Usage: python -m gan.data")
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "compare.py"])
@@ -214,10 +229,11 @@ def test_a_data_set_becomes_one_file(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     with np.load(out) as archive:
         assert archive["images"].shape == (360, 16, 16, 1) and archive["labels"].shape == (360,)
+        assert archive["class_names"].tolist() == [str(digit) for digit in range(10)]
     source, copy = (prepare(*name, resolution=16, root=tmp_path / "cache", **rest) for name, rest in (
         (("digits",), {"split": "test"}), (("npz",), {"path": out})
     ))  # fmt: skip
-    assert source.content_hash == copy.content_hash
+    assert source.content_hash == copy.content_hash and source.class_names == copy.class_names
     again = call("prepare", "digits", "--out", out, *options)
     assert again.exit_code == 2 and "is there already" in again.stderr
     wrong = call("prepare", "cifar11", "--out", tmp_path / "x.npz", *options)

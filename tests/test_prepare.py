@@ -20,14 +20,14 @@ from PIL import Image
 
 from gan.commands.scoring import reference_images
 from gan.config import DataConfig
-from gan.data import Loader, prepare
 from gan.data.__main__ import main
+from gan.data.loader import Loader
 from gan.data.preparation import Prepared, Selection, decoding, prepare_directory, preparing, verify, writing
 from gan.data.preparation.inputs import FolderInput, _expand
 from gan.data.preparation.listing import Listing, Place
 from gan.data.preparation.tars import TarInput
 from gan.data.preparation.zips import ZipInput
-from gan.data.store import ImageStore
+from gan.data.store import ImageStore, prepare
 from gan.errors import StorageError, UserError
 from gan.files import locked
 from tests import ROOT, SHARED_DATA
@@ -436,7 +436,10 @@ def test_corrupt_images(tmp_path: Path, folder: Path, kind: str) -> None:
     prepared = prepare_directory(source, out, resolution=16, skip_corrupt=True, processes=2)
     expected = reference(folder, tmp_path / "root", skip_corrupt=True)
     assert whole(prepared).content_hash == expected.content_hash
-    assert [line.split(" ")[0] for line in prepared.skipped()] == ["cat/a.png", "dog/grey.jpg", "dog/grey.png"]
+    named = ["cat/a.png", "dog/grey.jpg", "dog/grey.png"]
+    assert [line.split(" ")[0] for line in prepared.skipped()] == named
+    assert json.loads((out / "meta.json").read_text())["skipped"] == dict(whole(prepared).skipped)
+    assert list(whole(prepared).skipped) == named == list(expected.skipped)
     assert whole(verify(out)).content_hash == expected.content_hash
     assert len((out / "files.jsonl").read_text().splitlines()) == expected.num_images
     again = tmp_path / "again"
@@ -446,6 +449,24 @@ def test_corrupt_images(tmp_path: Path, folder: Path, kind: str) -> None:
         if file.is_file():
             file.write_bytes(b"")
     refused("cannot be read", source=folder, out=tmp_path / "none", skip_corrupt=True)
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "zip"])
+def test_what_is_no_image_is_counted(
+    tmp_path: Path, folder: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = {"folder": lambda *_: folder, "tar": tar_of, "zip": zip_of}[kind]
+    source = make(folder, tmp_path / f"a.{kind}")
+    prepare_directory(source, tmp_path / "out", resolution=8, processes=1)
+    counted = f"{source}: 3 entries passed over as no images: 2 .txt, 1 hidden"
+    assert capsys.readouterr().err.splitlines()[0] == counted
+
+
+def test_a_class_without_a_whole_image_is_refused(tmp_path: Path, folder: Path) -> None:
+    for file in (folder / "cat").iterdir():
+        file.write_bytes(b"")
+    refused("no image of the class cat", source=folder, out=tmp_path / "out", skip_corrupt=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_worker_that_dies_costs_only_its_image(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,7 +520,7 @@ def test_a_stopped_preparation_goes_on(
     capsys.readouterr()
     prepare_directory(source, tmp_path / "out", **options)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    assert kind != "folder" or "| 13/30" in capsys.readouterr().err
+    assert kind != "folder" or " 13/30 " in capsys.readouterr().err
     assert not staging.exists()
 
 
@@ -635,5 +656,6 @@ def test_the_command(tmp_path: Path, folder: Path) -> None:
     assert "dog/bad.png" in errors
     status, output, errors = call(folder, "--out", tmp_path / "b", "--resolution", 16, "--skip-corrupt")
     assert status == 0
-    assert "1 corrupt images left out: dog/bad.png" in errors
+    assert "1 corrupt image left out: dog/bad.png" in errors
+    assert f"{folder}: 3 entries passed over as no images: 2 .txt, 1 hidden" in errors.splitlines()
     assert call("--out", tmp_path / "c")[0] == 2

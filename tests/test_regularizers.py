@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from gan.build import build_game, image_facts
 from gan.config import load_config
 from gan.errors import UserError
 from gan.models.blocks.spectral_norm import update_spectral_norms
+from gan.models.heads import HEADS
 from gan.objectives import REGULARIZERS
 from gan.objectives.augmentation import Augmentation, cutout, flip, translate
 from gan.objectives.consistency import BalancedConsistency, LatentConsistency, LeCam
 from gan.objectives.feature_terms import Contrastive, FeatureMatching, MomentMatching, Orthogonal
-from gan.objectives.gradient_penalties import R1, R2, GradientPenalty
+from gan.objectives.gradient_penalties import R1, R2, GradientPenalty, finite_differences, squared_gradients
 from gan.objectives.reduction import TopK
 from gan.objectives.regularizers import Scheduled, StepBatch
 from gan.training.steps import Game, discriminator_step, generator_step
@@ -39,9 +41,11 @@ class Critic(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         return images.flatten(1)
 
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        v = self.features(images)
+    def head(self, v: Tensor, labels: Tensor | None = None) -> Tensor:
         return v @ self.a + v.square().sum(1, keepdim=True) / 2 * self.s
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.head(self.features(images), labels)
 
 
 class Mirror(nn.Module):
@@ -51,14 +55,15 @@ class Mirror(nn.Module):
         return latents.view(-1, 1, 4, 4)
 
 
-def seen(critic: nn.Module, seed: int = 0, step: int = 0) -> StepBatch:
+def seen(critic: Any, seed: int = 0, step: int = 0) -> StepBatch:
     torch.manual_seed(seed)
     real, latents = torch.randn(B, 1, 4, 4, dtype=torch.float64), torch.randn(B, 16, dtype=torch.float64)
     fake = Mirror()(latents)
     random = torch.Generator().manual_seed(seed)
     autocast = lambda: torch.autocast("cpu", enabled=False)  # noqa: E731
     return StepBatch(
-        critic, Mirror(), real, None, fake, None, latents, critic(fake), critic(real), SHARES, step, random, autocast,
+        critic, Mirror(), real, None, fake, None, latents, critic.features(fake), critic.features(real), critic(fake),
+        critic(real), SHARES, step, random, autocast,
         augment=lambda fakes: fakes,
     )  # fmt: skip
 
@@ -75,6 +80,88 @@ def test_r1_and_r2_are_half_the_mean_squared_gradient_and_can_be_trained() -> No
         torch.testing.assert_close(
             torch.autograd.grad(found, [critic.a, critic.s]), torch.autograd.grad(expected, [critic.a, critic.s])
         )
+
+
+def repeated(critic: Any, point: Tensor, count: int) -> StepBatch:
+    """A batch of `count` times one real image, whose noise is always the same."""
+    real = point.expand(count, -1, -1, -1)
+    return replace(
+        seen(critic), real_images=real, real_features=critic.features(real), random=torch.Generator().manual_seed(3)
+    )
+
+
+def test_finite_differences_of_a_quadratic_critic_have_the_expectation_of_the_closed_form() -> None:
+    """D(x + σε) − D(x) = σ gᵀε + ½ σ² s ‖ε‖², so its square over σ² is ‖g‖² + ¼ σ² s² E‖ε‖⁴, E‖ε‖⁴ = n(n + 2)."""
+    torch.manual_seed(2)
+    critic, sigma = Critic(squares=0.7), 0.5
+    here = repeated(critic, torch.randn(1, 1, 4, 4, dtype=torch.float64), 200_000)
+    drawn = finite_differences(here, here.real_images, here.real_features, None, sigma).detach()
+    slope = critic.s @ SHARES
+    gradient = critic.a @ SHARES + slope * here.real_images[0].flatten()
+    expected = gradient.square().sum() + sigma**2 / 4 * slope**2 * 16 * 18
+    assert (drawn.mean() - expected).abs() < 4 * drawn.std() / len(drawn) ** 0.5
+    assert expected / gradient.square().sum() > 1.2  # so the test tells the second term from nothing
+
+
+class Bent(nn.Module):
+    """Scores of a smooth critic that is no polynomial, or of its image in a mirror at `point`."""
+
+    def __init__(self, point: Tensor, mirrored: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.a = nn.Parameter(torch.randn(16, N, dtype=torch.float64))
+        self.point, self.mirrored = point, mirrored
+
+    def features(self, images: Tensor) -> Tensor:
+        return ((2 * self.point - images if self.mirrored else images).flatten(1) / 4).exp()
+
+    def head(self, v: Tensor, labels: Tensor | None = None) -> Tensor:
+        return v @ self.a
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images))
+
+
+def test_finite_differences_come_to_the_exact_penalty_with_the_square_of_sigma() -> None:
+    """With ε and −ε the odd terms cancel, so with the same draws the error falls by four where σ is halved."""
+    point = torch.randn(1, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+
+    def penalty(sigma: float) -> float:
+        both = [repeated(Bent(point, mirrored), point, 64) for mirrored in (False, True)]
+        return sum(float(R1("finite_difference", sigma).discriminator_penalty(one).detach()) / 2 for one in both)
+
+    limit = penalty(1e-5)
+    errors = [penalty(sigma) - limit for sigma in (0.2, 0.1, 0.05)]
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.05) and errors[1] / errors[2] == pytest.approx(4, rel=0.02)
+    count = 100_000
+    many = repeated(Bent(point), point, count)
+    assert many.real_features is not None
+    drawn = finite_differences(many, many.real_images, many.real_features, None, 1e-5).detach()
+    critic = Bent(point)
+    x = point.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((critic(x) @ SHARES).sum(), x)
+    assert (drawn.mean() - gradient.square().sum()).abs() < 4 * drawn.std() / count**0.5
+
+
+def test_finite_differences_train_the_critic_with_the_gradient_of_what_they_report() -> None:
+    critic = Critic(squares=0.7)
+    here = seen(critic)
+
+    def value() -> Tensor:
+        critic_batch = replace(
+            here,
+            fake_features=critic.features(here.fake_images),
+            random=torch.Generator().manual_seed(6),
+        )
+        return R2("finite_difference", 0.1).discriminator_penalty(critic_batch)
+
+    (gradient,) = torch.autograd.grad(value(), critic.a)
+    with torch.no_grad():
+        critic.a[3, 1] += 1e-6
+        above = value()
+        critic.a[3, 1] -= 2e-6
+        below = value()
+    assert gradient[3, 1].item() == pytest.approx((above - below).item() / 2e-6, rel=1e-6)
 
 
 def test_gradient_penalty_of_a_linear_critic_is_known_and_its_points_lie_between() -> None:
@@ -295,6 +382,44 @@ def test_every_regulariser_joins_the_loss_of_its_player(name: str, conditional: 
         play(twin, conditional)
         pairs = zip(getattr(game, player).parameters(), getattr(twin, player).parameters(), strict=True)
         assert any(not torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("head", [name for name in HEADS if name != "auxiliary_classifier"])
+def test_finite_differences_go_with_every_head_and_precision(head: str, precision: str) -> None:
+    """The penalty of a step is near the exact one of the same step: within what few draws and the rounding leave."""
+    conditional = HEADS[head].labels == "required"
+    options = ["conditional=true"] if conditional else ["conditional=false"]
+    options += [f"discriminator.head={{name: {head}}}", f"training.precision={precision}"]
+    sigma = {"float32": 0.01, "bfloat16": 0.05}[precision]
+    forms = ["", f", options: {{method: finite_difference, sigma: {sigma}}}"]
+    exact, found = (
+        play(
+            make_game(*options, f"objective.regularizers={{r1: {{weight: 1{form}}}, r2: {{weight: 1{form}}}}}"),
+            conditional,
+        )
+        for form in forms
+    )
+    for name in ("r1", "r2"):
+        ratio = (found[f"regularizers/discriminator/{name}"] / exact[f"regularizers/discriminator/{name}"]).item()
+        assert 0.1 < ratio < 10, name  # of six images; one draw of one image has a deviation of 1.4
+    torch.testing.assert_close(found["loss/discriminator"], exact["loss/discriminator"])
+
+
+def test_finite_differences_of_a_discriminator_average_to_the_exact_penalty() -> None:
+    game = make_game("conditional=false")
+    images = inputs(False)[0]
+    features = game.discriminator.features(images)
+    here = replace(
+        seen(Critic()),
+        discriminator=game.discriminator,
+        real_images=images,
+        stage_weights=game.stage_weights().detach(),
+    )
+    with torch.no_grad():
+        drawn = torch.stack([finite_differences(here, images, features, None, 0.003).mean() for _ in range(400)])
+    exact = squared_gradients(here, images, None).mean()
+    assert (drawn.mean() - exact).abs() < 4 * drawn.std() / 20 + 0.01 * exact
 
 
 def test_an_auxiliary_classifier_is_trained_by_both_players() -> None:

@@ -14,6 +14,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 import evaluate
 import train
 from gan.commands import image_sets, score, scoring
+from gan.sampling.export import export
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints, read_checkpoint
 from tests import DEFAULT
@@ -91,6 +92,37 @@ def test_a_folder_and_a_file_of_the_same_images_are_the_same(tmp_path: Path, npz
     assert "intra_fid needs labels" in refused("images", same, npz, "--metrics", "intra_fid")
 
 
+@pytest.mark.parametrize(
+    "name", ["my images", "été 2026", "-a (1) [x]*?", "cifar10:test", "{a,b}; $HOME 'b' \"c\" #%&", "."]
+)
+def test_folders_of_any_name_are_scored(tmp_path: Path, npz: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    same = Path(name) if name == "." else folder(Path(name), pixels(30, 0))
+    if name == ".":
+        folder(Path("images"), pixels(30, 0))
+        monkeypatch.chdir("images")
+    scores = images_of(f"./{same}" if name.startswith("-") else same, npz)
+    assert scores["metrics"]["frechet_distance"] == pytest.approx(0, abs=1e-8)
+    assert images_of(npz, f"./{name}")["protocol"]["reference"]["count"] == 30
+
+
+def test_too_few_images_for_the_features_are_told_and_no_distance_is_minus_zero(tmp_path: Path, npz: Path) -> None:
+    few = folder(tmp_path / "few", pixels(11, 0))  # for 12 dimensions
+    told = "FD (thumbnail): 11 generated images are fewer than the 12 dimensions of the features"
+    (remark,) = images_of(few, npz)["remarks"]
+    assert remark.startswith(told)
+    shown = call("images", few, npz, "--device", "cpu").stdout.splitlines()
+    assert shown[2] == remark
+    (remark,) = images_of(npz, few)["remarks"]
+    assert remark.startswith("FD (thumbnail): 11 reference images")
+    (remark,) = images_of(few, few)["remarks"]
+    assert remark.startswith("FD (thumbnail): 11 generated and 11 reference images")
+    same = call("images", npz, npz, "--device", "cpu", "--metrics", "fid,intra_fid").stdout
+    assert "0.000" in same and "-0.0" not in same
+    assert images_of(npz, npz)["remarks"] == []
+
+
 def test_a_broken_file_is_named_or_skipped_and_counted(tmp_path: Path, npz: Path) -> None:
     broken = folder(tmp_path / "broken", pixels(10, 1))
     (broken / "005.png").write_bytes((broken / "005.png").read_bytes()[:200])
@@ -160,6 +192,29 @@ def test_a_run_stands_for_the_images_it_generates(run: Path, tmp_path: Path) -> 
     assert digits["metrics"]["frechet_distance"] == pytest.approx(saved["metrics"]["frechet_distance"])
     (tmp_path / "run" / "checkpoints" / "step_00000006.pt").write_bytes(b"x")
     assert "damaged" in refused("images", run, "digits:test")
+
+
+def test_an_exported_folder_is_scored_as_its_run_and_not_written_into(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = export(run, "safetensors", tmp_path / "shared")
+    before = {file: file.read_bytes() for file in shared.iterdir()}
+    (saved,) = [json.loads(file.read_text()) for file in (run / "evaluations").glob("step_00000006_ema*")]
+    monkeypatch.chdir(tmp_path)
+    result = call("checkpoint", shared, "--device", "cpu", "--json")
+    assert result.exit_code == 0, result.output
+    scored = json.loads(result.stdout)
+    assert scored["step"] == 6 and scored["protocol"] == saved["protocol"]
+    assert scored["metrics"]["frechet_distance"] == pytest.approx(saved["metrics"]["frechet_distance"])
+    shown = call("checkpoint", "shared/model.safetensors", "--device", "cpu").stdout.splitlines()
+    assert shown[1].startswith("shared step 6 ema") and shown[2].startswith("  when it was exported")
+    assert shown[1].split()[4] == shown[2].split()[4] == f"{saved['metrics']['frechet_distance']:.3f}"
+    assert "when it was exported" not in call("checkpoint", shared, "--samples", 20, "--device", "cpu").stdout
+    assert "step 2 of ema asked for, 6 of ema held" in refused("checkpoint", shared, "--step", 2)
+    assert "of raw asked for" in refused("checkpoint", shared, "--raw")
+    both = images_of(shared, run, "--limit", 20)
+    assert both["metrics"]["frechet_distance"] == pytest.approx(0, abs=1e-8)
+    assert {file: file.read_bytes() for file in shared.iterdir()} == before
 
 
 def test_nothing_is_generated_where_the_reference_cannot_be_had(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

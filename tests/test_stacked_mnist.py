@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from gan.build import ImageFacts, build_discriminator, build_game, build_generator, build_loader
 from gan.config import Config, load_config
-from gan.data import ImageStore, prepare
+from gan.data.image_store import ImageStore
 from gan.data.stacked_mnist import FIXED_COUNT, StackedLoader, triple_shares
+from gan.data.store import prepare
 from gan.errors import UserError
 from gan.metrics.accumulators import ClassCounts
 from gan.metrics.audits.digits import load_mnist_classifier

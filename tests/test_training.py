@@ -199,12 +199,12 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_next_start(
 ) -> None:
     score, calls = Scorer.score, []
 
-    def slow(*arguments: object) -> object:
+    def slow(*arguments: object, **named: object) -> object:
         calls.append(1)
         if len(calls) == interrupted:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
-        return score(*arguments)
+        return score(*arguments, **named)
 
     monkeypatch.setattr(Scorer, "score", slow)
     start = time.monotonic()
@@ -271,7 +271,7 @@ def test_the_clock_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 10.0, 13.0, 20.0, 21.0])  # start; a pause from 10 to 13; a log at 20; a lap at 21
     monkeypatch.setattr("gan.training.schedule.time.perf_counter", lambda: next(now))
     clock = Clock(CPU)
-    clock.pause(lambda: None)
+    assert clock.pause(lambda: None) == 3
     assert clock.since_log() == 17
     assert clock.lap() == 18
 

@@ -7,6 +7,8 @@ import torch
 from gan.metrics.accumulators import GaussianStatistics, SplitProbabilities
 from gan.metrics.formulas import FrechetTarget, inception_score, kernel_distance
 from gan.metrics.neighbourhood import precision_and_recall
+from gan.metrics.similarity import clip_discrepancy, discrepancy_influence
+from gan.metrics.transport import monge_inception_distance, transport_influence
 from gan.metrics.uncertainty import (
     bootstrap_interval,
     frechet_infinity,
@@ -119,6 +121,44 @@ def test_a_kernel_distance_interval_covers_its_expectation():
         low, high = bootstrap_interval(mean.item(), kernel_influence(fake, real), 200, seed)
         covered += low <= expected <= high
     assert covered >= 34
+
+
+def test_cmmd_influence_is_what_a_copy_of_an_image_adds():
+    generator = torch.Generator().manual_seed(7)
+    fake, real = draw(800, generator, 1.3) + 1, draw(300, generator)
+    influence = discrepancy_influence(fake, real)
+    for row in (0, 5):
+        moved = clip_discrepancy(torch.cat([fake, fake[row : row + 1]]), real) - clip_discrepancy(fake, real)
+        assert moved * 801 == pytest.approx(influence[row].item(), rel=0.02)
+
+
+def test_a_mind_interval_covers_its_expectation():
+    generator = torch.Generator().manual_seed(8)
+    real = draw(300, generator)
+    setting = (100, 0)
+    expected = np.mean([monge_inception_distance(draw(300, generator, 1.3), real, *setting) for _ in range(400)])
+    covered = 0
+    for seed in range(60):
+        fake = draw(300, generator, 1.3)
+        value = monge_inception_distance(fake, real, *setting)
+        low, high = bootstrap_interval(value, transport_influence(fake, real, *setting), 200, seed)
+        covered += low <= expected <= high
+    assert covered >= 50
+
+
+def test_mind_influence_is_what_a_larger_weight_of_an_image_adds():
+    """Along one direction: copies of x make up a share t more of 2,000 images; ψ is the slope in t, less ψ's mean."""
+    generator = torch.Generator().manual_seed(9)
+    fake, real = draw(2000, generator, 1.4, 1), draw(2000, generator, 1.0, 1)
+    influence = transport_influence(fake, real, 1, 0)
+    value = monge_inception_distance(fake, real, 1, 0)
+    rows = torch.randperm(2000, generator=generator)
+    for row in (1, 2, 3):
+        replaced = fake.clone()
+        replaced[rows[:40]] = fake[row]  # in place of 40 others: the share of x grows by 2 %, theirs falls
+        moved = monge_inception_distance(replaced, real, 1, 0) - value
+        expected = (influence[row] - influence[rows[:40]].mean()) * 0.02
+        assert moved == pytest.approx(expected.item(), abs=0.15 * abs(expected.item()) + 0.01 * value)
 
 
 def test_intervals_are_seeded_and_leave_global_random_state_alone():

@@ -13,6 +13,7 @@ from gan.build.game import (
     build_top_k,
 )
 from gan.build.image_record import ImageRecord, image_record, recorded_images, require_names
+from gan.build.motions import build_ema, build_motions
 from gan.build.players import (
     ImageFacts,
     build_backbone,
@@ -30,11 +31,13 @@ __all__ = [
     "build_augmentation",
     "build_backbone",
     "build_discriminator",
+    "build_ema",
     "build_game",
     "build_generator",
     "build_latents",
     "build_loader",
     "build_loss",
+    "build_motions",
     "build_regularizers",
     "build_schedule",
     "build_stage_weights",

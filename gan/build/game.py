@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from gan import distributed
+from gan.build.motions import images_per_step
 from gan.build.players import ImageFacts, build_discriminator, build_generator
 from gan.build.room import require_room
 from gan.config import Config, OptimizerConfig, construct
@@ -17,6 +18,7 @@ from gan.data.store import ImageStore
 from gan.device import make_autocast, resolve_precision
 from gan.errors import UserError, nearest
 from gan.metrics.table import require_metrics
+from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.discriminator import Discriminator
 from gan.models.heads import HEADS
 from gan.objectives import REGULARIZERS
@@ -27,6 +29,7 @@ from gan.objectives.regularizers import Regularizers, Scheduled
 from gan.seeds import derive_seed
 from gan.training.accumulation import Accumulation
 from gan.training.batch_norm import has_batch_norms, synchronise_batch_norms
+from gan.training.execution import build_execution
 from gan.training.fakes import Fakes
 from gan.training.latents import Latents
 from gan.training.noise import Noise
@@ -49,17 +52,19 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
     generator = _over_ranks(build_generator(config, facts), config, device).to(device).to(memory_format=layout)
     discriminator = _over_ranks(build_discriminator(config, facts), config, device).to(device).to(memory_format=layout)
+    power_iterations = update_spectral_norms
     if config.training.compile:
+        power_iterations = torch.compile(update_spectral_norms, fullgraph=True, dynamic=False)
         for network in (generator, discriminator.backbone, discriminator.head):
             network.compile(fullgraph=True, dynamic=False)
     stage_weights = build_stage_weights(config, discriminator.stages).to(device)
-    rates = config.optimizer
+    rates, graphs = config.optimizer, config.training.cuda_graphs
     return Game(
         generator=generator,
         discriminator=discriminator,
-        fakes=Fakes(generator, config.training.shared_latents),
-        generator_optimizer=_adam([generator], rates.generator_lr, rates),
-        discriminator_optimizer=_adam([discriminator, stage_weights], rates.discriminator_lr, rates),
+        fakes=Fakes(generator, config.training.shared_latents, power_iterations),
+        generator_optimizer=_adam([generator], rates.generator_lr, rates, graphs),
+        discriminator_optimizer=_adam([discriminator, stage_weights], rates.discriminator_lr, rates, graphs),
         loss=build_loss(config),
         stage_weights=stage_weights,
         generator_stages=1 if config.objective.generator_stages == "first" else discriminator.stages,
@@ -69,6 +74,8 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
         noise=Noise(derive_seed(config.seed, "noise"), device),
         autocast=make_autocast(precision, device),
         accumulation=build_accumulation(config),
+        execution=build_execution(graphs, device, [generator, discriminator, stage_weights]),
+        update_spectral_norms=power_iterations,
     )
 
 
@@ -81,6 +88,8 @@ def build_accumulation(config: Config) -> Accumulation:
     accumulation = Accumulation(config.training.accumulation, distributed.rank(), distributed.world_size())
     accumulation.require_divisible(config.training.batch_size)
     packing = config.discriminator.packing
+    if config.training.cuda_graphs and accumulation.world_size > 1:
+        raise UserError("training.cuda_graphs: true found; with several processes false accepted")
     part = config.training.batch_size // (accumulation.world_size * accumulation.micro_batches)
     if part % packing:
         raise UserError(f"discriminator.packing: {packing} found, divisors of {part}, a micro-batch, accepted")
@@ -99,10 +108,12 @@ def _over_ranks(network: Network, config: Config, device: torch.device) -> Netwo
     return synchronise_batch_norms(network, device)
 
 
-def _adam(modules: list[nn.Module], lr: float, section: OptimizerConfig) -> torch.optim.Adam:
+def _adam(modules: list[nn.Module], lr: float, section: OptimizerConfig, graphs: bool) -> torch.optim.Adam:
+    """Adam in one kernel; for graphs its rate is where they can read it, in float32, as that kernel takes it."""
     parameters = [parameter for module in modules for parameter in module.parameters()]
     first, second = section.betas
-    return torch.optim.Adam(parameters, lr, (first, second), section.epsilon, fused=True)
+    rate = torch.tensor(lr, device=parameters[0].device) if graphs else lr
+    return torch.optim.Adam(parameters, rate, (first, second), section.epsilon, fused=True, capturable=graphs)
 
 
 def build_loss(config: Config) -> Loss:
@@ -154,7 +165,7 @@ def build_augmentation(config: Config) -> Augmentation:
         return Augmentation()
     start = 1.0 if section.target is None else 0.0
     probability = start if section.probability is None else section.probability
-    return Augmentation(section.operations, probability, section.target, section.images_to_full)
+    return Augmentation(section.operations, probability, section.target, section.images_to_full, section.shares)
 
 
 def build_loader(config: Config, store: ImageStore, device: torch.device) -> Batches:
@@ -200,4 +211,5 @@ def build_schedule(config: Config) -> Schedule:
         sample_every=config.logging.samples_every,
         save_every=config.checkpoint.every,
         evaluate_every=config.evaluation.every,
+        images_per_step=images_per_step(config),
     )

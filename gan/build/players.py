@@ -37,14 +37,15 @@ def prepare_images(data: DataConfig, split: str | None = None) -> ImageStore:
         classes=data.classes,
         images_per_class=data.images_per_class,
         count=data.count,
+        skip_corrupt=data.skip_corrupt,
     )
 
 
 def image_facts(config: Config) -> ImageFacts:
     """Facts of the images from the source's description alone where that says enough, else from the images."""
     data, info = config.data, source_info(config.data.source)
-    options = ("path", "classes", "images_per_class", "count")
-    given = [name for name in options if getattr(data, name) is not None]
+    options = ("path", "classes", "images_per_class", "count", "skip_corrupt")
+    given = [name for name in options if getattr(data, name) not in (None, False)]
     check_options(data.source, given, data.split, data.resolution)
     channels, num_classes = info.channels, info.num_classes or 0
     if channels is None or info.has_labels is None or (info.has_labels and not num_classes):

@@ -10,6 +10,7 @@ import numpy as np
 from gan.commands.audited_run import AuditedRun, AuditOptions, MeasuredImages
 from gan.errors import UserError
 from gan.files import atomic_path
+from gan.metrics.audits.data_copying import DataCopying
 from gan.metrics.audits.memorisation import Duplicates, Memorisation, examine
 from gan.metrics.audits.neighbours import Neighbours
 from gan.metrics.extractors.interface import identify
@@ -69,6 +70,7 @@ def summary(found: Memorisation, generated: MeasuredImages, training: MeasuredIm
         "closeness": asdict(found.closeness),
         "duplicates": asdict(found.duplicates),
         "relative_duplicates": asdict(found.relative_duplicates),
+        "data_copying": asdict(found.copying),
         # The images of a set are each other's neighbours, hence not independent: no interval and no p-value.
         "repeats": {key: value for key, value in repeats.items() if key not in ("p_value", "low", "high")},
         "closest": closest_pairs(found.nearest, generated, training),
@@ -132,6 +134,7 @@ def table(run: AuditedRun, found: Memorisation, identical: int) -> str:
     lines = [
         ("closer than a held-out image", between, f"0.5: no closer, p = {near.p_value:.2g}"),
         ("median distance / held-out's", f"{near.median_ratio:.3f}", "1: no closer"),
+        ("within cells, C_T", *_copying(found.copying)),
         ("near-duplicates of training", *_counted(found.duplicates)),
         ("  relative to next neighbours", *_counted(found.relative_duplicates)),
         ("near-duplicates of each other", f"{repeats.count}: {repeats.share:.2%}", f"{repeats.expected:.2%} in real"),
@@ -144,6 +147,12 @@ def table(run: AuditedRun, found: Memorisation, identical: int) -> str:
 def _counted(copies: Duplicates) -> tuple[str, str]:
     share = f"{copies.count} of {copies.generated}: {copies.share:.2%} [{copies.low:.2%}, {copies.high:.2%}]"
     return share, f"{copies.expected:.2%} expected, p = {copies.p_value:.2g}"
+
+
+def _copying(found: DataCopying) -> tuple[str, str]:
+    if found.statistic is None or found.lowest is None:
+        return "–", "too few images a cell"
+    return f"{found.statistic:.2f}, lowest of {found.cells} cells {found.lowest:.2f}", "0: no closer, below −3: copying"
 
 
 def _digest(image: np.ndarray) -> bytes:

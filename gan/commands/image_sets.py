@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 
 from gan.commands.scoring import evenly
-from gan.data.image_folder import count_images
 from gan.data.recipe import Labels, Pixels
 from gan.data.sources import SOURCES, source_info
-from gan.data.store import prepare
-from gan.errors import UserError
-from gan.sampling.open import open_checkpoint, read_config
+from gan.data.store import prepare, split_of
+from gan.errors import UserError, nearest
+from gan.sampling.open import exported_folder, open_checkpoint, open_exported, read_config
 from gan.training.run_directory import RunDirectory
 
 RESOLUTION = 32  # where nothing says another
@@ -71,8 +70,8 @@ def user_cache() -> Path:
 def open_set(
     name: str, resolution: int, limit: int | None, device: torch.device, skip_corrupt: bool, cache: Path
 ) -> ImageSet:
-    """The images that `name` means: a folder, a prepared one, an .npz file, a data set as `cifar10:test`, a run or a
-    checkpoint of it.
+    """The images that `name` means: a folder, a prepared one, an .npz file, a data set as `cifar10:test`, a run, a
+    checkpoint of it or an exported folder.
 
     Args:
         resolution: what files are brought to: the short side resized, the centre cropped, never stretched.
@@ -88,21 +87,24 @@ def open_set(
         return _generated(*run, limit, device)
     path = Path(name)
     source, _, split = name.partition(":")
-    skipped = 0
     if (path / "meta.json").is_file():
-        store = prepare("prepared", split=path.stem, resolution=resolution, path=path, root=cache)
+        store = prepare("prepared", split=split_of(path), resolution=resolution, path=path, root=cache)
     elif path.is_dir():
         store = prepare(
-            "image_folder", split=path.stem, resolution=resolution, path=path, root=cache, skip_corrupt=skip_corrupt
+            "image_folder",
+            split=split_of(path),
+            resolution=resolution,
+            path=path,
+            root=cache,
+            skip_corrupt=skip_corrupt,
         )
-        skipped = count_images(path) - store.num_images if skip_corrupt else 0
     elif path.suffix == ".npz":
-        store = prepare("npz", split=path.stem, resolution=resolution, path=path, root=cache)
+        store = prepare("npz", split=split_of(path), resolution=resolution, path=path, root=cache)
     elif source in SOURCES:
         store = prepare(source, split=split or "train", resolution=resolution, root=cache)
     else:
-        known = ", ".join(sorted(name for name in SOURCES if "path" not in source_info(name).required))
-        raise UserError(f"{name}: neither a folder, an .npz file, a run nor a data set; accepted data sets: {known}")
+        known = [known for known in SOURCES if not source_info(known).required]
+        raise UserError(f"{name}: neither a folder, an .npz file, a run nor a data set{nearest(source, known)}")
     images = evenly(store.images, limit)
     return ImageSet(
         images=images,
@@ -111,13 +113,16 @@ def open_set(
         source=store.source,
         split=store.split,
         content=store.content_hash if len(images) == store.num_images else None,
-        skipped=skipped,
+        skipped=len(store.skipped),
     )
 
 
 def _generated(path: Path, checkpoint: Path | None, limit: int | None, device: torch.device) -> ImageSet:
     """Images of a run's average generator, those that `evaluate.py checkpoint` scores, in a file without a name."""
-    generator = open_checkpoint(path, checkpoint=checkpoint, device=str(device))
+    if exported_folder(path) is not None:
+        generator = open_exported(path, device=str(device))
+    else:
+        generator = open_checkpoint(path, checkpoint=checkpoint, device=str(device))
     section = generator.config.evaluation
     images, labels = generator.sample_to_disk(limit or section.samples, section.seed, section.batch_size)
     return ImageSet(
@@ -127,6 +132,6 @@ def _generated(path: Path, checkpoint: Path | None, limit: int | None, device: t
         source=str(path),
         split=f"step {generator.description.step}",
         seed=section.seed,
-        weights="ema",
+        weights=generator.description.weights,
         label_sampling="none" if labels is None else "uniform",
     )

@@ -1,8 +1,8 @@
 """A run from its config to its scores: what train.py does once the command line is read."""
 
-import math
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ import torch
 from gan import distributed
 from gan.allocator import keep_freed_memory
 from gan.build import (
+    ImageRecord,
+    build_ema,
     build_game,
     build_latents,
     build_loader,
+    build_motions,
     build_schedule,
     image_facts,
     image_record,
@@ -35,15 +38,17 @@ from gan.metrics.results import Result, format_table
 from gan.metrics.table import METRICS
 from gan.sampling.latents import LatentStream
 from gan.sampling.open import read_config
+from gan.sampling.pictures import labels_in_rows, spread_classes
 from gan.seeds import seeded_generator
 from gan.training.best import BestCheckpoint
+from gan.training.board import board_settings
 from gan.training.checkpoint import Checkpoints, checkpoint_paths, read_checkpoint
-from gan.training.ema import ExponentialMovingAverage
 from gan.training.interrupt import StopSignals
+from gan.training.preview import Preview
 from gan.training.run_directory import RunDirectory, run_identity
 from gan.training.steps import discriminator_step, generator_step
 from gan.training.tracking import LOG, SilentTracker, Tracker, is_logged
-from gan.training.trainer import Preview, Trainer, has_numbers
+from gan.training.trainer import Trainer, has_numbers
 
 
 def launch(config: Config, device: torch.device, out: Path, resume_command: str, init_from: Path | None = None) -> bool:
@@ -83,27 +88,28 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
     scorer = Scorer(config, facts.num_classes, device) if scored else None  # before training, should weights be missing
 
     main = distributed.is_main()
-    checkpoints = Checkpoints(
-        run.checkpoints, config.checkpoint.keep, identity, main, image_record(facts, store).model_dump()
-    )
+    record = image_record(facts, store)
+    checkpoints = Checkpoints(run.checkpoints, config.checkpoint.keep, identity, main, record.model_dump())
+    settings = board_settings(config.model_dump(), config.to_yaml(), game.discriminator.head)
     with run.claimed() if main else nullcontext():
         if main:
             if state is not None:
                 _tell_of_another_decay(run, config, state["step"])
             write_text(run.config, config.to_yaml())
+        ema = build_ema(config, game.generator)
         trainer = Trainer(
             game=game,
             discriminator_step=partial(discriminator_step, game),
             generator_step=partial(generator_step, game),
             parts=game.parts,
-            ema=ExponentialMovingAverage(game.generator, config.ema.decay, config.ema.warm_up),
+            ema=ema,
             batches=build_loader(config, store, device),
             latents=build_latents(config, facts, device),
-            schedule=build_schedule(config),
-            tracker=Tracker(out, step=state["step"] if state else -1) if main else SilentTracker(),
+            schedule=replace(build_schedule(config), motions=build_motions(config, game, ema)),
+            tracker=Tracker(out, state["step"] if state else -1, settings) if main else SilentTracker(),
             checkpoints=checkpoints,
-            preview=build_preview(config, facts.num_classes),
-            evaluate=lambda generator: scorer.score(generator, "ema").metrics if scorer else {},
+            preview=build_preview(config, record),
+            evaluate=partial(scorer.score, weights="ema") if scorer else None,
             best=_best_checkpoint(config, checkpoints),
         )
         weights.load_average(trainer.ema.average)
@@ -215,10 +221,11 @@ def _train(trainer: Trainer, config: Config, run: RunDirectory, store: ImageStor
 
 
 def _show_start(trainer: Trainer, config: Config, store: ImageStore) -> None:
-    """Log the config and what real images look like."""
-    count = min(config.logging.sample_count, store.num_images)
-    trainer.tracker.text("config", config.to_yaml())
-    trainer.tracker.grid(0, "real", real_batch(store, count, config.seed)[0], trainer.preview.columns)
+    """Log what real images look like."""
+    count, preview = min(config.logging.sample_count, store.num_images), trainer.preview
+    images, labels = real_batch(store, count, config.seed, preview.labels)
+    shown = preview.arrange(images, None if preview.labels is None else labels)
+    trainer.tracker.grid(0, "real", shown)
 
 
 def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer | None) -> str | None:
@@ -236,7 +243,8 @@ def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer 
                 return None
             if distributed.is_main():
                 save_result(run.evaluations, trainer.step, result, config.evaluation)
-        trainer.record_scores(result.metrics, result.seconds)
+        trainer.record_scores(result, result.seconds)
+    trainer.tracker.finish(trainer.step)
     return _summary(run, trainer.step, trainer.elapsed, trainer.recoveries, result)
 
 
@@ -247,13 +255,14 @@ def _kept_result(run: RunDirectory, step: int, config: Config) -> Result | None:
     return None if values is None else Result.from_dict(values)
 
 
-def build_preview(config: Config, num_classes: int | None) -> Preview:
-    """Fixed latents; with classes, labels in order, so that each row of the grid shows few."""
+def build_preview(config: Config, images: ImageRecord) -> Preview:
+    """Fixed latents; with classes, their labels class by class."""
     count = config.logging.sample_count
     random = seeded_generator(config.seed, "preview")
     latents, _ = LatentStream(config.generator.latent_dim, None, random).next(count)
-    labels = None if num_classes is None else torch.arange(count) * num_classes // count
-    return Preview(latents, labels, columns=math.ceil(math.sqrt(count)))
+    if images.num_classes is None:
+        return Preview(latents, None, ())
+    return Preview(latents, labels_in_rows(spread_classes(images.num_classes, count), count), images.class_names)
 
 
 def _best_checkpoint(config: Config, checkpoints: Checkpoints) -> BestCheckpoint:
@@ -277,7 +286,7 @@ def _summary(run: RunDirectory, step: int, seconds: float, recoveries: int, resu
         f"{scores}\n\n"
         f"run            {run.path} ({step} steps, {seconds / 60:.1f} minutes of training{returns})\n"
         f"sample grid    {run.path / 'samples' / f'samples_{step:08d}.png'}\n"
-        f"TensorBoard    tensorboard --logdir {run.path / 'tensorboard'}"
+        f"TensorBoard    tensorboard --logdir {run.path}"
     )
 
 

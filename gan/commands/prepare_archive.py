@@ -1,6 +1,7 @@
 """A data set by name as one .npz file: what `gan prepare cifar10 --out FILE.npz` does."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from gan.files import atomic_path
 
 
 def prepare_archive(source: str, out: Path, split: str, resolution: int | None, cache: Path) -> str:
-    """Write `images` uint8 `(N, H, W, C)` and, if there are any, `labels` int64 `(N,)`: what `data.source: npz` reads.
+    """Write `images` uint8 `(N, H, W, C)` and, if there are any, `labels` int64 `(N,)` and `class_names` `(K,)`: what
+    `data.source: npz` reads.
 
     Args:
         source: of the table of sources, one that needs no path.
@@ -33,7 +35,9 @@ def prepare_archive(source: str, out: Path, split: str, resolution: int | None, 
     if side is None:
         raise UserError(f"--resolution: nothing given, but {source} has none of its own")
     store = prepare(source, split=split, resolution=side, root=cache)
-    arrays = {"images": store.images} if store.labels is None else {"images": store.images, "labels": store.labels}
+    arrays: dict[str, Any] = {"images": store.images}
+    if store.labels is not None:
+        arrays |= {"labels": store.labels, "class_names": np.array(store.class_names)}
     with atomic_path(out) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
     return f"{out}: {store.num_images} images of {side}×{side}, {store.num_classes} classes"

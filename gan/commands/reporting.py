@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,14 +18,6 @@ def one_line_errors() -> Iterator[None]:
     """Within the block, errors a user can cause end the process: 2 bad input, 3 non-finite training, 4 storage,
     130 interrupted. The line begins with the command as it was called."""
     command = click.get_current_context().command_path
-
-    def report(failure: threading.ExceptHookArgs) -> None:  # TensorBoard writes in a thread
-        if isinstance(failure.exc_value, OSError):
-            click.echo(printable(f"{command}: {_described(failure.exc_value)}"), err=True)
-        else:
-            before(failure)
-
-    before, threading.excepthook = threading.excepthook, report
     try:
         yield
     except UserError as error:
@@ -43,8 +34,6 @@ def one_line_errors() -> Iterator[None]:
             raise
         hint = "lower training.batch_size, evaluation.batch_size or a width"
         _exit(command, f"the device is out of memory; {hint}", UserError.exit_status)
-    finally:
-        threading.excepthook = before
 
 
 def _described(error: OSError) -> str:

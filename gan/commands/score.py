@@ -17,8 +17,10 @@ from gan.errors import UserError, printable
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor, require_known
 from gan.metrics.images import array_sampler, check_images
+from gan.metrics.protocol import differences
 from gan.metrics.results import Result, format_table
-from gan.sampling.open import open_checkpoint
+from gan.sampling.card import read_result
+from gan.sampling.open import exported_folder, open_checkpoint, open_exported
 from gan.training.run_directory import RunDirectory
 
 
@@ -33,8 +35,10 @@ def score_run(
 ) -> str:
     """Score a checkpoint of the run at `path`; returns a table, or JSON, and saves the result in the run.
 
+    An exported folder is not written into; what was measured of it before, by the same protocol, is shown below.
+
     Args:
-        path: the run directory.
+        path: the run directory, or an exported folder.
         step: of the checkpoint; None for the newest, "best" for the one with the best score.
         weights: whose: `ema` or `raw`.
         device: as on the command line.
@@ -46,6 +50,8 @@ def score_run(
         UserError: no such run or checkpoint, or a setting that is not accepted.
     """
     keep_freed_memory()
+    if (folder := exported_folder(path)) is not None:
+        return _score_exported(folder, step, weights, device, settings, as_json, cache or user_cache())
     generator = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings, cache=cache)
     config, step = generator.config, generator.description.step
     result = Scorer(config, generator.num_classes, generator.device).score(generator.network, weights)
@@ -58,6 +64,28 @@ def score_run(
         f"{format_table({name: result})}\n\n"
         f"against {reference.count:,} images of {reference.name} {reference.split}; protocol in {file}"
     )
+
+
+def _score_exported(
+    folder: Path,
+    step: int | Literal["best"] | None,
+    weights: Literal["ema", "raw"],
+    device: str,
+    settings: Mapping[str, Any],
+    as_json: bool,
+    cache: Path,
+) -> str:
+    generator = open_exported(folder, step=step, weights=weights, device=device, settings=settings, cache=cache)
+    description = generator.description
+    result = Scorer(generator.config, generator.num_classes, generator.device).score(generator.network, weights)
+    if as_json:
+        return json.dumps({"step": description.step, **result.to_dict()}, indent=2)
+    rows = {f"{folder} step {description.step} {weights}": result}
+    for before in map(read_result, description.evaluations):
+        if before is not None and not differences(before.protocol, result.protocol):
+            rows["  when it was exported"] = before
+    reference = result.protocol.reference
+    return f"{format_table(rows)}\n\nagainst {reference.count:,} images of {reference.name} {reference.split}"
 
 
 def score_images(

@@ -12,9 +12,9 @@ from gan import distributed
 from gan.build import prepare_images
 from gan.config import Config, DataConfig
 from gan.data.sources import source_info
-from gan.data.store import ImageStore
+from gan.data.store import ImageStore, split_of
 from gan.device import Autocast, make_autocast, resolve_precision
-from gan.errors import UserError
+from gan.errors import UserError, nearest
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor, require_known
 from gan.metrics.reference import ReferenceStatistics
@@ -161,7 +161,7 @@ def reference_images(data: DataConfig, split: str = "auto", path: str | None = N
     splits = source_info(data.source).splits
     if split != "auto" and splits and split not in splits:
         raise UserError(
-            f"evaluation.reference: {data.source} has no split {split!r}; accepted: auto, {', '.join(splits)}"
+            f"evaluation.reference: {data.source} has no split {split!r}{nearest(split, ['auto', *splits])}"
         )
     found = None if path is None else Path(path)
     if found is None and split == "auto":
@@ -172,7 +172,7 @@ def reference_images(data: DataConfig, split: str = "auto", path: str | None = N
     if found is not None:
         if data.path is None:
             raise UserError(f"evaluation.reference_path: {path} found, but data.source {data.source} reads no path")
-        split = found.stem if split == "auto" else split
+        split = split_of(found) if split == "auto" else split
         data = data.model_copy(update={"path": str(found), "images_per_class": None})
     return prepare_images(data, data.split if split == "auto" else split)
 

@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    ValidationError,
     field_validator,
     model_serializer,
     model_validator,
@@ -23,6 +24,7 @@ Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Options = dict[str, Any]
+AugmentationName = Literal["color", "translation", "cutout", "ada_geometry", "ada_color"]
 
 
 def from_home(path: str | None) -> str | None:
@@ -49,6 +51,7 @@ class DataConfig(Section):
     resolution: Annotated[int, Field(ge=8, le=1024)] = 32
     classes: int | list[str] | None = None  # which classes of a folder: names, or the first so many; null: all
     images_per_class: Positive | None = None  # how many images of each class of a folder, the first ones; null: all
+    skip_corrupt: bool = False  # leave out and name files of a folder that cannot be read, instead of refusing them
     count: Positive | None = None  # how many images to compose, for stacked_digits
     flip: bool | None = None  # mirror images left to right at random; null: where the source says that it is sensible
     root: str = "outputs/data"  # where prepared arrays and downloads live
@@ -148,8 +151,10 @@ class ObjectiveConfig(Section):
 class AugmentationConfig(Section):
     """What happens to images, real and fake, before the discriminator sees them."""
 
-    # of color, translation and cutout
-    operations: Annotated[list[Literal["color", "translation", "cutout"]], Field(min_length=1)]
+    # of color, translation, cutout, ada_geometry and ada_color
+    operations: Annotated[list[AugmentationName], Field(min_length=1)]
+    # of the probability with which an operation is applied, by its name; 1 where none is given
+    shares: dict[AugmentationName, Annotated[float, Field(gt=0, le=1)]] = {}
     probability: Annotated[float, Field(ge=0, le=1)] | None = None  # null: 1, or 0 at the start of an adaptive one
     target: Annotated[float, Field(gt=-1, lt=1)] | None = None  # of the reals' mean sign; null: a fixed probability
     images_to_full: Positive = 500_000  # real images from probability 0 to 1, when adaptive
@@ -179,12 +184,23 @@ class TrainingConfig(Section):
     channels_last: bool = True  # layout of feature maps
     recoveries: NonNegative = 0  # how often to go back to the newest checkpoint, with new random numbers, after a NaN
     init_from: str | None = None  # run, step and digest of the weights that training began with; --init-from writes it
-    compile: bool = False  # both players by torch.compile, which takes a minute at the start
+    compile: bool = False  # both players and their power iterations by torch.compile, which takes a minute at the start
+    cuda_graphs: bool = (
+        False  # each player's update as one CUDA graph, the optimiser's step included; off CUDA as usual
+    )
 
     @model_validator(mode="after")
     def _micro_batches_are_equal(self) -> "TrainingConfig":
         if self.batch_size % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _graphs_are_of_one_batch(self) -> "TrainingConfig":
+        if self.cuda_graphs and self.accumulation > 1:
+            raise ValueError(f"accumulation: {self.accumulation} found; with cuda_graphs 1 is accepted")
+        if self.cuda_graphs and self.shared_latents:
+            raise ValueError("shared_latents: true found; with cuda_graphs false is accepted")
         return self
 
     @model_validator(mode="after")
@@ -199,7 +215,24 @@ class EmaConfig(Section):
     """Exponential moving average of the generator, which samples and scores are taken from."""
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # what stays of the average in a step
+    # real images after which half of a weight is left in the average; instead of decay
+    half_life: Annotated[float, Field(ge=0)] | None = None
     warm_up: bool = True  # decay_t = min(decay, (1 + t)/(10 + t))
+
+
+class MotionConfig(Section):
+    """How a setting moves: from its value in the config to another, where it stays."""
+
+    to: float | list[float]  # where it ends
+    images: Positive  # real images that it takes
+    shape: Literal["cosine", "linear"] = "cosine"
+
+
+MOVABLE = (
+    "optimizer.generator_lr", "optimizer.discriminator_lr", "optimizer.betas", "ema.decay", "ema.half_life",
+    "augmentation.probability", "objective.regularizers.NAME.weight",
+)  # fmt: skip
+_RATES = MOVABLE[:2]  # which a captured graph reads where they lie
 
 
 class LoggingConfig(Section):
@@ -260,6 +293,7 @@ class Config(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig
     ema: EmaConfig = EmaConfig()
+    schedules: dict[str, MotionConfig] = {}  # settings that move while training goes on, by their keys
     logging: LoggingConfig = LoggingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -281,6 +315,52 @@ class Config(Section):
             named = ", ".join(self.objective.regularizers)
             raise ValueError(f"discriminator.packing: {packing} found; with the regularizers {named} 1 is accepted")
         return self
+
+    @model_validator(mode="after")
+    def _what_moves_can(self) -> "Config":
+        for key, section in self.schedules.items():
+            where, start = f"schedules.{key}", self.value(key)
+            if start is None:
+                raise ValueError(f"{where}: no number that training reads is there; accepted: {', '.join(MOVABLE)}")
+            if self.training.cuda_graphs and key not in _RATES:
+                raise ValueError(f"{where}: found; with training.cuda_graphs {', '.join(_RATES)} are accepted")
+            if key == "augmentation.probability" and self.augmentation and self.augmentation.target is not None:
+                raise ValueError(f"{where}: found; with augmentation.target none is accepted, for that moves it")
+            if key == "ema.decay" and self.ema.half_life is not None:
+                raise ValueError(f"{where}: found; with ema.half_life none is accepted")
+            try:  # the end has to be a value that the key takes
+                self.with_value(key, section.to)
+            except ValidationError as error:
+                message = error.errors(include_url=False)[0]["msg"]
+                raise ValueError(f"{where}.to: {section.to} found; {message}") from error
+        return self
+
+    def value(self, key: str) -> Any:
+        """What stands at a movable key such as `optimizer.betas`; None where nothing does, or nothing movable."""
+        parts = key.split(".")
+        name = "NAME" if parts[:2] == ["objective", "regularizers"] and len(parts) == 4 else None
+        if ".".join(name if name and index == 2 else part for index, part in enumerate(parts)) not in MOVABLE:
+            return None
+        found: Any = self
+        for part in parts:
+            found = found.get(part) if isinstance(found, dict) else getattr(found, part)
+            if found is None:
+                return None
+        return found
+
+    def with_value(self, key: str, value: Any) -> "Config":
+        """A config without schedules that has `value` at a movable key.
+
+        Raises:
+            ValidationError: the key takes no such value.
+        """
+        tree = self.model_dump() | {"schedules": {}}
+        *path, last = key.split(".")
+        place = tree
+        for part in path:
+            place = place[part]
+        place[last] = value
+        return Config.model_validate(tree)
 
     def to_yaml(self) -> str:
         """The resolved config, every default written out."""

@@ -2,22 +2,26 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
+from gan.data.ignored import Ignored
 from gan.data.recipe import QUIET, Content, Labels, Recipe, choose_classes, image_blocks
 from gan.errors import UserError
-from gan.progress import passing
+from gan.progress import passing, say
 
-FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder is asked: that of EPS runs a program
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder is asked: that of EPS runs a program
 MAX_PIXELS = 80_000_000  # of an image
 MAX_RATIO = 100  # of its sides: brought to a short side of 32, 1 by 400,000 pixels would be 32 by 12,800,000
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
 def image_folder(
@@ -31,44 +35,69 @@ def image_folder(
 ) -> Recipe:
     """Files `path/<class>/*`, or `path/*` without labels; 3 channels, labels in the sorted order of the classes.
 
-    `images_per_class` keeps the first files of each class in sorted order. Hidden files are passed over, and with
-    `skip_corrupt` those that cannot be decoded. The folder is the split. Orientation tags in the files are not
-    applied, as in torchvision.
+    `images_per_class` keeps the first files of each class in sorted order. Files that are hidden or no images are
+    passed over and counted in one line, and with `skip_corrupt` those that cannot be decoded, which are named. The
+    folder is the split. Orientation tags in the files are not applied, as in torchvision.
 
     Raises:
         UserError: no images, an empty or unknown class, or too few images; on reading, a file that cannot be decoded.
     """
+    found = _find(path, classes, images_per_class)
+    identity = [str(path.resolve()), found.names, _fingerprint(found.files)]
+    if skip_corrupt:
+        return Recipe([*identity, {"skip_corrupt": True}], partial(_read_whole, found, resolution))
+    return Recipe(identity, partial(_read, found, resolution))
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The images of a folder, with labels `(N,)` or None, the names of the classes, and what else is there."""
+
+    path: Path
+    files: list[Path]
+    labels: Labels | None
+    names: list[str]
+    ignored: Ignored
+
+
+def _find(path: Path, classes: int | Sequence[str] | None, images_per_class: int | None) -> _Files:
+    """What there is to be read, without opening a file."""
     if not path.is_dir():
         raise UserError(f"data.path: {path} is not a folder; accepted: a folder of images or of class folders")
-    folders = sorted(entry.name for entry in _visible(path) if entry.is_dir())
-    loose = _list_images(path)
-    if "train" in folders and not _list_images(path / "train"):
+    top = _scan(path)
+    if "train" in top.folders and not _scan(path / "train").images:
         raise UserError(f"data.path: {path} has splits, not classes, for folders; did you mean {path / 'train'}?")
-    if folders and loose:
+    if top.folders and top.images:
         raise UserError(
-            f"data.path: {path} has both class folders and loose images ({loose[0].name}); accepted: either"
+            f"data.path: {path} has both class folders and loose images ({top.images[0].name}); accepted: either"
         )
-    if not folders:
+    if not top.folders:
         if classes is not None or images_per_class is not None:
             option = "classes" if classes is not None else "images_per_class"
             raise UserError(f"data.{option}: {path} has no class folders; accepted: only with <path>/<class>/*")
-        if not loose:
+        if not top.images:
             raise UserError(f"data.path: {path} has no images; accepted: files with {', '.join(SUFFIXES)}")
-        names, files, labels = [], loose, None
-    else:
-        names = choose_classes(folders, classes)
-        lists = [_class_files(path / name, images_per_class) for name in names]
-        files = [file for class_files in lists for file in class_files]
-        labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(class_files) for class_files in lists])
-    identity = [str(path.resolve()), names, _fingerprint(files), *(["skip_corrupt"] if skip_corrupt else [])]
-    read = partial(_read_whole, path) if skip_corrupt else _read
-    return Recipe(identity=identity, read=partial(read, files, labels, names, resolution))
+        return _Files(path, top.images, None, [], top.ignored)
+    names = choose_classes(top.folders, classes)
+    scans = [_scan(path / name) for name in names]
+    lists = [_class_files(path / name, scan, images_per_class) for name, scan in zip(names, scans, strict=True)]
+    labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(files) for files in lists])
+    ignored = Ignored(sum((scan.ignored_below for scan in scans), top.ignored))
+    return _Files(path, [file for files in lists for file in files], labels, names, ignored)
 
 
-def count_images(path: Path) -> int:
-    """How many image files a folder and its class folders have, whole or not."""
-    folders = [path / entry.name for entry in _visible(path) if entry.is_dir()]
-    return sum(len(_list_images(folder)) for folder in (path, *folders))
+@dataclass(frozen=True)
+class _Scan:
+    """What one folder holds: sorted names of folders and files of images, and the rest; hidden folders are none."""
+
+    folders: list[str]
+    images: list[Path]
+    ignored: Ignored
+
+    @property
+    def ignored_below(self) -> Counter[str]:
+        """What is ignored where this is a class folder, which has no folders of its own."""
+        return self.ignored + Counter({"folder inside a class": len(self.folders)})
 
 
 def read_rgb(path: Path) -> Image.Image:
@@ -81,13 +110,14 @@ def read_rgb(path: Path) -> Image.Image:
         return decode_rgb(path)
     except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
         raise UserError(
-            f"data.path: cannot read the image {path} ({error or type(error).__name__}); --skip-corrupt of `gan "
-            "prepare` and of `gan evaluate images` passes over such files"
+            f"data.path: cannot read the image {path} ({reason(error)}); data.skip_corrupt=true (--skip-corrupt of "
+            "`gan evaluate images` and `gan prepare`) leaves such files out"
         ) from error
 
 
 def decode_rgb(file: Path | BinaryIO) -> Image.Image:
-    """Decode as 8-bit RGB: palettes, CMYK and greyscale converted, 16 bits scaled, alpha laid over white.
+    """Decode as 8-bit RGB: palettes, CMYK and greyscale converted, 16 bits scaled, alpha laid over white. Of a film the
+    first frame is taken.
 
     Raises:
         Exception: of almost any type on a damaged file, as Pillow's decoders do; it is larger or narrower than
@@ -118,31 +148,58 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _read(files: list[Path], labels: Labels | None, names: list[str], resolution: int) -> Content:
-    blocks = image_blocks(len(files), lambda index: read_rgb(files[index]), resolution)
-    return Content((len(files), resolution, resolution, 3), labels, tuple(names), blocks)
+def _read(found: _Files, resolution: int) -> Content:
+    if found.ignored:
+        say(found.ignored.line(f"data.path: {found.path}"))
+    blocks = image_blocks(len(found.files), lambda index: read_rgb(found.files[index]), resolution)
+    return Content((len(found.files), resolution, resolution, 3), found.labels, tuple(found.names), blocks)
 
 
-def _read_whole(path: Path, files: list[Path], labels: Labels | None, names: list[str], resolution: int) -> Content:
+def _read_whole(found: _Files, resolution: int) -> Content:
     """`_read` of those files that can be decoded: each is decoded twice, as their number has to be known first."""
-    checked = passing(files, "checking images", "images", shown=len(files) > QUIET)
-    whole = np.array([_is_whole(file) for file in checked], dtype=bool)
+    checked = passing(found.files, "checking images", "images", shown=len(found.files) > QUIET)
+    reasons = {file: reason for file in checked if (reason := why_corrupt(file)) is not None}
+    whole = np.array([file not in reasons for file in found.files], dtype=bool)
     if not whole.any():
-        raise UserError(f"data.path: {path} has {len(files)} images, none of which can be read")
-    kept = [file for file, readable in zip(files, whole, strict=True) if readable]
-    return _read(kept, None if labels is None else labels[whole], names, resolution)
+        raise UserError(f"data.path: {found.path} has {len(found.files)} images, none of which can be read")
+    labels = found.labels
+    if labels is not None:
+        require_classes(labels, whole, found.names, str(found.path))
+        labels = labels[whole]
+    kept = replace(found, files=[file for file in found.files if file not in reasons], labels=labels)
+    skipped = {file.relative_to(found.path).as_posix(): reason for file, reason in reasons.items()}
+    return replace(_read(kept, resolution), skipped=skipped)
 
 
-def _is_whole(file: Path) -> bool:
+def why_corrupt(file: Path) -> str | None:
+    """Why `decode_rgb` cannot decode a file, in a few words; None where it can."""
     try:
-        read_rgb(file)
-    except UserError:
-        return False
-    return True
+        decode_rgb(file)
+    except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
+        return reason(error)
+    return None
 
 
-def _class_files(folder: Path, images_per_class: int | None) -> list[Path]:
-    files = _list_images(folder)
+def reason(error: Exception) -> str:
+    """What an error of `decode_rgb` says, in one line."""
+    if isinstance(error, UnidentifiedImageError):  # whose text has an address in it
+        return "no image that Pillow knows"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def require_classes(labels: Labels, whole: NDArray[np.bool_], names: Sequence[str], where: str) -> None:
+    """Check that every class that has images has some that are `whole`.
+
+    Raises:
+        UserError: all images of a class are corrupt.
+    """
+    lost = np.setdiff1d(labels, labels[whole])
+    if len(lost):
+        raise UserError(f"data.path: {where} has no image of the class {names[lost[0]]} that can be read")
+
+
+def _class_files(folder: Path, scan: _Scan, images_per_class: int | None) -> list[Path]:
+    files = scan.images
     if not files:
         raise UserError(f"data.path: the class folder {folder} has no images; accepted: {', '.join(SUFFIXES)} in it")
     if images_per_class is None:
@@ -154,19 +211,25 @@ def _class_files(folder: Path, images_per_class: int | None) -> list[Path]:
     return files[:images_per_class]
 
 
-def _list_images(folder: Path) -> list[Path]:
-    entries = _visible(folder)
-    return sorted(
-        folder / entry.name for entry in entries if entry.name.lower().endswith(SUFFIXES) and not entry.is_dir()
-    )
-
-
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
+def _scan(folder: Path) -> _Scan:
+    folders, images, ignored = [], [], Ignored()
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            for entry in entries:
+                if entry.is_dir():
+                    folders += [entry.name] if not entry.name.startswith(".") else []
+                elif is_image(entry.name):
+                    images.append(folder / entry.name)
+                else:
+                    ignored.file(entry.name)
     except OSError as error:
         raise UserError(f"data.path: cannot list {folder} ({error.strerror})") from error
+    return _Scan(sorted(folders), sorted(images), ignored)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of that name is taken for an image: hidden ones are not."""
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
 def _fingerprint(files: list[Path]) -> str:

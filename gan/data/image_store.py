@@ -1,9 +1,12 @@
 """What every source comes to: images in one array, and who they are."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Optional
 
 from gan.data.recipe import Labels, Pixels
+
+NAMED = 10  # files that are named; meta.json has all
 
 
 @dataclass(frozen=True, eq=False)
@@ -11,6 +14,7 @@ class ImageStore:
     """Images uint8 (N, H, W, C) with H = W, often memory-mapped; labels int64 (N,) in [0, num_classes), or None.
 
     `content_hash` is the SHA-256 of shape, pixels and labels: two stores with the same hash hold the same data.
+    `skipped` are the files that were left out because they could not be read, and why.
     `parts` is what training composes its images of, where it draws them on the fly; `images` are then a fixed sample.
     """
 
@@ -21,6 +25,7 @@ class ImageStore:
     source: str
     split: str
     parts: Optional["ImageStore"] = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num_images(self) -> int:
@@ -42,3 +47,10 @@ class ImageStore:
     @property
     def has_labels(self) -> bool:
         return self.labels is not None
+
+    def skipped_line(self, where: str) -> str:
+        """What is said of the files that were left out, in one line; `where` are the images."""
+        count = len(self.skipped)
+        named = [f"{file} ({reason})" for file, reason in self.skipped.items()][:NAMED]
+        more = f" and {count - NAMED} more, in meta.json" if count > NAMED else ""
+        return f"{where}: {count} corrupt image{'s' if count > 1 else ''} left out: {', '.join(named)}{more}"

@@ -135,11 +135,16 @@ def gather(images: Pixels, indices: Labels, *, pinned: bool = False) -> Tensor:
     return batch
 
 
-def real_batch(store: ImageStore, count: int, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+def real_batch(
+    store: ImageStore, count: int, seed: int = 0, wanted: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
     """A fixed choice of `count` images for grids: float32 (count, C, H, W) in [−1, 1], labels int64 (count,) or None.
 
     With labels the classes come in order and in equal numbers, or evenly spaced when they outnumber `count`; a class
     with too few images repeats them.
+
+    Args:
+        wanted: the label of each image, of a labelled set; those of classes that have no image are left out.
 
     Raises:
         ValueError: without labels, `count` exceeds the number of images.
@@ -151,10 +156,11 @@ def real_batch(store: ImageStore, count: int, seed: int = 0) -> tuple[Tensor, Te
         indices = torch.randperm(store.num_images, generator=generator)[:count].numpy()
         return to_float(gather(store.images, indices).permute(0, 3, 1, 2)).contiguous(), None
     present = np.unique(store.labels)
-    wanted = present[np.arange(count) * len(present) // count]
-    indices = np.empty(count, dtype=np.int64)
-    for label in np.unique(wanted):
-        slots, members = np.flatnonzero(wanted == label), np.flatnonzero(store.labels == label)
+    chosen = present[np.arange(count) * len(present) // count] if wanted is None else wanted.numpy()
+    chosen = chosen[np.isin(chosen, present)]
+    indices = np.empty(len(chosen), dtype=np.int64)
+    for label in np.unique(chosen):
+        slots, members = np.flatnonzero(chosen == label), np.flatnonzero(store.labels == label)
         shuffled = members[torch.randperm(len(members), generator=generator).numpy()]
         indices[slots] = np.resize(shuffled, len(slots))
     images = to_float(gather(store.images, indices).permute(0, 3, 1, 2)).contiguous()

@@ -1,6 +1,7 @@
-"""NumPy archives: `images` and optional `labels` (or `arr_0` and `arr_1`), never unpickled."""
+"""NumPy archives: `images` and optional `labels` (or `arr_0` and `arr_1`) and `class_names`, never unpickled."""
 
 import zipfile
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,8 @@ MAXIMUM_CLASSES = 100_000
 def npz(*, split: str, resolution: int, path: Path) -> Recipe:
     """Images uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3); labels, if any, integers (N,) from 0.
 
-    The file is the split; the classes are 0..max(label). Recognised by its checksums, wherever it lies.
+    `class_names`, if any, are text (K,), one for each class; without them a class is called by its number. The file is
+    the split; the classes are 0..max(label). Recognised by its checksums, wherever it lies.
 
     Raises:
         UserError: not a whole .npz archive, or (on reading) an array that is missing, pickled, or of the wrong
@@ -34,10 +36,12 @@ def _read(path: Path, resolution: int) -> Content:
     images = _check_images(path, *_array(path, "images", "arr_0"))
     labels = None
     with zipfile.ZipFile(path) as archive:
-        labelled = {"labels.npy", "arr_1.npy"} & set(archive.namelist())
-    if labelled:
+        members = set(archive.namelist())
+    if members & {"labels.npy", "arr_1.npy"}:
         labels = _check_labels(path, *_array(path, "labels", "arr_1"), count=len(images))
     class_names = [] if labels is None else [str(label) for label in range(int(labels.max()) + 1)]
+    if "class_names.npy" in members:
+        class_names = _check_names(path, _array(path, "class_names")[1], count=len(class_names))
     return array_content(images, labels, class_names, resolution)
 
 
@@ -81,3 +85,19 @@ def _check_labels(path: Path, key: str, labels: NDArray, count: int) -> Labels:
     if smallest < 0 or largest >= MAXIMUM_CLASSES:
         raise UserError(f"{where}: found {smallest} to {largest}; accepted: labels from 0 to {MAXIMUM_CLASSES - 1}")
     return labels.astype(np.int64)
+
+
+def _check_names(path: Path, names: NDArray, count: int) -> list[str]:
+    where = f"data.path: 'class_names' in {path}"
+    accepted = f"accepted: text ({count},), a name for each class" if count else "accepted: only with labels"
+    if names.dtype.kind != "U":
+        raise UserError(f"{where}: found {names.dtype}; {accepted}")
+    if names.shape != (count,) or not count:
+        raise UserError(f"{where}: found shape {names.shape}; {accepted}")
+    found = [str(name) for name in names]
+    for name, times in Counter(found).items():
+        if not name.strip() or not name.isprintable():
+            raise UserError(f"{where}: found {name!r}; accepted: printable names")
+        if times > 1:
+            raise UserError(f"{where}: {name!r} is there twice; accepted: each name once")
+    return found

@@ -1,9 +1,9 @@
 """What every source hands to the store: who its images are, and how to read them as square uint8 blocks."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,14 @@ class Content:
     """The images of one source, read block by block.
 
     `shape` is (N, H, W, C) with H = W = resolution; `blocks` yields uint8 (n, H, W, C) in order, N images in all;
-    `labels` is int64 (N,) in [0, len(class_names)), or None.
+    `labels` is int64 (N,) in [0, len(class_names)), or None; `skipped` are the files that could not be read, and why.
     """
 
     shape: tuple[int, int, int, int]
     labels: Labels | None
     class_names: tuple[str, ...]
     blocks: Iterator[Pixels]
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

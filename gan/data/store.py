@@ -3,16 +3,18 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from gan import distributed
 from gan.data.image_store import ImageStore
 from gan.data.recipe import Content, Recipe
 from gan.data.sources import SOURCES, source_info
-from gan.errors import StorageError, UserError
+from gan.errors import StorageError, UserError, nearest
 from gan.files import atomic_folder, locked, read_array, sweep, write_text
+from gan.progress import say_once
 
 FORMAT = 1  # of a prepared directory; a new number prepares everything anew
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
@@ -33,7 +35,8 @@ def prepare(
     """Open the images of `source`, preparing them first unless `root` already has them whole.
 
     They lie in `root/<source>-<split>-<key>/`, where the key follows the options and the files they are made from.
-    Several processes may ask at once: one prepares, the others wait for it.
+    Several processes may ask at once: one prepares, the others wait for it. Files that `skip_corrupt` left out are
+    named on standard error.
 
     Raises:
         UserError: a `data.<option>` that is unknown, missing, not taken by the source, or names unusable files.
@@ -59,6 +62,8 @@ def prepare(
     store = open_directory(directory) or _prepare_once(
         directory, recipe, source, split
     )  # opening needs no right to write
+    if store.skipped and distributed.is_main():
+        say_once(store.skipped_line(f"data.path: {given['path']}"))
     compose = SOURCES[source].compose
     return store if compose is None else compose(store)
 
@@ -94,11 +99,19 @@ def check_options(source: str, given: Collection[str], split: str, resolution: i
         if name not in given:
             raise UserError(f"data.{name}: nothing given, but the source {source} needs it")
     if info.splits and split not in info.splits:
-        raise UserError(f"data.split: {source} has no split {split!r}; accepted: {', '.join(info.splits)}")
+        raise UserError(f"data.split: {source} has no split {split!r}{nearest(split, info.splits)}")
     if not re.fullmatch(r"\w[\w.-]*", split):
         raise UserError(f"data.split: found {split!r}; accepted: letters, digits, '_', '-' and '.'")
     if not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 1:
         raise UserError(f"data.resolution: found {resolution!r}; accepted: an integer of at least 1")
+
+
+def split_of(path: Path) -> str:
+    """The split that a file or folder stands for by its own name: `x/cifar10_test.npz` → `cifar10_test`.
+
+    What a split cannot have in it, such as spaces, becomes `_`.
+    """
+    return re.sub(r"[^\w.-]+", "_", path.absolute().stem).lstrip(".-") or "images"
 
 
 def _existing(path: Path) -> Path:
@@ -138,7 +151,8 @@ def open_directory(directory: Path) -> ImageStore | None:
         if labels is not None and (labels.shape != images.shape[:1] or labels.dtype != np.int64):
             return None
         names = tuple(meta["class_names"])
-        return ImageStore(images, labels, names, meta["content_hash"], meta["source"], meta["split"])
+        skipped = {str(file): str(reason) for file, reason in meta.get("skipped", {}).items()}
+        return ImageStore(images, labels, names, meta["content_hash"], meta["source"], meta["split"], skipped=skipped)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -163,7 +177,7 @@ def _write(directory: Path, content: Content, source: str, split: str) -> None:
         digest.update(content.labels.tobytes())
         with (directory / LABELS).open("xb") as file:
             np.save(file, content.labels)
-    write_meta(directory, source, split, content.shape, content.class_names, digest.hexdigest())
+    write_meta(directory, source, split, content.shape, content.class_names, digest.hexdigest(), content.skipped)
 
 
 def write_meta(
@@ -173,8 +187,12 @@ def write_meta(
     shape: tuple[int, ...],
     class_names: Sequence[str],
     content_hash: str,
+    skipped: Mapping[str, str],
 ) -> None:
-    """Make `directory`, whose arrays are there, a store: `content_hash` and what else `open_directory` checks."""
+    """Make `directory`, whose arrays are there, a store: `content_hash` and what else `open_directory` checks.
+
+    Files that were `skipped`, and why, are named where there are any.
+    """
     meta = {
         "format": FORMAT,
         "source": source,
@@ -183,5 +201,6 @@ def write_meta(
         "class_names": class_names,
         "content_hash": content_hash,
         "bytes": {file.name: file.stat().st_size for file in sorted(directory.glob("*.npy"))},
+        **({"skipped": dict(skipped)} if skipped else {}),
     }
     write_text(directory / META, json.dumps(meta, indent=1))

@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,13 @@ def stl10(*, split: str, resolution: int, root: Path, path: Path | None = None) 
 
 
 def celeba(*, split: str, resolution: int, root: Path, path: Path | None = None) -> Recipe:
-    """CelebA, aligned and cropped: 178×218, 3 channels, no labels, splits train, valid, test and all."""
+    """CelebA, aligned and cropped: 178×218, 3 channels, no labels, splits train, valid, test and all.
+
+    Its download needs the package gdown; without it, nothing is fetched.
+    """
 
     def read() -> Content:
-        found = _open("CelebA", path or root, split=split)
+        found = _open("CelebA", path or root, needs="gdown", split=split)
         blocks = image_blocks(len(found), partial(_rgb_item, found), resolution)
         return Content((len(found), resolution, resolution, 3), None, (), blocks)
 
@@ -122,20 +126,24 @@ def _dataset(name: str) -> Any:
     return getattr(datasets, name)
 
 
-def _open(name: str, folder: Path, **options: object) -> Any:
-    with _inform(name, folder):
+def _open(name: str, folder: Path, *, needs: str | None = None, **options: object) -> Any:
+    """Torchvision's data set, downloaded unless its files are there or the package that this `needs` is not."""
+    missing = needs if needs is not None and find_spec(needs) is None else None
+    with _inform(name, folder, missing):
         folder.mkdir(parents=True, exist_ok=True)
-        return _dataset(name)(folder, download=True, **options)
+        return _dataset(name)(folder, download=missing is None, **options)
 
 
 @contextlib.contextmanager
-def _inform(name: str, folder: Path) -> Iterator[None]:
+def _inform(name: str, folder: Path, missing: str | None = None) -> Iterator[None]:
     """Keep stdout for results, and say in one line what to do when a set cannot be had."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     except Exception as error:  # torchvision, gdown, lmdb and the archives' readers share no type of error
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if missing:
+            reason = f"its download needs the package {missing}, which is not installed: pip install {missing}"
         raise UserError(
             f"data.source: cannot get {name} ({reason}); put torchvision's files in {folder},"
             " or use data.source=npz data.path=FILE"

@@ -178,7 +178,16 @@ class Evaluator:
         seconds = time.perf_counter() - start
         rate = count / seconds
         return everywhere(
-            Result(scores.metrics, protocol, seconds, rate, scores.intervals, self.bootstrap, scores.classes)
+            Result(
+                scores.metrics,
+                protocol,
+                seconds,
+                rate,
+                scores.intervals,
+                self.bootstrap,
+                scores.classes,
+                len(reference.mean),
+            )
         )
 
     def evaluate_images(

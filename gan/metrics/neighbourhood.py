@@ -72,6 +72,24 @@ def density_and_coverage(
     return _mean(balls / neighbours), _share_found(found, finder, len(fake))
 
 
+def authenticity(fake: Tensor, real: Tensor, progress: bool = False) -> Score:
+    """The share of generated features that copy no real one (Alaa et al. 2022, arXiv:2102.08921, section 3.3).
+
+    One is a copy where it is no further from its nearest real feature than that is from its own nearest other one. Of
+    honest generators about half are authentic, as of real images that the reference lacks; copies are not.
+
+    Args, Raises: as `precision_and_recall`; the reference should be the images that the generator was trained on.
+    """
+    nearest = torch.full((len(fake),), torch.inf, device=fake.device)
+    whose = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)
+    for rows, columns, distances in _blocks(fake, real, "authenticity", progress):
+        closest, place = distances.min(dim=1)
+        better = closest < nearest[rows]
+        whose[rows] = torch.where(better, place + columns.start, whose[rows])
+        nearest[rows] = torch.where(better, closest, nearest[rows])
+    return _mean((nearest > _radii(real, 1, progress)[whose]).double())
+
+
 def _radii(features: Tensor, neighbours: int, progress: bool) -> Tensor:
     """Distance of each feature to its k-th nearest other one, `(N,)`."""
     if len(features) <= neighbours:

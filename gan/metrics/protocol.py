@@ -73,6 +73,7 @@ class Protocol:
     neighbour_count: int  # generated features that both see
     neighbour_reference_count: int
     infinity_points: int  # sample counts that the line of FID∞ goes through
+    mind_projections: int = 1000  # directions of MIND
     versions: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ class Result:
     """Scores by key (see `Metric`), how they were measured, and how long it took, generation included.
 
     `intervals` has 95 % bootstrap intervals by key, over `bootstrap` resamplings; `classes` has the Fréchet distance
-    of each class by its name, where it was asked for.
+    of each class by its name, where it was asked for. `feature_dimensions` is None where an old result did not say.
     """
 
     metrics: Mapping[str, float]
@@ -26,15 +26,18 @@ class Result:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     bootstrap: int = 0
     classes: Mapping[str, float] = field(default_factory=dict)
+    feature_dimensions: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON; `labels` are for people and not read back."""
+        """Plain values, ready for JSON; `labels` and `remarks` are for people and not read back."""
         return {
             "metrics": dict(self.metrics),
             "labels": {metric: label(metric, self.protocol) for metric in measured(self)},
             "intervals": {key: list(interval) for key, interval in self.intervals.items()},
             "bootstrap": self.bootstrap,
             "classes": dict(self.classes),
+            "feature_dimensions": self.feature_dimensions,
+            "remarks": remarks(self),
             "protocol": self.protocol.to_dict(),
             "seconds": self.seconds,
             "images_per_second": self.images_per_second,
@@ -58,6 +61,7 @@ class Result:
             intervals={key: (_checked(low), _checked(high)) for key, (low, high) in values["intervals"].items()},
             bootstrap=values["bootstrap"],
             classes={name: _checked(value) for name, value in values["classes"].items()},
+            feature_dimensions=None if (count := values.get("feature_dimensions")) is None else int(_checked(count)),
         )
 
 
@@ -76,15 +80,51 @@ def label(name: str, protocol: Protocol) -> str:
     return f"{metric.general} ({protocol.extractor}{dtype})"
 
 
+def short_names(name: str, protocol: Protocol) -> list[str]:
+    """What each number of a metric is called in a chart: "FID (inception, 50000 vs 10000 test)".
+
+    Beside the name as of `label`: the extractor, how many generated images were measured against how many real ones,
+    and of which split.
+    """
+    metric, reference = METRICS[name], protocol.reference
+    called, _, how = label(name, protocol).partition(" (")
+    names = [called, f"{called} deviation"] if metric.spread else called.split(" / ")
+    how = how.removesuffix(")") or protocol.extractor
+    counts = f"{protocol.generated_count} vs {reference.count} {reference.split}"
+    return [f"{one} ({how}, {counts})" for one in names]
+
+
+def score_tags(result: Result) -> dict[str, str]:
+    """`short_names` of all numbers of a result, by their keys."""
+    keys_and_names = ((METRICS[name].keys, short_names(name, result.protocol)) for name in measured(result))
+    return {key: name for keys, names in keys_and_names for key, name in zip(keys, names, strict=True)}
+
+
 def measured(result: Result) -> list[str]:
     """The metrics that a result has."""
     return [name for name, metric in METRICS.items() if all(key in result.metrics for key in metric.keys)]
 
 
+def remarks(result: Result) -> list[str]:
+    """What has to be known beside the numbers: Gaussians fitted to fewer images than their features have dimensions."""
+    dimensions, protocol = result.feature_dimensions or 0, result.protocol
+    found = []
+    for metric, classes in (("fid", 1), ("intra_fid", max(1, len(result.classes)))):
+        counts = {"generated": protocol.generated_count // classes, "reference": protocol.reference.count // classes}
+        few = [f"{count:,} {which}" for which, count in counts.items() if count < dimensions]
+        if METRICS[metric].keys[0] in result.metrics and few:
+            images = f"{' and '.join(few)} images{' a class' if classes > 1 else ''}"
+            found.append(
+                f"{label(metric, protocol)}: {images} are fewer than the {dimensions:,} dimensions of the features; "
+                "much of the distance may be its bias"
+            )
+    return found
+
+
 def format_table(results: Mapping[str, Result]) -> str:
     """A plain-text table: one row per named result, one column per label; the other way round where that is too wide.
 
-    `±` spans splits, subsets or classes, not seeds; `[low, high]` is a 95 % bootstrap interval.
+    `±` spans splits, subsets or classes, not seeds; `[low, high]` is a 95 % bootstrap interval. Remarks stand below.
     """
     labels: list[str] = []
     rows = []
@@ -95,7 +135,9 @@ def format_table(results: Mapping[str, Result]) -> str:
     table = [["", *labels, "images", "images/s"]]
     table += [[name, *(cells.get(column, "–") for column in labels), count, rate] for name, cells, count, rate in rows]
     aligned = _align(table)
-    return aligned if len(aligned.splitlines()[0]) <= WIDTH else _align(list(zip(*table, strict=True)))
+    if len(aligned.splitlines()[0]) > WIDTH:
+        aligned = _align(list(zip(*table, strict=True)))
+    return "\n".join([aligned, *dict.fromkeys(line for result in results.values() for line in remarks(result))])
 
 
 def _cell(name: str, result: Result) -> str:

@@ -10,7 +10,9 @@ from gan.errors import UserError, nearest
 from gan.metrics.accumulators import GaussianStatistics
 from gan.metrics.evidence import Evidence
 from gan.metrics.formulas import FrechetTarget, divergence_from_uniform, inception_score, kernel_distance
-from gan.metrics.neighbourhood import Score, density_and_coverage, precision_and_recall
+from gan.metrics.neighbourhood import Score, authenticity, density_and_coverage, precision_and_recall
+from gan.metrics.similarity import clip_discrepancy, discrepancy_influence, vendi_score
+from gan.metrics.transport import monge_inception_distance, transport_influence
 from gan.metrics.uncertainty import (
     INFINITY_POINTS,
     bootstrap_interval,
@@ -134,6 +136,25 @@ def _density_and_coverage(evidence: Evidence) -> Sequence[Score]:
     return density_and_coverage(*evidence.drawn(neighbours), neighbours, evidence.progress)
 
 
+def _transport(evidence: Evidence) -> Sequence[Score]:
+    protocol = evidence.protocol
+    setting = evidence.fake, evidence.real, protocol.mind_projections, protocol.metric_seed
+    return [Score(monge_inception_distance(*setting), transport_influence(*setting) if evidence.bootstrapped else None)]
+
+
+def _clip_discrepancy(evidence: Evidence) -> Sequence[Score]:
+    influence = discrepancy_influence(evidence.fake, evidence.real) if evidence.bootstrapped else None
+    return [Score(clip_discrepancy(evidence.fake, evidence.real), influence)]
+
+
+def _vendi_score(evidence: Evidence) -> Sequence[Score]:
+    return [Score(vendi_score(evidence.fake))]
+
+
+def _authenticity(evidence: Evidence) -> Sequence[Score]:
+    return [authenticity(evidence.fake, evidence.real, evidence.progress)]
+
+
 def _fid_infinity(evidence: Evidence) -> Sequence[Score]:
     features, seed = evidence.fake, evidence.protocol.metric_seed
     if len(features) < 20:
@@ -201,6 +222,23 @@ METRICS: dict[str, Metric] = {
             "dc", "density and coverage (Naeem et al. 2020)", ("density", "coverage"), "density / coverage",
             _density_and_coverage, needs=("features", "reference features"), options={"coverage_neighbours": 5},
             higher_is_better=True,
+        ),
+        Metric(
+            "mind", "sliced 2-Wasserstein distance of the features (Berthet et al. 2026)",
+            ("monge_inception_distance",), "sliced W₂²", _transport, official="MIND",
+            needs=("features", "reference features"), options={"mind_projections": 1000}, multiplicative=True,
+        ),
+        Metric(
+            "cmmd", "maximum mean discrepancy of unit features (Jayasumana et al. 2024)", ("clip_discrepancy",), "CMMD",
+            _clip_discrepancy, needs=("features", "reference features"), multiplicative=True,
+        ),
+        Metric(
+            "vendi", "effective number of different images (Friedman & Dieng 2022)", ("vendi_score",), "Vendi",
+            _vendi_score, needs=("features",), higher_is_better=True, multiplicative=True,
+        ),
+        Metric(
+            "authenticity", "share of images that copy none of the reference's (Alaa et al. 2022)", ("authenticity",),
+            "authenticity", _authenticity, needs=("features", "reference features"), higher_is_better=True,
         ),
         Metric(
             "fid_infinity", "Fréchet distance extrapolated to endless samples (Chong & Forsyth 2020)",

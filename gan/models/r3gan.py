@@ -2,10 +2,10 @@
 
 A block is h + W₃ φ(W₂ φ(W₁ h)), pointwise, grouped 3×3, pointwise, φ the leaky ReLU of slope 0.2, with fix-up
 initialisation (Zhang et al. 2019, arXiv:1901.09321): W₃ = 0, and the gain of W₁ and W₂ times L^(−1/4) for L blocks in
-all, so that the variance of the output does not grow with depth. Resampling is bilinear, outside the blocks.
+all, so that the variance of the output does not grow with depth. Resampling filters by [1, 2, 1], outside the blocks.
 
 As in the authors' code no tanh bounds the images: without normalisation it saturates. They are clamped to [−1, 1] in
-evaluation mode alone. Where the authors' code differs: it resamples with a [1, 2, 1] kernel.
+evaluation mode alone.
 """
 
 import math
@@ -52,7 +52,7 @@ class ResidualBlock(nn.Module):
 
 
 class Transition(nn.Module):
-    """Bilinear resampling by two, and a pointwise convolution at the smaller size where the width changes."""
+    """Resampling by two, and a pointwise convolution at the smaller size where the width changes."""
 
     def __init__(self, in_channels: int, out_channels: int, *, doubles: bool) -> None:
         super().__init__()
@@ -62,8 +62,31 @@ class Transition(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         if self.doubles:
-            return F.interpolate(self.conv(maps), scale_factor=2.0, mode="bilinear")
-        return self.conv(F.avg_pool2d(maps, 2))  # bilinear, as the sample point lies amid four pixels
+            return doubled(self.conv(maps))
+        return self.conv(halved(maps))
+
+
+def doubled(maps: Tensor) -> Tensor:
+    """`(B, C, H, W)` → `(B, C, 2H, 2W)`: zeros put between, then filtered by [1, 2, 1]/2 along both axes.
+
+    Along an axis x becomes (x_{−1} + x_0)/2, x_0, (x_0 + x_1)/2, x_1, …, with x_{−1} = 0 before the edge.
+    """
+    for axis in (2, 3):
+        before = F.pad(maps, (0, 0, 1, 0) if axis == 2 else (1, 0)).narrow(axis, 0, maps.shape[axis])
+        maps = torch.stack([(before + maps) / 2, maps], dim=axis + 1).flatten(axis, axis + 1)
+    return maps
+
+
+def halved(maps: Tensor) -> Tensor:
+    """`(B, C, 2H, 2W)` → `(B, C, H, W)`: filtered by [1, 2, 1]/4 along both axes, then every second kept.
+
+    Along an axis x becomes (x_{−1} + 2 x_0 + x_1)/4, (x_1 + 2 x_2 + x_3)/4, …, with x_{−1} = 0 before the edge.
+    """
+    for axis in (2, 3):
+        even, odd = maps.unflatten(axis, (-1, 2)).unbind(axis + 1)
+        before = F.pad(odd, (0, 0, 1, 0) if axis == 2 else (1, 0)).narrow(axis, 0, odd.shape[axis])
+        maps = (before + 2 * even + odd) / 4
+    return maps
 
 
 class R3GANGenerator(Generator):

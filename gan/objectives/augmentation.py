@@ -1,26 +1,29 @@
 """Differentiable augmentation of what the discriminator sees, real and fake alike, with a fixed or adaptive rate.
 
-Operations are those of DiffAugment (Zhao et al. 2020, arXiv:2006.10738, section 3); each is applied to an image with
-probability p. The adaptive p follows ADA (Karras et al. 2020, arXiv:2006.06676, section 3).
+Operations are those of DiffAugment (Zhao et al. 2020, arXiv:2006.10738, section 3), each applied to an image with
+probability p, and the transforms of ADA, each of whose parts is (`ada.py`). The adaptive p follows ADA (Karras et al.
+2020, arXiv:2006.06676, section 3).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Operation = Literal["color", "translation", "cutout"]
-Augment = Callable[[Tensor], Tensor]
+from gan.objectives import ada
+
+Operation = Literal["color", "translation", "cutout", "ada_geometry", "ada_color"]
 
 
 class Augmentation(nn.Module):
     """Images `(B, C, H, W)` in [−1, 1] → the same, augmented; no operations leave them as they are.
 
     Args:
-        operations: of `color`, `translation`, `cutout`, in this order.
+        operations: names of the table, in this order.
         probability: p, or its start when adaptive.
+        shares: of p with which an operation is applied, by its name, 1 where none is given.
         target: of r = E[sign Σ_i λ_i D_i(x)] on reals, which an adaptive p is steered by; None keeps p fixed.
         images_to_full: how many real images an adaptive p takes from 0 to 1 at the fastest.
     """
@@ -35,9 +38,11 @@ class Augmentation(nn.Module):
         probability: float = 1.0,
         target: float | None = None,
         images_to_full: int = 500_000,
+        shares: Mapping[Operation, float] | None = None,
     ) -> None:
         super().__init__()
         self.operations = tuple(operations)
+        self.shares = dict(shares or {})
         self.target = target
         self.images_to_full = images_to_full
         self.observed = 0
@@ -46,9 +51,7 @@ class Augmentation(nn.Module):
 
     def forward(self, images: Tensor, random: torch.Generator) -> Tensor:
         for name in self.operations:
-            changed = OPERATIONS[name](images, random)
-            chosen = _uniform(images, random) < self.probability
-            images = torch.where(chosen, changed, images)
+            images = OPERATIONS[name](images, random, self.probability * self.shares.get(name, 1.0))
         return images
 
     @torch.no_grad()
@@ -69,18 +72,6 @@ class Augmentation(nn.Module):
 
     def set_extra_state(self, state: int) -> None:
         self.observed = state
-
-
-def repeating(augmentation: Callable[[Tensor, torch.Generator], Tensor], random: torch.Generator) -> Augment:
-    """`augmentation` with the numbers that `random` gives next, at every call the same; `random` stays where it is."""
-    state = random.get_state()
-
-    def augment(images: Tensor) -> Tensor:
-        again = torch.Generator(random.device)
-        again.set_state(state)
-        return augmentation(images, again)
-
-    return augment
 
 
 def color(images: Tensor, random: torch.Generator) -> Tensor:
@@ -136,8 +127,20 @@ def _uniform(images: Tensor, random: torch.Generator) -> Tensor:
     return torch.rand(len(images), 1, 1, 1, generator=random, device=images.device)
 
 
-OPERATIONS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
-    "color": color,
-    "translation": translation,
-    "cutout": cutout,
+def chosen(operation: Callable[[Tensor, torch.Generator], Tensor]) -> Callable[..., Tensor]:
+    """`operation`, applied to an image with a probability."""
+
+    def apply(images: Tensor, random: torch.Generator, probability: Tensor) -> Tensor:
+        changed = operation(images, random)
+        return torch.where(_uniform(images, random) < probability, changed, images)
+
+    return apply
+
+
+OPERATIONS: dict[str, Callable[[Tensor, torch.Generator, Tensor], Tensor]] = {
+    "color": chosen(color),
+    "translation": chosen(translation),
+    "cutout": chosen(cutout),
+    "ada_geometry": ada.geometry,
+    "ada_color": ada.colours,
 }

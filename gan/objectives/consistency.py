@@ -104,11 +104,15 @@ class LeCam(Regularizer):
 
     def follow(self, means: Mapping[str, Tensor]) -> None:
         real, fake = means["scores/real"], means["scores/fake"]
-        first = not self.real_mean.numel()
-        self.real_mean = real.clone() if first else self.real_mean.lerp(real, 1 - self.decay)
-        self.fake_mean = fake.clone() if first else self.fake_mean.lerp(fake, 1 - self.decay)
+        if not self.real_mean.numel():
+            self.real_mean, self.fake_mean = real.clone(), fake.clone()
+        else:  # in place, for a captured step reads them where they are
+            self.real_mean.lerp_(real, 1 - self.decay)
+            self.fake_mean.lerp_(fake, 1 - self.decay)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: object) -> None:
         for name in ("real_mean", "fake_mean"):  # They are empty before the first batch.
-            setattr(self, name, torch.zeros_like(state_dict[prefix + name], device=getattr(self, name).device))
+            mine, theirs = getattr(self, name), state_dict[prefix + name]
+            if mine.shape != theirs.shape:
+                setattr(self, name, torch.zeros_like(theirs, device=mine.device))
         super()._load_from_state_dict(state_dict, prefix, *arguments)

@@ -15,11 +15,8 @@ class FeatureMatching(Regularizer):
     """G: ‖E v(x) − E v(G(z))‖² / F on the backbone's features (Salimans et al. 2016, arXiv:1606.03498, section 3.1)."""
 
     def generator_penalty(self, batch: StepBatch) -> Tensor:
-        with batch.autocast():
-            with torch.no_grad():
-                real = at_least_float32(batch.discriminator.features(batch.real_images)).mean(0)
-            fake = at_least_float32(batch.discriminator.features(batch.fake_images)).mean(0)
-        return (real - fake).square().mean()
+        real, fake = _features_of_both(batch)
+        return (real.mean(0) - fake.mean(0)).square().mean()
 
 
 class MomentMatching(Regularizer):
@@ -31,13 +28,19 @@ class MomentMatching(Regularizer):
     """
 
     def generator_penalty(self, batch: StepBatch) -> Tensor:
-        with batch.autocast():
-            with torch.no_grad():
-                real = at_least_float32(batch.discriminator.features(batch.real_images))
-            fake = at_least_float32(batch.discriminator.features(batch.fake_images))
+        real, fake = _features_of_both(batch)
         means = real.mean(0) - fake.mean(0)
         variances = real.var(0, correction=0) - fake.var(0, correction=0)
         return means.square().mean() + variances.square().mean()
+
+
+def _features_of_both(batch: StepBatch) -> tuple[Tensor, Tensor]:
+    """Of a generator's step: features of the real images, as constants, and of the fakes."""
+    real = batch.real_features
+    if real is None:
+        with batch.autocast(), torch.no_grad():
+            real = batch.discriminator.features(batch.real_images)
+    return at_least_float32(real.detach()), at_least_float32(batch.fake_features)
 
 
 class Contrastive(Regularizer):
@@ -65,12 +68,13 @@ class Contrastive(Regularizer):
 
     def discriminator_penalty(self, batch: StepBatch) -> Tensor:
         images = batch.real_images
-        with batch.autocast():
-            features = at_least_float32(batch.discriminator.features(images))
-            if self.view == "dropout":
-                first, second = (self._drop(features, batch.random) for _ in range(2))
-            else:
-                moved = translate(flip(images, batch.random), batch.random, 0.125)
+        assert batch.real_features is not None
+        features = at_least_float32(batch.real_features)
+        if self.view == "dropout":
+            first, second = (self._drop(features, batch.random) for _ in range(2))
+        else:
+            moved = translate(flip(images, batch.random), batch.random, 0.125)
+            with batch.autocast():
                 first, second = features, at_least_float32(batch.discriminator.features(moved))
         cosines = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T
         return F.cross_entropy(cosines / self.temperature, torch.arange(len(images), device=images.device))
@@ -117,14 +121,12 @@ class Classification(Regularizer):
     """
 
     def discriminator_penalty(self, batch: StepBatch) -> Tensor:
-        return self._cross_entropy(batch, batch.real_images, batch.real_labels)
+        return self._cross_entropy(batch, batch.real_features, batch.real_labels)
 
     def generator_penalty(self, batch: StepBatch) -> Tensor:
-        return self._cross_entropy(batch, batch.fake_images, batch.fake_labels)
+        return self._cross_entropy(batch, batch.fake_features, batch.fake_labels)
 
-    def _cross_entropy(self, batch: StepBatch, images: Tensor, labels: Tensor | None) -> Tensor:
-        assert labels is not None
-        with batch.autocast():
-            features = batch.discriminator.features(images)
+    def _cross_entropy(self, batch: StepBatch, features: Tensor | None, labels: Tensor | None) -> Tensor:
+        assert features is not None and labels is not None
         logits: Tensor = batch.discriminator.head.class_logits(features)
         return F.cross_entropy(logits, labels)

@@ -1,9 +1,12 @@
-"""Penalties on the gradient of the score with respect to images; all differentiate the discriminator twice.
+"""Penalties on the gradient of the score with respect to images.
 
 With several stages the score is Σ_i λ_i D_i: by Jensen its squared gradient is at most the stages' mean one, and it
-costs one backward pass instead of N. Arithmetic is float32 whatever autocast says, and never compiled, because compiled
-graphs cannot be differentiated twice.
+costs one backward pass instead of N. Exact penalties differentiate the discriminator twice: in float32 whatever
+autocast says, and never compiled, because compiled graphs cannot be differentiated twice. Finite differences are one
+more forward pass, as every other is.
 """
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,18 +14,42 @@ from torch import Tensor
 from gan.objectives.regularizers import Regularizer, StepBatch, at_least_float32
 
 
-class R1(Regularizer):
+class _SquaredGradient(Regularizer):
+    """½ E‖∇_x D‖² on images of one kind.
+
+    Args:
+        method: `exact`, by a second derivative, or `finite_difference`: ½ E(D(x + σε) − D(x))²/σ² with ε ~ N(0, I)
+            (Lin et al. 2025, arXiv:2501.08316), one forward pass more. D(x) is the step's own.
+        sigma: σ, in units of images in [−1, 1]. The error is O(σ²), and grows again where rounding does: see
+            `benchmarks/penalties.py`.
+    """
+
+    def __init__(self, method: Literal["exact", "finite_difference"] = "exact", sigma: float = 0.01) -> None:
+        super().__init__()
+        if sigma <= 0:
+            raise ValueError(f"sigma: {sigma} found, a positive one accepted")
+        self.method = method
+        self.sigma = sigma
+
+    def _penalty(self, batch: StepBatch, images: Tensor, features: Tensor | None, labels: Tensor | None) -> Tensor:
+        if self.method == "exact":
+            return squared_gradients(batch, images, labels).mean() / 2
+        assert features is not None
+        return finite_differences(batch, images, features, labels, self.sigma).mean() / 2
+
+
+class R1(_SquaredGradient):
     """½ E‖∇_x D(x)‖² on real images (Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406, equation 9)."""
 
     def discriminator_penalty(self, batch: StepBatch) -> Tensor:
-        return squared_gradients(batch, batch.real_images, batch.real_labels).mean() / 2
+        return self._penalty(batch, batch.real_images, batch.real_features, batch.real_labels)
 
 
-class R2(Regularizer):
+class R2(_SquaredGradient):
     """½ E‖∇_x D(G(z))‖² on fakes (Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406, equation 10)."""
 
     def discriminator_penalty(self, batch: StepBatch) -> Tensor:
-        return squared_gradients(batch, batch.fake_images.detach(), batch.fake_labels).mean() / 2
+        return self._penalty(batch, batch.fake_images.detach(), batch.fake_features, batch.fake_labels)
 
 
 class GradientPenalty(Regularizer):
@@ -46,3 +73,19 @@ def squared_gradients(batch: StepBatch, images: Tensor, labels: Tensor | None) -
         scores = batch.mean_score(images, labels)
         (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3))
+
+
+def finite_differences(
+    batch: StepBatch, images: Tensor, features: Tensor, labels: Tensor | None, sigma: float
+) -> Tensor:
+    """(D(x + σε) − D(x))²/σ² of every image, `(B,)`, ε ~ N(0, I): in expectation ‖∇_x D(x)‖² + O(σ²).
+
+    `features` are those of `images`, from the step's own pass. The head scores both here, so that one whose scores in a
+    step depend on the whole batch is compared to itself.
+    """
+    noise = torch.randn(images.shape, generator=batch.random, device=images.device, dtype=images.dtype)
+    with batch.autocast():
+        moved = batch.discriminator.head(batch.discriminator.features(images + sigma * noise), labels)
+        still = batch.discriminator.head(features, labels)
+    difference = at_least_float32(moved) - at_least_float32(still)
+    return ((difference @ batch.stage_weights) / sigma).square()

@@ -54,10 +54,13 @@ class TopK:
     fraction: float = 1.0
     decay: float = 1.0
 
+    def count(self, samples: int, step: int) -> int:
+        """k, of so many samples in a step, from 0."""
+        return max(1, round(max(self.fraction, self.decay**step) * samples))
+
     def __call__(self, losses: Tensor, scores: Tensor, stage_weights: Tensor, step: int) -> Tensor:
         """Losses `(B, n)` → `(k, n)` in a step, from 0; samples are ranked by Σ_i λ_i D_i of their scores `(B, N)`."""
-        share = max(self.fraction, self.decay**step)
-        count = max(1, round(share * len(losses)))
+        count = self.count(len(losses), step)
         if count == len(losses):
             return losses
         return losses[torch.topk(scores.detach() @ stage_weights, count).indices]

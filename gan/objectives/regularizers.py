@@ -26,8 +26,9 @@ class StepBatch:
     """One micro-batch of a player's step as regularisers see it.
 
     Images are as the discriminator was given them, augmented, in both players' steps; `augment` does to other fakes
-    what was done to these, with the same draws. In a generator's step fakes are attached to the generator and
-    `real_scores` are None where the loss does without them. `step` counts the player's steps from 0.
+    what was done to these, with the same draws. Features are what the head has scored of them, `(B, F)`. In a
+    generator's step fakes are attached to the generator, and `real_features` and `real_scores` are None where the loss
+    does without them. `step` counts the player's steps from 0.
     """
 
     discriminator: DiscriminatorLike
@@ -37,6 +38,8 @@ class StepBatch:
     fake_images: Tensor
     fake_labels: Tensor | None
     latents: Tensor
+    fake_features: Tensor
+    real_features: Tensor | None
     fake_scores: Tensor
     real_scores: Tensor | None
     stage_weights: Tensor
@@ -88,9 +91,13 @@ class Scheduled(nn.Module):
         self.weight = weight
         self.interval = interval
 
+    def acts(self, step: int) -> bool:
+        """Whether it acts in a player's step."""
+        return step % self.interval == 0
+
     def forward(self, player: str, batch: StepBatch) -> Tensor | None:
         """The weighted penalty on `player`, or None where it does not act in this step."""
-        if batch.step % self.interval:
+        if not self.acts(batch.step):
             return None
         act = self.penalty.discriminator_penalty if player == "discriminator" else self.penalty.generator_penalty
         penalty = act(batch)
@@ -98,7 +105,7 @@ class Scheduled(nn.Module):
 
     def follow(self, step: int, means: Mapping[str, Tensor]) -> None:
         """Move the term's running statistics if it has acted in this step."""
-        if step % self.interval == 0:
+        if self.acts(step):
             self.penalty.follow(means)
 
 
@@ -108,6 +115,11 @@ class Regularizers(nn.Module):
     def __init__(self, terms: Mapping[str, Scheduled]) -> None:
         super().__init__()
         self.terms = nn.ModuleDict(terms)
+
+    def acting(self, step: int) -> tuple[str, ...]:
+        """The names of the terms that act in a player's step."""
+        terms = ((name, term) for name, term in self.terms.items() if isinstance(term, Scheduled))
+        return tuple(name for name, term in terms if term.acts(step))
 
     def forward(self, player: str, batch: StepBatch) -> dict[str, Tensor]:
         """The weighted penalties on `player` in this step, by name."""

@@ -62,7 +62,8 @@ def _facts(description: Description, config: Config) -> dict[str, object]:
         + (f" of {stages} stages" if stages else "")
         + f", {config.objective.loss.name} loss, batch {config.training.batch_size}",
         "step": f"{description.step:,} of {config.training.steps:,}",
-        "weights": "exponential moving average" if description.weights == "ema" else "raw",
+        "weights": ("exponential moving average" if description.weights == "ema" else "raw")
+        + (", rounded to float16 after they were scored" if description.dtype == "float16" else ""),
         "seed of the run": config.seed,
         "SHA-256 of the state": description.digest,
         "licence": description.licence if description.licence != "unknown" else "not stated",

@@ -25,7 +25,8 @@ from gan.models.blocks.spectral_norm import SpectralNorm
 from gan.sampling.card import model_card, read_result
 from gan.sampling.generate import Description, LoadedGenerator
 from gan.sampling.open import DESCRIPTION, WEIGHTS, open_generator
-from gan.sampling.pictures import class_rows, save_grid
+from gan.sampling.pictures import class_rows, save_grid, save_named_rows
+from gan.training.checkpoint import digest
 from gan.training.run_directory import RunDirectory
 
 OPSET = 18
@@ -39,6 +40,7 @@ def export(
     out: Path,
     *,
     licence: str | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
     step: int | Literal["best"] | None = None,
     weights: Literal["ema", "raw"] | None = None,
 ) -> Path:
@@ -49,6 +51,7 @@ def export(
         fmt: of `FORMATS`.
         out: an empty or new folder.
         licence: one line, best an SPDX identifier; None for "unknown", or for that of an exported folder.
+        dtype: of the stored floats of a state dict; with float16 the weights are rounded to it.
 
     Raises:
         UserError: nothing to load, an unknown format, or `out` is not empty.
@@ -60,12 +63,17 @@ def export(
         raise UserError(f"--license: {licence!r} found, one line such as mit or cc-by-4.0 accepted")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: is there and not empty; accepted: an empty or new folder")
+    if dtype != "float32" and FORMATS[fmt] is not write_safetensors:
+        raise UserError(f"--dtype: {dtype} found; float32 accepted with --format {fmt}")
     generator = open_generator(path, step=step, weights=weights, device="cpu")
-    description = generator.description
+    if dtype == "float16":
+        _round_to_half(generator, path)
+    description = generator.description.model_copy(update={"dtype": dtype})
     results = description.evaluations or evaluations(path, description)
     description = description.model_copy(update={"licence": licence or description.licence, "evaluations": results})
     config = without_local_paths(generator.config)
     with atomic_folder(out) as folder:
+        generator.description = description
         FORMATS[fmt](generator, folder)
         (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
         description.write(folder / DESCRIPTION)
@@ -112,18 +120,37 @@ def _last(path: str | None) -> str | None:
     return None if path is None else Path(path).name
 
 
+def _round_to_half(generator: LoadedGenerator, path: Path) -> None:
+    """Round all floats of a generator to float16, in place.
+
+    Raises:
+        UserError: one is beyond its range.
+    """
+    state = generator.network.state_dict()
+    halves = {
+        name: tensor.half().to(tensor) if tensor.is_floating_point() else tensor for name, tensor in state.items()
+    }
+    for name, tensor in halves.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"--dtype: float16 cannot hold {name} of {path}; float32 accepted")
+    generator.network.load_state_dict(halves)
+    digest_of_halves = {"digest": digest(generator.network.state_dict())}
+    generator.description = generator.description.model_copy(update=digest_of_halves)
+
+
 def _save_samples(generator: LoadedGenerator, path: Path) -> None:
     if generator.num_classes is None:
         save_grid(generator.sample(GRID_COLUMNS**2), GRID_COLUMNS, path)
     else:
         classes = range(min(generator.num_classes, GRID_CLASSES))
-        save_grid(class_rows(generator, classes, GRID_COLUMNS), GRID_COLUMNS, path)
+        save_named_rows(*class_rows(generator, classes, GRID_COLUMNS), generator.class_names, path)
 
 
 def write_safetensors(generator: LoadedGenerator, folder: Path) -> None:
     """model.safetensors: the state dict, which `gan.load` puts into a generator built from the config beside it."""
-    state = generator.network.state_dict()
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    dtype = getattr(torch, generator.description.dtype)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.network.state_dict().items()}
+    tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
 
 

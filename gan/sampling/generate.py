@@ -48,7 +48,8 @@ class Description(Section):
     """Facts of one generator.
 
     `run` is the name of the run directory and `weights` says which of its two generators. `evaluations` are results as
-    in RUN/evaluations, each with its protocol; `digest` is `gan.training.checkpoint.digest` of the state dict.
+    in RUN/evaluations, each with its protocol; `digest` is `gan.training.checkpoint.digest` of the state dict, whose
+    floats are stored as `dtype`.
     """
 
     format: Literal[1] = 1
@@ -64,6 +65,7 @@ class Description(Section):
     class_names: tuple[str, ...]
     parameters: int
     digest: str
+    dtype: Literal["float32", "float16"] = "float32"
     licence: str = "unknown"
     evaluations: tuple[dict[str, Any], ...] = ()
 

@@ -43,15 +43,8 @@ def open_generator(
     if weights not in (None, "ema", "raw"):
         raise UserError(f"weights: {weights!r} found, accepted: ema, raw")
     path = Path(path)
-    folder = path.parent if path.name == WEIGHTS else path
-    if (folder / WEIGHTS).is_file():
-        generator = _open_exported(folder, device)
-        found = generator.description
-        if step not in (None, found.step) or weights not in (None, found.weights):
-            raise UserError(
-                f"{folder}: step {step} of {weights or 'ema'} asked for, {found.step} of {found.weights} held"
-            )
-        return generator
+    if (folder := exported_folder(path)) is not None:
+        return open_exported(folder, step=step, weights=weights, device=device)
     if path.suffix == ".pt":
         if step is not None:
             raise UserError(f"{path}: is the checkpoint of one step; step is accepted with its run directory")
@@ -111,14 +104,43 @@ def open_checkpoint(
     return LoadedGenerator(network.to(place), config, description)
 
 
-def _open_exported(folder: Path, device: str) -> LoadedGenerator:
+def exported_folder(path: Path) -> Path | None:
+    """The folder with the weights of an export that `path` is, or is the file of those weights in; None for neither."""
+    folder = path.parent if path.name == WEIGHTS else path
+    return folder if (folder / WEIGHTS).is_file() else None
+
+
+def open_exported(
+    folder: Path,
+    *,
+    step: int | Literal["best"] | None = None,
+    weights: Literal["ema", "raw"] | None = None,
+    device: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
+) -> LoadedGenerator:
+    """The generator of an exported folder, in evaluation mode on `device`.
+
+    Args:
+        step, weights, device: as `open_generator`; another step or other weights than the folder holds are refused.
+        settings: values that replace those of the config's `evaluation` section.
+        cache: takes the place of the config's `data.root`, which is not of this machine.
+
+    Raises:
+        UserError: it is damaged, holds another step or other weights, or a setting is not accepted.
+    """
     place = resolve_device(device)
     description = Description.read(folder / DESCRIPTION)
-    config = read_config(RunDirectory(folder), {})
+    if step not in (None, description.step) or weights not in (None, description.weights):
+        asked = f"step {description.step if step is None else step} of {weights or 'ema'}"
+        raise UserError(f"{folder}: {asked} asked for, {description.step} of {description.weights} held")
+    config = read_config(RunDirectory(folder), settings or {})
     section, damaged = config.generator, f"{folder / WEIGHTS}: damaged, or not of the config beside it"
     told = (description.architecture, description.latent_dim, description.resolution)
     if told != (section.name, section.latent_dim, config.data.resolution):
         raise UserError(f"{folder / DESCRIPTION}: {told} found, config.yaml beside it is of another generator")
+    if cache is not None:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"root": str(cache)})})
     try:
         network = _with_weights(config, description.facts, load_file(folder / WEIGHTS))
     except (SafetensorError, OSError) as error:

@@ -11,7 +11,7 @@ from torch_fidelity.noise import batch_slerp_any
 
 from gan.errors import UserError
 from gan.files import atomic_path
-from gan.pictures import tile, to_picture
+from gan.pictures import named_rows, tile, to_picture
 from gan.progress import passing
 from gan.sampling.generate import LoadedGenerator
 
@@ -27,8 +27,32 @@ def save_grid(images: Tensor, columns: int, path: Path) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
+    _save(tile(images, columns), path)
+
+
+def save_named_rows(images: Tensor, labels: Tensor, class_names: Sequence[str], path: Path) -> None:
+    """Write uint8 images `(n, C, H, W)`, class by class, as one PNG: a class a row, with its name.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    _save(named_rows(images, labels.tolist(), class_names), path)
+
+
+def _save(picture: Tensor, path: Path) -> None:
     with atomic_path(path) as temporary:
-        to_picture(tile(images, columns)).save(temporary, format="PNG")
+        to_picture(picture).save(temporary, format="PNG")
+
+
+def spread_classes(num_classes: int, count: int) -> list[int]:
+    """The classes that a grid of `count` images shows: all, or 2√count of more, at even distances."""
+    rows = min(num_classes, count, 2 * math.isqrt(count))
+    return [row * num_classes // rows for row in range(rows)]
+
+
+def labels_in_rows(classes: Sequence[int], count: int) -> Tensor:
+    """Labels `(count,)`: each class in turn, as often as the others or once less or more; at most `count` classes."""
+    return torch.tensor(classes)[torch.arange(count) * len(classes) // count]
 
 
 def class_rows(
@@ -38,8 +62,8 @@ def class_rows(
     seed: int = 0,
     truncation: float | None = None,
     batch_size: int = 100,
-) -> Tensor:
-    """One row a class, one column a latent: uint8 `(len(classes) · columns, C, H, W)`.
+) -> tuple[Tensor, Tensor]:
+    """A class a row and a latent a column: uint8 `(len(classes) · columns, C, H, W)`, and their labels.
 
     Raises:
         UserError: the generator has no classes, or too many images are asked for.
@@ -53,7 +77,7 @@ def class_rows(
     latents = batch.latents.repeat(len(classes), 1)
     labels = torch.tensor(classes).repeat_interleave(columns)
     pairs = zip(latents.split(batch_size), labels.split(batch_size), strict=True)
-    return torch.cat([generator.pixels(*pair) for pair in pairs])
+    return torch.cat([generator.pixels(*pair) for pair in pairs]), labels
 
 
 def interpolated_latents(ends: Tensor, frames: int) -> Tensor:

@@ -21,7 +21,15 @@ from gan.files import atomic_path, sweep, write_text
 from gan.pictures import to_picture
 from gan.progress import lasting_bar
 from gan.sampling.generate import Batch, LoadedGenerator
-from gan.sampling.pictures import MAXIMUM_IMAGES, class_rows, save_grid, save_interpolation
+from gan.sampling.pictures import (
+    MAXIMUM_IMAGES,
+    class_rows,
+    labels_in_rows,
+    save_grid,
+    save_interpolation,
+    save_named_rows,
+    spread_classes,
+)
 from gan.seeds import seeded_generator
 
 MANIFEST = "samples.json"
@@ -93,7 +101,8 @@ def write_samples(
         _grid(generator, path, count, draw)
     elif fmt == "classes":
         chosen = draw.classes or range(generator.num_classes or 0)
-        save_grid(class_rows(generator, chosen, count, draw.seed, truncation, draw.batch_size), count, path)
+        images, labels = class_rows(generator, chosen, count, draw.seed, truncation, draw.batch_size)
+        save_named_rows(images, labels, generator.class_names, path)
     else:
         _interpolation(generator, path, count, frames, draw)
     return path
@@ -102,9 +111,18 @@ def write_samples(
 def _grid(generator: LoadedGenerator, path: Path, count: int, draw: Draw) -> None:
     if count > MAXIMUM_IMAGES:
         raise UserError(f"--count {count}: found with --format grid, up to {MAXIMUM_IMAGES} accepted")
-    labels = None if draw.classes is None else labels_among(draw.classes, count, draw.seed)
+    if generator.num_classes is None:
+        images = generator.sample(count, None, draw.seed, draw.truncation, draw.batch_size)
+        save_grid(images, math.ceil(math.sqrt(count)), path)
+        return
+    classes = draw.classes or spread_classes(generator.num_classes, count)
+    if len(classes) > count:
+        raise UserError(
+            f"--count {count}: found with --format grid and {len(classes)} classes, one each or more accepted"
+        )
+    labels = labels_in_rows(classes, count)
     images = generator.sample(count, labels, draw.seed, draw.truncation, draw.batch_size)
-    save_grid(images, math.ceil(math.sqrt(count)), path)
+    save_named_rows(images, labels, generator.class_names, path)
 
 
 def _interpolation(generator: LoadedGenerator, path: Path, count: int, frames: int, draw: Draw) -> None:

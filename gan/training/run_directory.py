@@ -14,14 +14,14 @@ from gan.training.checkpoint import checkpoint_paths
 # What may differ when a run goes on: nothing that a step already taken depended on, save the length of a decay and, as
 # the number of processes may, how a batch is divided.
 CHANGEABLE = (
-    "training.steps", "training.recoveries", "training.accumulation", "training.sync_batch_norm", "logging.",
-    "checkpoint.", "evaluation.",
+    "training.steps", "training.recoveries", "training.accumulation", "training.sync_batch_norm",
+    "training.cuda_graphs", "logging.", "checkpoint.", "evaluation.",
 )  # fmt: skip
 PLACES = ("data.path", "data.root")  # where the images lie: which they are is told by their content
 
 
 class RunDirectory:
-    """Layout of a run: config.yaml, metrics.jsonl, evaluations/, tensorboard/, samples/, checkpoints/.
+    """Layout of a run: config.yaml, metrics.jsonl, TensorBoard's event files, evaluations/, samples/, checkpoints/.
 
     Args:
         path: the directory; it need not exist.

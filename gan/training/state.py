@@ -16,6 +16,7 @@ from torch import Tensor
 
 _MAX_ENTRIES = 1_000_000
 _MAX_DEPTH = 32
+_WAYS = ("lr", "capturable", "fused", "foreach")  # settings of Adam that change no result
 _LEAVES = (str, int, float, bool, type(None))
 
 
@@ -89,7 +90,10 @@ def is_amount(value: object) -> bool:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load Adam's moments and rates; torch itself compares no shape and takes every setting from the state.
+    """Load Adam's moments; torch itself compares no shape and takes every setting from the state.
+
+    Moments that are there already stay where they are and take the values, for a captured step has their addresses.
+    Settings that say how and not what it computes are the optimiser's own.
 
     Raises:
         ValueError: the state is of another optimiser.
@@ -97,14 +101,21 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     if not all(isinstance(moments, dict) for moments in state["state"].values()):
         raise ValueError("moments without names")
     before = [dict(group) for group in optimizer.param_groups]
+    places = {parameter: dict(moments) for parameter, moments in optimizer.state.items()}
     optimizer.load_state_dict(state)
     for group, own in zip(optimizer.param_groups, before, strict=True):
-        if any(group.get(name, value) != value for name, value in own.items() if name not in ("lr", "params")):
+        compared = own.keys() - {"params", *_WAYS}
+        if any(group.get(name, own[name]) != own[name] for name in compared):
             raise ValueError("settings of another optimiser")
+        rate = float(group["lr"])
+        group.update({name: own[name] for name in _WAYS})
+        group["lr"] = own["lr"].fill_(rate) if isinstance(own["lr"], Tensor) else rate
     for parameter, moments in optimizer.state.items():
         shapes = {name: getattr(moment, "shape", None) for name, moment in moments.items()}
         if shapes != {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}:
             raise ValueError("moments of other parameters")
+        for name, place in places.get(parameter, {}).items():
+            moments[name] = place.copy_(moments[name])
 
 
 class _Walk:

@@ -1,19 +1,22 @@
 """One update of each player, as the papers write them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gan.device import Autocast
-from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.discriminator import Discriminator
-from gan.objectives.augmentation import Augmentation, repeating
+from gan.objectives.augmentation import Augmentation
 from gan.objectives.losses import Loss
 from gan.objectives.reduction import StageWeights, TopK, weighted_mean
 from gan.objectives.regularizers import Regularizers, StepBatch
 from gan.training.accumulation import Accumulation, Update
 from gan.training.diagnostics import Observation, concatenated
+from gan.training.execution import Execution
 from gan.training.fakes import Fakes
 from gan.training.noise import Noise
 
@@ -40,6 +43,8 @@ class Game:
     noise: Noise
     autocast: Autocast
     accumulation: Accumulation
+    execution: Execution
+    update_spectral_norms: Callable[[nn.Module], None]
 
     @property
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer | Noise]:
@@ -51,6 +56,13 @@ class Game:
         """The next step of `player`'s optimiser."""
         return Update(player, optimizer, [self.generator, self.discriminator], self.accumulation, self.noise)
 
+    def play(self, player: str, update: Callable[..., Any], *batch: Tensor | None) -> Any:
+        """An update of `player`, `update(self, *batch)`, as `execution` has it."""
+        number = self.noise.upcoming(player)
+        count = next(len(one) for one in batch if one is not None)
+        choices = (player, self.regularizers.acting(number), self.top_k.count(count, number))
+        return self.execution(partial(update, self), batch, choices, player, self.noise)
+
 
 def discriminator_step(
     game: Game, real_images: Tensor, real_labels: Tensor | None, latents: Tensor, fake_labels: Tensor | None
@@ -59,18 +71,26 @@ def discriminator_step(
 
     Returns what the step reports, means over the batch of all ranks, and what D saw on this one.
     """
-    with game.autocast():
-        update_spectral_norms(game.discriminator)
-    update = game.update("discriminator", game.discriminator_optimizer)
-    micro_batches = update.micro_batches(real_images, real_labels, latents, fake_labels)
-    values, seen = zip(*[discriminator_gradients(game, *micro_batch) for micro_batch in micro_batches], strict=True)
-    means = update.step(values)
-    game.regularizers.follow(update.number, means)
+    number = game.noise.upcoming("discriminator")
+    means, seen = game.play("discriminator", discriminator_update, real_images, real_labels, latents, fake_labels)
+    game.regularizers.follow(number, means)
     game.discriminator.head.follow(means)
     if game.augmentation.target is not None:
         game.augmentation.follow(means["augmentation/real_sign"], len(real_images) * game.accumulation.world_size)
         means["augmentation/probability"] = game.augmentation.probability.clone()
-    return means, concatenated(seen)
+    return means, seen
+
+
+def discriminator_update(
+    game: Game, real_images: Tensor, real_labels: Tensor | None, latents: Tensor, fake_labels: Tensor | None
+) -> tuple[dict[str, Tensor], Observation]:
+    """The part of D's step that is one graph of the device's: all from its spectral norms to its optimiser."""
+    with game.autocast():
+        game.update_spectral_norms(game.discriminator)
+    update = game.update("discriminator", game.discriminator_optimizer)
+    micro_batches = update.micro_batches(real_images, real_labels, latents, fake_labels)
+    values, seen = zip(*[discriminator_gradients(game, *micro_batch) for micro_batch in micro_batches], strict=True)
+    return update.step(values), concatenated(seen)
 
 
 def discriminator_gradients(
@@ -90,7 +110,6 @@ def discriminator_gradients(
     labels = None if real_labels is None or fake_labels is None else torch.cat([real_labels, fake_labels])
 
     # Forward
-    augment = repeating(game.augmentation, random)
     with game.autocast():
         fake_images = game.fakes.for_discriminator(latents, fake_labels).to(real_images.dtype)
         images = game.augmentation(torch.cat([real_images, fake_images]), random)
@@ -104,8 +123,8 @@ def discriminator_gradients(
     loss = weighted_mean(game.loss.discriminator_loss(real_scores, fake_scores), weights)
     batch = StepBatch(
         game.discriminator, game.generator, images[:count], real_labels, images[count:], fake_labels, latents,
-        fake_scores, real_scores, weights.detach(), step, random, game.autocast,
-        augment=lambda fakes: augment(torch.cat([real_images, fakes]))[count:],
+        features[judged:], features[:judged], fake_scores, real_scores, weights.detach(), step, random, game.autocast,
+        augment=lambda fakes: game.augmentation(torch.cat([real_images, fakes]), game.noise.again(random))[count:],
     )  # fmt: skip
     penalties = game.regularizers("discriminator", batch)
     (loss + direction_loss(game, features, labels, judged) + sum(penalties.values())).backward()
@@ -134,8 +153,15 @@ def generator_step(
 
     Real images are for relativistic losses and regularisers; others leave them alone.
     """
+    return game.play("generator", generator_update, latents, labels, real_images, real_labels)
+
+
+def generator_update(
+    game: Game, latents: Tensor, labels: Tensor | None, real_images: Tensor, real_labels: Tensor | None
+) -> dict[str, Tensor]:
+    """All of G's step: one graph of the device's."""
     if not game.fakes.shared:
-        update_spectral_norms(game.generator)
+        game.update_spectral_norms(game.generator)
     update = game.update("generator", game.generator_optimizer)
     micro_batches = update.micro_batches(latents, labels, real_images, real_labels)
     return update.step([generator_gradients(game, *micro_batch) for micro_batch in micro_batches])
@@ -154,12 +180,13 @@ def generator_gradients(
     game.discriminator.requires_grad_(False)
 
     # Forward
-    augment = repeating(game.augmentation, random)
     with game.autocast():
         fake_images = game.augmentation(game.fakes.for_generator(latents, labels).to(real_images.dtype), random)
         real_images = game.augmentation(real_images, random)
-        fake_scores = game.discriminator(fake_images, labels)
-        real_scores = game.discriminator(real_images, real_labels) if game.loss.relativistic else None
+        fake_features = game.discriminator.features(fake_images)
+        fake_scores = game.discriminator.head(fake_features, labels)
+        real_features = game.discriminator.features(real_images) if game.loss.relativistic else None
+        real_scores = None if real_features is None else game.discriminator.head(real_features, real_labels)
 
     # Loss, penalties, backward
     weights = game.stage_weights().detach()
@@ -168,7 +195,8 @@ def generator_gradients(
     loss = weighted_mean(game.top_k(losses, fake_scores, weights, step), counted / counted.sum())
     batch = StepBatch(
         game.discriminator, game.generator, real_images, real_labels, fake_images, labels, latents,
-        fake_scores, real_scores, weights, step, random, game.autocast, augment,
+        fake_features, real_features, fake_scores, real_scores, weights, step, random, game.autocast,
+        augment=lambda fakes: game.augmentation(fakes, game.noise.again(random)),
     )  # fmt: skip
     penalties = game.regularizers("generator", batch)
     (loss + sum(penalties.values())).backward()

@@ -1,20 +1,19 @@
 """What a run leaves to look at: scalars in metrics.jsonl and TensorBoard, image grids in both TensorBoard and files."""
 
 import json
-import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard import summary
 
 from gan.errors import UserError
 from gan.files import atomic_path, sync, sync_directory, write_text
-from gan.metrics.images import rounded
-from gan.pictures import tile, to_picture
+from gan.pictures import to_picture
+from gan.training.event_files import EventFile, drop_events, take_in_earlier, write_settings
 from gan.training.state import is_count
 
 LOG = "metrics.jsonl"  # in the directory of a run
@@ -115,15 +114,18 @@ class Tracker:
     Args:
         directory: of the run.
         step: the step the run goes on from; what was logged after it is dropped.
+        settings: what TensorBoard shows of the run as a whole.
 
     Attributes:
         logged: lines of training, scores left out, that were there when it was opened.
     """
 
-    def __init__(self, directory: Path, step: int) -> None:
+    def __init__(self, directory: Path, step: int, settings: Sequence[Summary] = ()) -> None:
         self._directory = directory
         self._metrics = directory / LOG
+        take_in_earlier(directory)
         self._open(step)
+        write_settings(directory, settings)
 
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`."""
@@ -132,36 +134,40 @@ class Tracker:
 
     def _open(self, step: int) -> None:
         self._drop_after(step)
+        drop_events(self._directory, step)
         self._file = self._metrics.open("a", encoding="utf-8")
-        self._named = False  # whether its name is on the disk
-        with patch.object(socket, "gethostname", return_value="host"):  # TensorBoard names its files by it
-            self._board = SummaryWriter(str(self._directory / "tensorboard"), purge_step=step + 1)
+        self._named = False  # whether the log's name is on the disk
+        self._board = EventFile(self._directory, step)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Log named numbers at a step."""
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+    def scalars(self, step: int, values: Mapping[str, float], tags: Mapping[str, str] | None = None) -> None:
+        """Log named numbers at a step; in TensorBoard under their names, or others that `tags` gives them."""
+        named = {(tags or {}).get(name, name): value for name, value in values.items()}
+        self._board.add(step, *(summary.scalar(name, value) for name, value in named.items()))
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
 
-    def scores(self, step: int, scores: Mapping[str, float], seconds: float) -> None:
-        """Log scores and what they cost, and bring them to the disk; once, however often they are told."""
+    def scores(self, step: int, scores: Mapping[str, float], seconds: float, tags: Mapping[str, str]) -> None:
+        """Log scores and what they cost, and bring them to the disk; once, however often they are told.
+
+        TensorBoard has them under `tags`, by the scores' keys.
+        """
         if is_logged(self._metrics, step, scores):
             return
-        self.scalars(step, {f"{SCORES}{name}": value for name, value in (*scores.items(), ("seconds", seconds))})
+        values = {f"{SCORES}{name}": value for name, value in (*scores.items(), ("seconds", seconds))}
+        self.scalars(step, values, {f"{SCORES}{name}": f"{SCORES}{tag}" for name, tag in tags.items()})
         self.sync()
 
     def sync(self) -> None:
         """Bring the log to the disk, and its name."""
         sync(self._file)
+        self._board.sync()
         if not self._named:
             sync_directory(self._directory)
             self._named = True
 
-    def grid(self, step: int, name: str, images: Tensor, columns: int) -> Path:
-        """Log images `(n, C, H, W)` in [−1, 1] as one grid, to TensorBoard and to samples/; returns the file."""
-        grid = tile(rounded(images).cpu(), columns)
-        self._board.add_image(name, grid, step)
+    def grid(self, step: int, name: str, grid: Tensor) -> Path:
+        """Log a picture uint8 `(1 or 3, H, W)` to TensorBoard and to samples/; returns the file."""
+        self._board.add(step, summary.image(name, grid, dataformats="CHW"))
         path = self._directory / "samples" / f"{name}_{step:08d}.png"
         with atomic_path(path) as temporary:
             to_picture(grid).save(temporary, format="PNG")
@@ -171,11 +177,13 @@ class Tracker:
         """Log entries in [−1, 1] `(N, N)` to TensorBoard as an image: −1 blue, 0 white, 1 red."""
         values = torch.nn.functional.interpolate(matrix[None, None].float().cpu(), size=(size, size))[0, 0]
         positive, negative = values.clamp(0, 1), (-values).clamp(0, 1)
-        self._board.add_image(name, torch.stack([1 - negative, 1 - positive - negative, 1 - positive]), step)
+        colours = torch.stack([1 - negative, 1 - positive - negative, 1 - positive])
+        self._board.add(step, summary.image(name, colours, dataformats="CHW"))
 
-    def text(self, name: str, text: str) -> None:
-        """Log a text, such as the config."""
-        self._board.add_text(name, f"```yaml\n{text}\n```", 0)
+    def finish(self, step: int) -> None:
+        """Tell TensorBoard's table of runs that this one is done, one step later: a run that goes on forgets it."""
+        *_, end = summary.hparams({}, {})
+        self._board.add(step + 1, end)
 
     def close(self) -> None:
         """Flush and close all files."""
@@ -201,18 +209,18 @@ class SilentTracker(Tracker):
 
     def rewind(self, step: int) -> None: ...
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
+    def scalars(self, step: int, values: Mapping[str, float], tags: Mapping[str, str] | None = None) -> None: ...
 
-    def scores(self, step: int, scores: Mapping[str, float], seconds: float) -> None: ...
+    def scores(self, step: int, scores: Mapping[str, float], seconds: float, tags: Mapping[str, str]) -> None: ...
 
     def sync(self) -> None: ...
 
-    def grid(self, step: int, name: str, images: Tensor, columns: int) -> Path:
+    def grid(self, step: int, name: str, grid: Tensor) -> Path:
         return Path()
 
     def matrix(self, step: int, name: str, matrix: Tensor, size: int = 96) -> None: ...
 
-    def text(self, name: str, text: str) -> None: ...
+    def finish(self, step: int) -> None: ...
 
     def close(self) -> None: ...
 

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from tqdm import tqdm
 
 from gan import distributed
 from gan.errors import NonFiniteError
-from gan.progress import lasting_bar
+from gan.metrics.results import Result, score_tags
+from gan.progress import lasting_bar, leave_out
 from gan.training import diagnostics
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints
@@ -21,24 +21,16 @@ from gan.training.diagnostics import DEAD_AUC, DeadStageAlarm, Observation
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.interrupt import StopSignals
 from gan.training.latents import Latents
+from gan.training.preview import Preview
 from gan.training.schedule import Clock, Schedule
 from gan.training.state import Batches, Restartable, Stateful, is_amount, is_count, load_optimizer
 from gan.training.steps import Game
 from gan.training.tracking import Averages, Tracker
 
-Evaluate = Callable[[nn.Module], Mapping[str, float]]
+Evaluate = Callable[[nn.Module], Result]
 DiscriminatorStep = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], tuple[dict[str, Tensor], Observation]]
 GeneratorStep = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], dict[str, Tensor]]
 _NUMBERS = ("step", "elapsed", "recoveries", "unscored", "logged")  # the trainer's own state
-
-
-@dataclass(frozen=True)
-class Preview:
-    """The latents `(n, Z)` and labels `(n,)` or None of the sample grids, the same all through a run."""
-
-    latents: Tensor
-    labels: Tensor | None
-    columns: int
 
 
 class Trainer:
@@ -59,7 +51,7 @@ class Trainer:
         tracker: where scalars and grids go.
         checkpoints: where states go.
         preview: what the sample grids show.
-        evaluate: scores of a generator; it must leave all random states as they were.
+        evaluate: scores of a generator, which must leave all random states as they were; None where nothing is scored.
         best: keeps the state with the best score.
     """
 
@@ -76,7 +68,7 @@ class Trainer:
         tracker: Tracker,
         checkpoints: Checkpoints,
         preview: Preview,
-        evaluate: Evaluate,
+        evaluate: Evaluate | None,
         best: BestCheckpoint,
     ) -> None:
         self.game = game
@@ -110,7 +102,7 @@ class Trainer:
         self._optimizers = [part for part in parts.values() if isinstance(part, torch.optim.Optimizer)]
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group.setdefault("base_lr", group["lr"])
+                group.setdefault("base_lr", float(group["lr"]))
 
     def train(self) -> bool:
         """Train to the last step; returns whether it was reached (False after an interrupt, with the state saved).
@@ -124,11 +116,16 @@ class Trainer:
             self.sample()
             self.unscored = schedule.evaluate_every > 0
         clock = Clock(next(self.game.generator.parameters()).device)
+
+        def aside(action: Callable[[], Any]) -> None:
+            leave_out(progress, clock.pause(action))
+
         with StopSignals(patient=distributed.world_size() > 1) as stop, progress:
-            clock.pause(lambda: self._score(stop))  # at the start, or where an earlier one was left off
+            aside(lambda: self._score(stop))  # at the start, or where an earlier one was left off
             stopped = distributed.any_rank(stop.requested)
             while self.step < schedule.steps and not stopped:
                 # Play
+                schedule.move(self.step)
                 schedule.set_learning_rates(self._optimizers, self.step)
                 for _ in range(schedule.discriminator_steps):
                     self._play_discriminator()
@@ -143,15 +140,15 @@ class Trainer:
 
                 # Sample, evaluate
                 if schedule.due(self.step, schedule.sample_every):
-                    clock.pause(self.sample)
+                    aside(self.sample)
                 if schedule.evaluate_every and self.step % schedule.evaluate_every == 0 and self.step < schedule.steps:
                     self.unscored = True
-                    clock.pause(lambda: self._score(stop))
+                    aside(lambda: self._score(stop))
 
                 # Save
                 if schedule.due(self.step, schedule.save_every):
                     self.elapsed += clock.lap()
-                    clock.pause(self.save)
+                    aside(self.save)
                 stopped = distributed.any_rank(stop.requested)
             if stopped and 0 < self.step < schedule.steps:
                 self.elapsed += clock.lap()
@@ -166,7 +163,7 @@ class Trainer:
         latents, labels = self.preview.latents.to(device), self.preview.labels
         with self.game.autocast():
             images = self.ema.average(latents, None if labels is None else labels.to(device))
-        self.tracker.grid(self.step, "samples", images.float(), self.preview.columns)
+        self.tracker.grid(self.step, "samples", self.preview.arrange(images, labels))
 
     def save(self) -> Path:
         """Write a checkpoint of everything, with the log up to it on the disk; returns its file."""
@@ -182,16 +179,17 @@ class Trainer:
         """Go on where `state` was taken; one of another trainer fails in whatever way its parts do."""
         for name in _NUMBERS:
             setattr(self, name, state[name])
+        self.schedule.move(max(0, self.step - 1))  # where the optimisers were when it was taken
         for name, part in self.parts.items():
             if isinstance(part, torch.optim.Optimizer):
                 load_optimizer(part, state[name])
             else:
                 part.load_state_dict(state[name])
 
-    def record_scores(self, scores: Mapping[str, float], seconds: float) -> None:
+    def record_scores(self, result: Result, seconds: float) -> None:
         """Keep the state if it is the best so far; then log the scores, which so are a sign that all is done."""
-        self.best.consider(self.step, scores, self.state_dict)
-        self.tracker.scores(self.step, scores, seconds)
+        self.best.consider(self.step, result.metrics, self.state_dict)
+        self.tracker.scores(self.step, result.metrics, seconds, score_tags(result))
 
     def recover(self, state: Mapping[str, Any]) -> None:
         """Go back to `state` and on from there with other random numbers."""
@@ -205,10 +203,12 @@ class Trainer:
 
     def _score(self, stop: StopSignals) -> None:
         """Score the average generator where that is to be done; a request to stop leaves it for the next start."""
-        start = time.perf_counter()
-        if self.unscored and (scores := stop.unless_requested(lambda: self.evaluate(self.ema.average))) is not None:
+        start, evaluate = time.perf_counter(), self.evaluate
+        if evaluate is None or not self.unscored:
             self.unscored = False
-            self.record_scores(scores, time.perf_counter() - start)
+        elif (result := stop.unless_requested(lambda: evaluate(self.ema.average))) is not None:
+            self.unscored = False
+            self.record_scores(result, time.perf_counter() - start)
 
     def _play_discriminator(self) -> None:
         images, labels = self._batches.next_batch()
@@ -244,10 +244,11 @@ class Trainer:
         images = interval * self.schedule.discriminator_steps * len(self._real[0]) * distributed.world_size()
         speed = {"speed/images_per_second": images / seconds, "speed/seconds_per_step": seconds / interval}
         rates = {
-            "learning_rate/generator": game.generator_optimizer.param_groups[0]["lr"],
-            "learning_rate/discriminator": game.discriminator_optimizer.param_groups[0]["lr"],
+            "learning_rate/generator": float(game.generator_optimizer.param_groups[0]["lr"]),
+            "learning_rate/discriminator": float(game.discriminator_optimizer.param_groups[0]["lr"]),
         }
-        self.tracker.scalars(self.step, {**values, **self._compare_stages(seen), **rates, **speed})
+        moved = {f"schedules/{name}": value for name, value in self.schedule.moved(self.step - 1).items()}
+        self.tracker.scalars(self.step, {**values, **self._compare_stages(seen), **rates, **moved, **speed})
         self.logged += 1
         for stage in self._alarm.update(means["stages/auc"]):
             _say(f"stage {stage} is dead: it separates nothing at step {self.step} (AUC ≤ {DEAD_AUC})")

@@ -64,7 +64,8 @@ def checkpoint(
 ) -> None:
     """Score a checkpoint of RUN against real images, with its config's protocol unless told otherwise.
 
-    The result is printed and saved with its protocol in RUN/evaluations.
+    The result is printed and saved with its protocol in RUN/evaluations. RUN may also be a folder that was exported as
+    safetensors: its score is printed, beside the one that it came with.
     """
     settings["metrics"] = settings["metrics"].split(",") if settings["metrics"] else None
     settings["compile"] = compiled or None
@@ -95,8 +96,8 @@ def images(
 ) -> None:
     """Score IMAGES against REFERENCE.
 
-    Each is a folder, an .npz file, the name of a data set with or without a split (cifar10:test), a run or one of its
-    checkpoints, whose images are generated.
+    Each is a folder, an .npz file, the name of a data set with or without a split (cifar10:test), a run, one of its
+    checkpoints or an exported folder, whose images are generated.
     """
     settings |= {"metrics": metrics.split(","), "dtype": dtype or "float32", "bootstrap": bootstrap or 0}
     with one_line_errors():

@@ -1,6 +1,7 @@
 """`gan export`: a trained generator as a folder to share."""
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -17,10 +18,23 @@ from gan.processes import importing
 )  # fmt: skip
 @click.option("--out", required=True, type=FilePath(), help="A new or empty folder.")
 @click.option("--license", "licence", help="Of the weights, for the model card: mit, cc-by-4.0, ... [default: unknown]")
+@click.option(
+    "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float16"]),
+    help="Of the stored state dict; the halves that are loaded are what is shared.",
+)  # fmt: skip
 @click.option("--step", type=click.IntRange(min=0), help="Which checkpoint. [default: the newest]")
 @click.option("--best", is_flag=True, help="The checkpoint with the best score, where evaluation.best kept one.")
 @click.option("--raw", is_flag=True, help="The raw generator instead of its moving average.")
-def main(run: Path, fmt: str, out: Path, licence: str | None, step: int | None, best: bool, raw: bool) -> None:
+def main(
+    run: Path,
+    fmt: str,
+    out: Path,
+    licence: str | None,
+    dtype: Literal["float32", "float16"],
+    step: int | None,
+    best: bool,
+    raw: bool,
+) -> None:
     """Export the generator of RUN: a run directory, a checkpoint in one, or a folder exported as safetensors.
 
     The folder holds the weights, the config, a model card with the measured scores, and a grid of samples.
@@ -28,6 +42,6 @@ def main(run: Path, fmt: str, out: Path, licence: str | None, step: int | None, 
     with one_line_errors():
         with importing():
             from gan.sampling.export import export
-        click.echo(
-            export(run, fmt, out, licence=licence, step=which_checkpoint(step, best), weights="raw" if raw else None)
-        )
+        chosen = which_checkpoint(step, best)
+        weights: Literal["raw"] | None = "raw" if raw else None
+        click.echo(export(run, fmt, out, licence=licence, dtype=dtype, step=chosen, weights=weights))

@@ -10,8 +10,6 @@ from gan.commands.reporting import one_line_errors
 from gan.errors import UserError, printable
 from gan.processes import importing
 
-NAMED = 10  # corrupt images that are named; the file lists all
-
 
 @click.command("prepare", cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("source", required=False)
@@ -73,8 +71,9 @@ def main(
                 skip_corrupt=skip_corrupt,
                 processes=processes,
             )
-    _report(done.skipped(), out)
     for name, store in done.stores.items():
+        if store.skipped:
+            click.echo(printable(store.skipped_line(str(out / name))), err=True)
         shape = "×".join(map(str, store.images.shape[1:]))
         facts = f"{store.num_images} images of {shape}, {store.num_classes} classes, SHA-256 {store.content_hash}"
         click.echo(printable(f"{out / name}: {facts}"))
@@ -92,10 +91,3 @@ def _classes(text: str | None) -> int | list[str] | None:
             raise UserError(f"--classes: {text} is no text; accepted: a name on each line") from error
         return [line.split("\t")[0].strip() for line in lines if line.strip()]  # after a tab: what people call it
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _report(skipped: list[str], out: Path) -> None:
-    if skipped:
-        more = f" and {len(skipped) - NAMED} more, in corrupt.jsonl" if len(skipped) > NAMED else ""
-        left_out = f"{len(skipped)} corrupt images left out: {', '.join(skipped[:NAMED])}{more}"
-        click.echo(printable(f"{out}: {left_out}"), err=True)

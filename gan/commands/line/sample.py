@@ -16,7 +16,8 @@ from gan.processes import importing
 @click.option(
     "--format", "fmt",
     type=click.Choice(["png", "npz", "grid", "interpolation", "classes"]),
-    help="A folder of PNG files, an archive, a picture, a GIF through latent space, a picture of one class a row. "
+    help="A folder of PNG files, an archive, a picture (with classes: one a row, named), a GIF through latent space, "
+    "a picture of one class a row and one latent a column. "
     "[default: grid for FILE.png, npz for FILE.npz, interpolation for FILE.gif, else png]",
 )  # fmt: skip
 @click.option(

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import UnidentifiedImageError
 
-from gan.data.image_folder import decode_rgb
+from gan.data.image_folder import decode_rgb, reason
 from gan.data.preparation.inputs import Input
 from gan.data.preparation.layout import Indices
 from gan.data.recipe import Pixels, square
@@ -161,12 +160,9 @@ def _decode(block: Block) -> Outcome:
             index = int(_task.files[row])
             data = _task.source.read(index) if block.data is None else block.data[position - block.first]
             pixels = decode_row(data, _task.resolution)
-        except UnidentifiedImageError:  # whose text has an address in it
-            checks.append(CORRUPT)
-            reasons[row] = "no image that Pillow knows"
         except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
             checks.append(CORRUPT)
-            reasons[row] = " ".join(str(error).split()) or type(error).__name__
+            reasons[row] = reason(error)
         else:
             _write(pixels, _task.position(row))
             checks.append(zlib.crc32(pixels.data))

@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from gan.data.preparation.listing import Listing, Place, is_image
+from gan.data.image_folder import is_image
+from gan.data.preparation.listing import Listing, Place
 from gan.data.preparation.tars import TarInput
 from gan.data.preparation.zips import ZipInput
 from gan.errors import UserError
@@ -70,10 +71,12 @@ class FolderInput:
         try:
             with os.scandir(directory) as entries:
                 for entry in entries:
-                    if not entry.name.startswith(".") and entry.is_dir():
-                        subfolders.append(entry.name)
+                    if entry.is_dir():
+                        subfolders += [entry.name] if not entry.name.startswith(".") else []
                     elif is_image(entry.name):
                         files.append(entry.name)
+                    else:
+                        self.listing.ignored.file(entry.name)
             self.listing.add_folder(folder)
             for name in passing(sorted(files), f"listing {directory}", "files", delay=2):
                 status = os.stat(f"{directory}/{name}")  # noqa: PTH116

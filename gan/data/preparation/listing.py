@@ -5,7 +5,8 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gan.data.image_folder import SUFFIXES
+from gan.data.ignored import Ignored
+from gan.data.image_folder import is_image
 from gan.errors import UserError
 
 UNLABELLED = -1
@@ -24,13 +25,15 @@ class Place(NamedTuple):
 class Listing:
     """Images in the order in which they are stored, each a folder, a name and a place, some with a label.
 
-    `containers` are the files or the folder that they lie in; `folders` and `label_names` are what the images refer to.
+    `containers` are the files or the folder that they lie in; `folders` and `label_names` are what the images refer to;
+    `ignored` counts the files beside them that are neither images nor labels.
     """
 
     def __init__(self, containers: Sequence[str]) -> None:
         self.containers = list(containers)
         self.folders: list[str] = []
         self.label_names: list[str] = []
+        self.ignored = Ignored()
         self._folder_ids: dict[str, int] = {}
         self._label_ids: dict[str, int] = {}
         self.folder_of = array("i")  # (N,), into folders
@@ -81,11 +84,6 @@ class Listing:
         for values in (self.folder_of, self.label_of, self._places, self._ends, self._names):
             digest.update(values)
         return digest.hexdigest()
-
-
-def is_image(name: str) -> bool:
-    """Whether a file of that name is taken for an image: hidden ones are not."""
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
 def split_member(archive: str, member: str) -> tuple[str, str] | None:

@@ -14,11 +14,11 @@ import numpy as np
 from gan.data.preparation.inputs import FolderInput, open_input
 from gan.data.preparation.layout import SPLITS, arrange
 from gan.data.preparation.selection import Selection, select
-from gan.data.preparation.writing import CHUNK_BYTES, FILES, SKIPPED, write_split
+from gan.data.preparation.writing import CHUNK_BYTES, FILES, write_split
 from gan.data.store import FORMAT, ImageStore, open_directory
 from gan.errors import BusyError, StorageError, UserError
 from gan.files import locked, sync_directory, write_text
-from gan.progress import lasting_bar
+from gan.progress import lasting_bar, say
 
 PLAN = "preparation.json"  # what a directory was prepared from and how
 LOCK = "lock"  # of an unfinished directory
@@ -34,12 +34,8 @@ class Prepared:
 
     def skipped(self) -> list[str]:
         """The files that could not be read, with the reason."""
-        found = []
-        for name in self.stores:
-            path = self.directory / name / SKIPPED
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            found += [f"{line['file']} ({line['reason']})" for line in map(json.loads, lines)]
-        return found
+        skipped = (item for store in self.stores.values() for item in store.skipped.items())
+        return [f"{file} ({reason})" for file, reason in skipped]
 
 
 def prepare_directory(
@@ -61,7 +57,7 @@ def prepare_directory(
         source: a folder, .tar, .tar.gz, .zip, or a pattern of tar shards; see `layout.arrange` for what is in them.
         resolution: of the square images: the short side resized, the centre cropped.
         selection: which of the images; None: all.
-        skip_corrupt: leave out images that cannot be read, and list them in `corrupt.jsonl`.
+        skip_corrupt: leave out images that cannot be read, and name them in `meta.json`.
         processes: how many decode; None: one for each core.
 
     Raises:
@@ -73,6 +69,8 @@ def prepare_directory(
         raise UserError(f"--resolution: found {resolution!r}; accepted: an integer of at least 1")
     _check_target(out)
     found = open_input(source)
+    if found.listing.ignored:
+        say(found.listing.ignored.line(str(source)))
     splits = arrange(found.listing, str(source), archive=not isinstance(found, FolderInput))
     chosen = select(splits, selection)
     options = {"format": FORMAT, "resolution": resolution, **asdict(selection)}

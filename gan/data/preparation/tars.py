@@ -10,7 +10,7 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from gan.data.preparation.listing import MEMBER_LIMIT, Listing, Place, split_member
@@ -109,6 +109,8 @@ class TarInput:
                     keys.label(member.name, _label(member.name, file.read()))
                 except ValueError as error:
                     raise UserError(f"{path}: {error}") from error
+            else:
+                listing.ignored.file(PurePosixPath(member.name).name)
             for index, label in keys.complete():
                 listing.set_label(index, label)
 

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from gan.data.image_folder import require_classes
 from gan.data.preparation.decoding import CORRUPT, Block, Task, decoded
 from gan.data.preparation.inputs import Input
 from gan.data.preparation.listing import Listing
@@ -22,7 +23,7 @@ from gan.errors import StorageError, UserError
 from gan.files import atomic_path, sync
 from gan.progress import lasting_bar, passing_bar
 
-FILES, SKIPPED = "files.jsonl", "corrupt.jsonl"  # the rows' files in order, and those that could not be read
+FILES = "files.jsonl"  # of the rows in order
 JOURNAL = "journal"  # of an unfinished split: 8 bytes for each row that was read, in the order of reading
 BLOCK_IMAGES, BLOCK_BYTES = 256, 2**22  # what a worker is given at a time
 CHUNK_BYTES = 2**23  # what is read back at a time
@@ -48,6 +49,8 @@ def write_split(
     checks, reasons = _fill(task, directory / JOURNAL, name, skip_corrupt, processes)
     if (checks == CORRUPT).all():
         raise UserError(f"{source.listing.full_name(int(chosen.files[0]))} and all others: cannot be read as images")
+    if chosen.labels is not None:
+        require_classes(chosen.labels, checks != CORRUPT, chosen.class_names, source.listing.containers[0])
     _seal(directory, name, task, chosen, checks, reasons)
     (directory / JOURNAL).unlink()
 
@@ -160,8 +163,9 @@ def _seal(directory: Path, name: str, task: Task, chosen: Chosen, checks: Checks
         digest.update(labels.tobytes())
         with atomic_path(directory / LABELS) as temporary, temporary.open("wb") as file:
             np.save(file, labels)
-    _write_lists(directory, task.source.listing, chosen, reasons)
-    write_meta(directory, "prepared", name, shape, chosen.class_names, digest.hexdigest())
+    _write_list(directory, task.source.listing, chosen, kept)
+    skipped = {_name(task.source.listing, int(chosen.files[row])): reasons[row] for row in sorted(reasons)}
+    write_meta(directory, "prepared", name, shape, chosen.class_names, digest.hexdigest(), skipped)
 
 
 def _read_back(task: Task, checks: Checks, name: str) -> Iterator[NDArray[np.uint8]]:
@@ -182,18 +186,22 @@ def _read_back(task: Task, checks: Checks, name: str) -> Iterator[NDArray[np.uin
             bar.update(len(expected))
 
 
-def _write_lists(directory: Path, listing: Listing, chosen: Chosen, reasons: dict[int, str]) -> None:
-    def describe(row: int) -> dict[str, object]:
-        index = int(chosen.files[row])
-        place = {"archive": Path(listing.containers[listing.place(index).container]).name}
-        label = {} if chosen.labels is None else {"class": chosen.class_names[chosen.labels[row]]}
-        return {"file": listing.path(index), **(place if len(listing.containers) > 1 else {}), **label}
-
+def _write_list(directory: Path, listing: Listing, chosen: Chosen, kept: NDArray[np.bool_]) -> None:
     with atomic_path(directory / FILES) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for row in range(len(chosen.files)):
-            if row not in reasons:
-                file.write(json.dumps(describe(row)) + "\n")
-    if reasons:
-        with atomic_path(directory / SKIPPED) as temporary, temporary.open("w", encoding="utf-8") as file:
-            for row in sorted(reasons):
-                file.write(json.dumps({**describe(row), "reason": reasons[row]}) + "\n")
+        for row in np.flatnonzero(kept):
+            index = int(chosen.files[row])
+            line = {"file": listing.path(index)}
+            if len(listing.containers) > 1:
+                line["archive"] = _archive(listing, index)
+            if chosen.labels is not None:
+                line["class"] = chosen.class_names[chosen.labels[row]]
+            file.write(json.dumps(line) + "\n")
+
+
+def _name(listing: Listing, index: int) -> str:
+    """An image as people know it: its path, behind its archive where there are several."""
+    return f"{_archive(listing, index)}:{listing.path(index)}" if len(listing.containers) > 1 else listing.path(index)
+
+
+def _archive(listing: Listing, index: int) -> str:
+    return Path(listing.containers[listing.place(index).container]).name

@@ -5,7 +5,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gan.data.preparation.listing import MEMBER_LIMIT, Listing, Place, split_member
@@ -27,7 +27,9 @@ class ZipInput:
             raise UserError(f"{path} is not a whole zip archive ({error})") from error
         for member in self._archive.infolist():
             found = split_member(str(path), member.filename) if _is_regular(member) else None
-            if found is not None:
+            if found is None and not member.is_dir():
+                self.listing.ignored.file(PurePosixPath(member.filename).name)
+            elif found is not None:
                 self.listing.add(*found, Place(0, member.header_offset, member.compress_size, member.CRC))
                 self._members.append(member)
         self.fingerprint = f"{self.listing.fingerprint()} {path.stat().st_mtime_ns}"

@@ -9,6 +9,7 @@ from scipy.optimize import brentq
 from scipy.stats import betabinom, binomtest, mannwhitneyu, norm, rankdata
 from torch import Tensor
 
+from gan.metrics.audits.data_copying import DataCopying, data_copying
 from gan.metrics.audits.neighbours import Neighbours, nearest_neighbours
 
 Distances = NDArray[np.float64]  # (n,), of each image to its nearest neighbour
@@ -64,12 +65,14 @@ class Memorisation:
     training images: a copy of one image stands out among its neighbours, however near or far those are.
     `repeats` counts generated images that are near-duplicates of another generated one, against held-out images among
     as many of themselves. Each image of a pair counts and pairs are not independent: its p-value is not to be used.
+    `copying` compares distances within cells.
     """
 
     closeness: Closeness
     duplicates: Duplicates
     relative_duplicates: Duplicates
     repeats: Duplicates
+    copying: DataCopying
     nearest: Neighbours
 
     @property
@@ -173,6 +176,7 @@ def examine(
         duplicates(one, other, quantile),
         duplicates(relative_distances(found), relative_distances(held), quantile),
         repeated,
+        data_copying(found, held, training),
         Neighbours(found.distances[:, :neighbours], found.indices[:, :neighbours]),
     )
 

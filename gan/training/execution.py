@@ -1,0 +1,151 @@
+"""How the update of a player is executed: as Python has it, or as a CUDA graph that is captured once and replayed.
+
+A step of a small network is hundreds of kernels of some microseconds each, which a GPU runs faster than Python can ask
+for them. A graph asks once. It holds addresses, not values: what changes from one step to the next, the batch, must be
+copied to where the graph reads it; parameters, moments, rates and running statistics are changed in place anyway.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gan.training.noise import Noise
+
+Body = Callable[[], Any]
+Execution = Callable[[Callable[..., Any], Sequence[Tensor | None], tuple[Any, ...], str, Noise], Any]
+
+
+def directly(
+    update: Callable[..., Any], batch: Sequence[Tensor | None], choices: tuple[Any, ...], player: str, noise: Noise
+) -> Any:
+    """As Python has it."""
+    return update(*batch)
+
+
+class Graphs(Protocol):
+    """What can capture an update."""
+
+    def warm_up(self, body: Body) -> Any:
+        """Play it as it is, so that all that is made on first use is there."""
+
+    def capture(self, body: Body, generators: Sequence[torch.Generator]) -> tuple[Callable[[], object], Any]:
+        """What plays it again, from where nothing has been played yet; and its result, which stays in place."""
+
+
+class Captured(NamedTuple):
+    """A captured update: what replays it, what it reports, and the gradients that its player is left with."""
+
+    replay: Callable[[], object]
+    result: Any
+    gradients: list[tuple[nn.Parameter, Tensor | None]]
+
+
+class Replayed:
+    """Plays updates on inputs that stay where they are, and from the fourth of a kind on as graphs.
+
+    What Python decides in an update, `choices` (whose it is, which regularisers act, how many samples count) and the
+    batch's shapes, tells the kinds apart. One that differs in anything else than these and the values of tensors must
+    not be played so.
+
+    Args:
+        graphs: what captures; None where nothing can, so that updates are played on the fixed inputs, but not captured.
+        parameters: all that may have gradients, both players'.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, graphs: Graphs | None, parameters: Sequence[nn.Parameter]) -> None:
+        self._graphs = graphs
+        self._parameters = list(parameters)
+        self._inputs: dict[tuple[Any, ...], Tensor] = {}
+        self._played: dict[tuple[Any, ...], int] = {}
+        self._captured: dict[tuple[Any, ...], Captured] = {}
+
+    def __call__(
+        self,
+        update: Callable[..., Any],
+        batch: Sequence[Tensor | None],
+        choices: tuple[Any, ...],
+        player: str,
+        noise: Noise,
+    ) -> Any:
+        inputs = [self._placed((player, index), one) for index, one in enumerate(batch)]
+        kind = (choices, *((None if one is None else (one.shape, one.dtype)) for one in batch))
+        generators = noise.seed_ahead(player, noise.upcoming(player))
+        played = self._played.get(kind, 0)
+        self._played[kind] = played + 1
+        if self._graphs is None:
+            return update(*inputs)
+        if played < self.WARM_UP:
+            return self._graphs.warm_up(lambda: update(*inputs))
+        if kind not in self._captured:
+            before = [one.grad for one in self._parameters]
+            replay, result = self._graphs.capture(lambda: update(*inputs), generators)
+            moved = [one for one, gradient in zip(self._parameters, before, strict=True) if one.grad is not gradient]
+            self._captured[kind] = Captured(replay, result, [(one, one.grad) for one in moved])
+        else:
+            noise.next_step(player)
+        return self._replay(self._captured[kind])
+
+    def _replay(self, captured: Captured) -> Any:
+        captured.replay()
+        for parameter, gradient in captured.gradients:
+            parameter.grad = gradient
+        return _copied(captured.result)
+
+    def _placed(self, name: tuple[Any, ...], value: Tensor | None) -> Tensor | None:
+        """Where inputs of this name and shape are always put, with `value` in it."""
+        if value is None:
+            return None
+        key = (*name, value.shape, value.dtype)
+        if key not in self._inputs:
+            self._inputs[key] = torch.empty_like(value)
+        return self._inputs[key].copy_(value)
+
+
+def _copied(result: Any) -> Any:
+    """Reported values, copied from where the next replay will put its own; what is seen is read before that."""
+    if isinstance(result, dict):
+        return {name: value.clone() for name, value in result.items()}
+    values, seen = result
+    return _copied(values), seen
+
+
+class CudaGraphs:
+    """Captures on a CUDA device; all graphs share one pool of memory, for they are never replayed at once.
+
+    Args:
+        device: where.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, body: Body) -> Any:
+        """On another stream than the usual one, as capturing will be."""
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            result = body()
+        current.wait_stream(self._stream)
+        return result
+
+    def capture(self, body: Body, generators: Sequence[torch.Generator]) -> tuple[Callable[[], object], Any]:
+        """A graph; the thread that pins images may go on meanwhile."""
+        graph = torch.cuda.CUDAGraph()
+        for generator in generators:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            result = body()
+        return graph.replay, result
+
+
+def build_execution(replayed: bool, device: torch.device, networks: Sequence[nn.Module]) -> Execution:
+    """By name of the config's `cuda_graphs`."""
+    if not replayed:
+        return directly
+    parameters = [parameter for network in networks for parameter in network.parameters()]
+    return Replayed(CudaGraphs(device) if device.type == "cuda" else None, parameters)
