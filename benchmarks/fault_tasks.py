@@ -33,7 +33,7 @@ TINY = [
     "generator.latent_dim=8", "training.batch_size=8", "training.steps=4", "logging.scalars_every=1",
     "logging.samples_every=2", "logging.sample_count=4", "checkpoint.every=2", "checkpoint.keep=1",
     "training.precision=float32", "evaluation.samples=20", "evaluation.reference=test",
-    "evaluation.reference_samples=20", "evaluation.metrics=[fid]",
+    "evaluation.reference_samples=20", "evaluation.metrics=[prc]",
 ]  # fmt: skip
 EXPERIMENT = """
 task: comparison
@@ -45,7 +45,7 @@ arms:
   cascade: ["discriminator.head={{name: cascading_rejection, options: {{stages: 2}}}}"]
 seeds: [0, 1]
 mode_samples: 50
-primary: {{measure: fid, scale: log}}
+primary: {{measure: is, scale: log}}
 looks: fixed
 """
 CONFIG = ROOT / "configs" / "digits" / "dcgan_cr.yaml"
@@ -101,7 +101,7 @@ def _compared(folder: Path) -> Any:
 
 def _experiment(folder: Path) -> list[str]:
     file = folder / "experiment.yaml"
-    settings = json.dumps([*TINY, "conditional=false", f"data.root={folder / 'data'}"])
+    settings = json.dumps([*TINY, "conditional=false", "evaluation.metrics=[is]", f"data.root={folder / 'data'}"])
     file.write_text(EXPERIMENT.format(config=CONFIG, settings=settings))
     return [str(file), "--device", "cpu", "--out", str(folder / "compared"), "--jobs", "1"]
 

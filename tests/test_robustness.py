@@ -138,7 +138,7 @@ def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
         preparation.prepare_directory(str(tmp_path / "images"), tmp_path / "prepared", resolution=8)
 
 
-@pytest.mark.parametrize("width", [10**9, 3 * 10**6])
+@pytest.mark.parametrize("width", [10**30, 10**9, 3 * 10**6])
 def test_a_width_that_no_machine_has_room_for_is_one_line(tmp_path: Path, width: int) -> None:
     arguments = [str(DEFAULT), "--set", f"generator.width={width}", "--out", str(tmp_path / "run"), "--device", "cpu"]
     found = CliRunner().invoke(main, arguments)
