@@ -48,6 +48,7 @@ class Setting:
             f"generator.width={self.generator_width}",
             f"discriminator.backbone.width={self.discriminator_width}",
             "training.precision=auto",
+            "schedules={}",  # some settings that move are not for graphs
         ]
 
 

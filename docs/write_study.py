@@ -1,11 +1,14 @@
-"""Put reports of the committed results into pages, and a summary into README.md: `python docs/write_study.py`.
+"""Put what the committed results say into pages, and a summary into README.md: `python docs/write_study.py`.
 
 Between `<!-- report: NAME -->` and `<!-- end -->` stands what `compare.py configs/experiments/NAME.yaml --report-only`
-says, without its title and other pictures than that of the differences, which comes to docs/study_NAME.png.
-tests/test_pages.py checks that the pages still say it.
+says, without its title and other pictures than that of the differences, which comes to docs/study_NAME.png; between
+`<!-- verdicts: NAME -->` and the end its verdicts alone, and the whole is a page of its own, docs/reports/NAME.md. All
+verdicts of docs/study.md are one picture, docs/study_summary.png. tests/test_pages.py checks that the pages still say
+it.
 """
 
 import json
+import math
 import re
 import sys
 import tempfile
@@ -14,16 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import click
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gan.experiments.compare import report as report_on
+from gan.experiments.figures import COLOURS
 from gan.experiments.page import ratio, table, with_range
+from gan.experiments.tables import probability
 
 PAGES = ROOT / "docs" / "study.md", ROOT / "docs" / "stacked_mnist.md", ROOT / "README.md"
 PICTURE = "differences.png"
-BLOCK = re.compile(r"(<!-- (report|summary): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+REPORTS = ROOT / "docs" / "reports"
+SUMMARY = ROOT / "docs" / "study_summary.png"
+BLOCK = re.compile(r"(<!-- (report|summary|verdicts): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADS = {
     "linear": "`linear`",
     "independent_4": "`independent`, 4 stages",
@@ -60,6 +69,51 @@ def summary(numbers: dict[str, Any]) -> str:
     return "\n".join(table(columns, rows))
 
 
+def verdicts(numbers: dict[str, Any]) -> str:
+    """A row for each pair of arms: how they differ in the primary measure, and what the rules make of it."""
+    logarithmic = numbers["primary"]["scale"] == "log"
+    columns = ["arms", "ratio" if logarithmic else "difference", "95 % interval", "seeds", "p", "verdict"]
+    rows = []
+    for names, pair in numbers["pairs"].items():
+        interval = pair["contrast"]["interval"]
+        bounds = (interval["mean"], interval["low"], interval["high"])
+        value, span = ratio(*bounds) if logarithmic else (f"{bounds[0]:+.3g}", f"{bounds[1]:+.3g} to {bounds[2]:+.3g}")
+        arms = names.replace(" − ", " / ") if logarithmic else names
+        verdict = f"**{pair['answer']}**" if pair["answer"] != "undecided" else "undecided"
+        rows.append([arms, value, span, str(interval["count"]), probability(pair["p"]), verdict])
+    return "\n".join(table(columns, rows))
+
+
+def report_page(name: str) -> str:
+    """The whole report of an experiment, as a page of its own."""
+    report, numbers, _ = found(name)
+    command = f"    python compare.py configs/experiments/{name}.yaml --report-only"
+    head = f"# {name}\n\n{numbers['question']} What it means: [the study](../study.md).\n\n{command}\n\n"
+    return head + report.replace(f"](study_{name}.png)", f"](../study_{name}.png)") + "\n"
+
+
+def draw_summary(names: list[str], path: Path) -> None:
+    """All pairs of arms of several experiments: ratios with their intervals, coloured by verdict."""
+    rows: list[tuple[str, dict[str, Any] | None]] = []
+    for name in names:
+        numbers = found(name)[1]
+        rows.append((name, None))
+        rows += [(arms.replace(" − ", " / "), pair) for arms, pair in numbers["pairs"].items()]
+    figure = Figure(figsize=(9, 0.6 + 0.2 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    for place, (_, pair) in enumerate(rows):
+        if pair is not None:
+            interval, colour = pair["contrast"]["interval"], COLOURS[pair["answer"]]
+            axis.plot([math.exp(interval["low"]), math.exp(interval["high"])], [place, place], color=colour)
+            axis.plot(math.exp(interval["mean"]), place, "o", color=colour, markersize=4)
+    axis.set(xscale="log", xlabel="ratio of the primary measure, with its 95 % interval; below 1 the first is better")
+    axis.axvline(1, color="black", linewidth=0.5)
+    axis.set_yticks(range(len(rows)), [label if pair else f"{label}:" for label, pair in rows], fontsize=7)
+    axis.legend(handles=[Patch(color=colour, label=answer) for answer, colour in COLOURS.items()], fontsize=7)
+    axis.invert_yaxis()
+    figure.savefig(path, format="png", dpi=100)
+
+
 def _ratio(pair: dict[str, Any] | None) -> str:
     if pair is None:
         return ""
@@ -72,7 +126,8 @@ def written(text: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         report, numbers, _ = found(match[3])
-        return f"{match[1]}{report if match[2] == 'report' else summary(numbers)}\n{match[4]}"
+        made = {"report": lambda: report, "summary": lambda: summary(numbers), "verdicts": lambda: verdicts(numbers)}
+        return f"{match[1]}{made[match[2]]()}\n{match[4]}"
 
     return BLOCK.sub(block, text)
 
@@ -81,16 +136,20 @@ def written(text: str) -> str:
 @click.option("--check", is_flag=True, help="Write nothing; end with status 1 where a page is not as it would be.")
 def main(check: bool) -> None:
     """Bring the pages up to date with the outcomes in docs/results/."""
-    stale = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        if check:
-            stale += [page] if written(text) != text else []
-            continue
-        page.write_text(written(text), encoding="utf-8")
-        for _, kind, name, _ in BLOCK.findall(text):
-            if kind == "report" and (picture := found(name)[2]) is not None:
+    blocks = [(kind, name) for page in PAGES for _, kind, name, _ in BLOCK.findall(page.read_text(encoding="utf-8"))]
+    whole = [name for kind, name in blocks if kind == "verdicts"]
+    texts = {page: written(page.read_text(encoding="utf-8")) for page in PAGES}
+    texts |= {REPORTS / f"{name}.md": report_page(name) for name in whole}
+    stale = [page for page, text in texts.items() if not page.exists() or page.read_text(encoding="utf-8") != text]
+    if not check:
+        REPORTS.mkdir(exist_ok=True)
+        for page in stale:
+            page.write_text(texts[page], encoding="utf-8")
+        for kind, name in blocks:
+            if kind != "summary" and (picture := found(name)[2]) is not None:
                 (ROOT / "docs" / f"study_{name}.png").write_bytes(picture)
+        draw_summary([name for name in whole if found(name)[1]["primary"]["scale"] == "log"], SUMMARY)
+        return
     for page in stale:
         click.echo(f"{page.relative_to(ROOT)}: not what the outcomes say; python docs/write_study.py", err=True)
     sys.exit(1 if stale else 0)

@@ -66,6 +66,7 @@ def atomic_folder(path: str | Path, is_whole: Callable[[], bool] | None = None) 
         for entry in temporary.iterdir():
             with entry.open("rb+") as file:
                 sync(file)
+        sync_directory(temporary)
         if is_whole is None:
             temporary.replace(path)
         else:
@@ -112,7 +113,7 @@ def _unfinished(path: Path, *, folder: bool, sweeping: bool) -> Iterator[Path]:
 
     What others have left there and nobody holds is removed before, with `sweeping`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     if sweeping:
         sweep(path.parent, path.name)
     temporary, descriptor = _begin(path, folder)
@@ -213,6 +214,18 @@ def _remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, so that no crash of the machine loses their names.
+
+    Raises:
+        OSError: it cannot be made, or a file is in the way.
+    """
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for place in missing:
+        sync_directory(place.parent)
 
 
 def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:

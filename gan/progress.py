@@ -2,10 +2,13 @@
 
 import sys
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
 
 from tqdm import tqdm
+
+from gan.errors import printable
 
 FILE_INTERVAL = 30.0  # seconds between the lines of a bar, where standard error is no terminal
 
@@ -32,8 +35,14 @@ class Lines(tqdm):
 
 
 def say(line: str) -> None:
-    """One line on standard error, above the bars."""
-    tqdm.write(line, sys.stderr)
+    """One line on standard error, above the bars; what a terminal would obey is shown as its escape."""
+    tqdm.write(printable(line), sys.stderr)
+
+
+@cache
+def say_once(line: str) -> None:
+    """`say`, unless this process has said just that before."""
+    say(line)
 
 
 def passing(items: Iterable[T], description: str, unit: str, shown: bool = True, delay: float = 0) -> Iterable[T]:

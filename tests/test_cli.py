@@ -69,6 +69,17 @@ def saved_result(run: Path) -> dict:
         ),
         (evaluate.main, ["checkpoint"], "Missing argument 'RUN'."),
         (evaluate.main, ["checkpoint", "x", "--best", "--step", 3], "--best and --step exclude each other"),
+        (
+            evaluate.main,
+            ["images", "a", "b", "--dtype", "float3"],
+            "'--dtype': no 'float3'; did you mean 'float32'? accepted: bfloat16, float16, float32",
+        ),
+        (
+            evaluate.main,
+            ["images", "digit", "digits"],
+            "digit: neither a folder, an .npz file, a run nor a data set; did you mean 'digits'?",
+        ),
+        (evaluate.main, ["images", "digits:tst", "digits"], "digits has no split 'tst'; did you mean 'test'?"),
         (compare.main, ["x", "--jobs", 0], "0 is not in the range x>=1."),
         (compare.main, [], "Missing argument 'EXPERIMENT...'."),
         (prepare.main, ["prepare", "--out", "x"], "SOURCE and --resolution are needed, unless there is --verify"),

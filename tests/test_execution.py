@@ -1,5 +1,6 @@
 """Updates that are captured once and replayed do what Python does, to the bit, and leave everything where it was."""
 
+import inspect
 import io
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,6 +34,7 @@ GAMES = {
     "sngan in bfloat16": ["training.precision=bfloat16"],
     "conditional": [*DCGAN, "conditional=true", "discriminator.head.options={stages: 3, embeddings: shared}"],
     "adaptive augmentation": [*DCGAN, AUGMENTED],
+    "transforms of ADA": [*DCGAN, "augmentation={operations: [ada_geometry, ada_color], probability: 0.8}"],
     "augmented fakes again": [*DCGAN, AUGMENTED, "objective.regularizers={latent_consistency: {weight: 0.1}}"],
     "lazy penalties": [
         *DCGAN,
@@ -118,14 +120,15 @@ def test_everything_stays_where_it_is() -> None:
     assert len(seen[-1]) > 60 and seen[4:] == [seen[4]] * (STEPS - 4)
 
 
-def test_a_game_goes_back_to_a_state_where_it_is() -> None:
+@pytest.mark.parametrize("reached", [6, 8])
+def test_a_game_goes_back_to_a_state_where_it_is(reached: int) -> None:
     """Recovery after a NaN: the state is loaded into a game that has been captured."""
     plain, (game, _) = make_game(*GAMES["running means"]), captured_game(*GAMES["running means"])
     for _ in played(plain, last=5):
         pass
     saved = {name: part.state_dict() for name, part in plain.parts.items()}
     saved = torch.load(_bytes(saved), weights_only=True)
-    for _ in played(game, last=8):
+    for _ in played(game, last=reached):
         pass
     before = addresses(game)
     for name, part in game.parts.items():
@@ -181,6 +184,13 @@ def test_without_a_gpu_inputs_are_fixed_and_nothing_is_captured() -> None:
     plain, game = make_game(*DCGAN), make_game(*DCGAN, "training.cuda_graphs=true")
     for expected, found in zip(played(plain, last=5), played(game, last=5), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch without CUDA has no graphs")
+def test_what_captures_on_a_gpu_is_called_as_torch_has_it() -> None:
+    options = {"pool": (0, 0), "stream": None, "capture_error_mode": "thread_local"}
+    inspect.signature(torch.cuda.graph.__init__).bind(None, None, **options)
+    assert {"register_generator_state", "replay"} <= set(dir(torch.cuda.CUDAGraph))
 
 
 @pytest.mark.parametrize(

@@ -468,7 +468,8 @@ def test_what_the_stages_did_is_averaged_over_seeds(tmp_path: Path) -> None:
     row = next(line for line in text.partition("The stages in")[2].splitlines() if line.startswith("| cascade |"))
     assert "independent" not in text.partition("The stages in")[2].partition("Protocol")[0]
     margins = ", ".join(f"{k + 0.5:.2f}" for k in range(1, 12))
-    assert row == f"| cascade | 0.25 |  |  | {margins} |  |"
+    assert row == f"| cascade | 0.25 | {margins} |"  # and no column of diagnostics that no run has
+    assert "| arm | correlation of scores | margin, from the first |" in text
 
 
 def test_heads_without_their_control_are_warned_of(tmp_path: Path) -> None:

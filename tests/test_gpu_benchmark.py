@@ -60,6 +60,13 @@ def test_a_part_that_fails_or_does_not_end_is_one_line(name: str, limit: float, 
     assert (line["part"], line["case"]) == ("parts", name) and words in line["error"]
 
 
+@pytest.mark.slow
+def test_a_part_that_ends_is_settled_and_so_are_its_cases(tmp_path: Path) -> None:
+    findings = Findings(tmp_path / "findings.jsonl", CPU)
+    gpu.run_part("rates", 300, findings, tiny=True)
+    assert findings.settled("parts", "rates") and findings.settled("rates", "matrix product")
+
+
 def test_the_campaign_is_stopped_in_time_and_says_what_failed(tmp_path: Path) -> None:
     assert run(["sleep", "60"], tmp_path, until=0)["stopped"]
     assert "No such file" in run(["cat", "missing"], tmp_path, until=time.time() + 60)["error"]

@@ -24,6 +24,11 @@ def test_every_table_of_the_study_is_made_from_the_committed_results() -> None:
         text = page.read_text(encoding="utf-8")
         assert write_study.BLOCK.findall(text)
         assert write_study.written(text) == text
+    study = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    names = [name for _, kind, name, _ in write_study.BLOCK.findall(study) if kind == "verdicts"]
+    assert sorted(names) == sorted(page.stem for page in write_study.REPORTS.glob("*.md"))
+    for name in names:
+        assert (write_study.REPORTS / f"{name}.md").read_text(encoding="utf-8") == write_study.report_page(name)
 
 
 def test_the_configs_page_has_every_key_of_the_schema() -> None:

@@ -520,7 +520,7 @@ def test_a_stopped_preparation_goes_on(
     capsys.readouterr()
     prepare_directory(source, tmp_path / "out", **options)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    assert kind != "folder" or "| 13/30" in capsys.readouterr().err
+    assert kind != "folder" or " 13/30 " in capsys.readouterr().err
     assert not staging.exists()
 
 

@@ -1,11 +1,13 @@
 """Hostile and broken input: read or refused in one line with status 2; nothing is executed, nothing written."""
 
 import io
+import json
 import os
 import re
 import subprocess
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,12 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
+import gan
 from benchmarks.fuzz import READERS, fuzz
 from benchmarks.fuzz_configs import VALID
+from benchmarks.fuzz_files import write_export
+from gan.commands.line import prepare as prepare_command
+from gan.config import parse_yaml
 from gan.data import preparation
 from gan.data.store import prepare
 from gan.errors import UserError
@@ -102,12 +108,12 @@ def image_bytes(size: tuple[int, int], fmt: str = "PNG") -> bytes:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (EPS, "cannot identify"),
-        (image_bytes((8, 8), "GIF"), "cannot identify"),
+        (EPS, "no image that Pillow knows"),
+        (image_bytes((8, 8), "PCX"), "no image that Pillow knows"),
         (image_bytes((1, 4000)), "sides up to 1:100 accepted"),
         (image_bytes((9000, 9000)), "9000×9000 pixels found, up to 80,000,000 accepted"),
     ],
-    ids=["EPS", "GIF", "narrow", "large"],
+    ids=["EPS", "PCX", "narrow", "large"],
 )
 def test_an_image_that_asks_for_a_program_or_for_too_much_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, words: str
@@ -132,7 +138,7 @@ def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
         preparation.prepare_directory(str(tmp_path / "images"), tmp_path / "prepared", resolution=8)
 
 
-@pytest.mark.parametrize("width", [10**9, 3 * 10**6])
+@pytest.mark.parametrize("width", [10**30, 10**9, 3 * 10**6])
 def test_a_width_that_no_machine_has_room_for_is_one_line(tmp_path: Path, width: int) -> None:
     arguments = [str(DEFAULT), "--set", f"generator.width={width}", "--out", str(tmp_path / "run"), "--device", "cpu"]
     found = CliRunner().invoke(main, arguments)
@@ -141,6 +147,55 @@ def test_a_width_that_no_machine_has_room_for_is_one_line(tmp_path: Path, width:
     fitting = int(re.findall(r"at most about (\d+) would fit", found.output)[0])
     assert 100 < fitting < width / 100
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_classes": 10**12}, "10 class_names found for 1000000000000 classes"),
+        ({"class_names": ["a"]}, "1 class_names found for 10 classes"),
+        ({"num_classes": 2, "class_names": ["a", "b"]}, "damaged, or not of the config beside it"),
+        ({"channels": 10**12}, "damaged, or not of the config beside it"),
+        ({"latent_dim": 10**12}, "config.yaml beside it is of another generator"),
+    ],
+)
+def test_a_description_that_does_not_fit_its_weights_is_one_line(
+    changes: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    write_export(tmp_path)
+    assert gan.load(tmp_path, device="cpu").sample(1).shape == (1, 1, 32, 32)
+    description = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(description | changes))
+    with pytest.raises(UserError, match=words):
+        gan.load(tmp_path, device="cpu")
+
+
+def test_a_config_of_endless_blocks_beside_weights_is_one_line(tmp_path: Path) -> None:
+    write_export(tmp_path)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    for generator in ({"name": "r3gan", "options": {"blocks": 10**9}}, {"width": 10**9}):
+        changed = config | {"generator": config["generator"] | generator}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed))
+        with pytest.raises(UserError):
+            gan.load(tmp_path, device="cpu")
+
+
+def test_what_a_terminal_would_obey_is_shown_as_its_escape(tmp_path: Path) -> None:
+    source = tmp_path / "it.zip"
+    with zipfile.ZipFile(source, "w") as archive:
+        archive.writestr("train/a/\x1b[2J\u202e.png", b"no image")
+        archive.writestr("train/a/b.png", image_bytes((8, 8)))
+    arguments = [str(source), "--resolution", "8", "--processes", "1", "--out", str(tmp_path / "out")]
+    for options in ([], ["--skip-corrupt"]):
+        found = CliRunner().invoke(prepare_command.main, [*arguments, *options])
+        lines = found.output.replace("\r", "\n").split("\n")
+        assert "\\x1b[2J\\u202e.png" in found.output and all(map(str.isprintable, lines))
+
+
+def test_a_number_of_more_digits_than_anything_has_is_one_line() -> None:
+    for text in ("9" * 50_000, "0x" + "f" * 50_000):
+        with pytest.raises(UserError, match="digits found, up to 1000 accepted"):
+            parse_yaml(f"seed: {text}", "config")
 
 
 def test_an_empty_path_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,3 +152,12 @@ def test_a_limit_on_file_sizes_is_named_with_status_4(tmp_path: Path) -> None:
     (line,) = errors_of(process)
     assert line == f"train.py: cannot write {out}/checkpoints/step_00000001.pt: File too large"
     assert not list((out / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("script", ["fault_injection.py --quick --task export", "power_cut.py --task export"])
+def test_no_failing_call_and_no_power_cut_loses_anything(script: str) -> None:
+    """Of one command; without options the scripts try all."""
+    name, *options = script.split()
+    program = [sys.executable, str(ROOT / "benchmarks" / name), *options]
+    process = subprocess.run(program, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert process.returncode == 0 and " survived, 0 lost" in process.stdout, process.stdout + process.stderr

@@ -27,9 +27,11 @@ def sketch(build: Callable[[], Network]) -> Network | None:
     try:
         with torch.device("meta"), _WithoutNumbers():
             return build()
-    except (RuntimeError, OverflowError) as error:
-        if is_out_of_memory(error) or isinstance(error, OverflowError):
+    except (RuntimeError, OverflowError, TypeError) as error:
+        if is_out_of_memory(error) or "Overflow" in f"{type(error).__name__} {error}":  # a size of more than 64 bits
             raise MemoryError from error
+        if isinstance(error, TypeError):
+            raise
         return None  # what reads numbers of its weights while it is built has none here
 
 

@@ -1,6 +1,7 @@
 """Commands that tell of a wrong command line in one line, as of any other bad input."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,4 +85,7 @@ def _line(error: click.UsageError, info_name: str | None) -> str:
         bounds = [f"{'from' if kind.max is not None else 'at least'} {kind.min}"] if kind.min is not None else []
         bounds += [f"to {kind.max}"] if kind.max is not None else []
         message = f"{message.rstrip('.')}; accepted: a number {' '.join(bounds)}".rstrip()
+    wrong = re.search(r"'([^']*)' is not one of ", message)
+    if isinstance(kind, click.Choice) and wrong is not None:
+        message = f"{message[: wrong.start()]}no {wrong[1]!r}{nearest(wrong[1], kind.choices)}"
     return f"{name}: {message}"

@@ -10,7 +10,7 @@ from gan.commands.scoring import evenly
 from gan.data.recipe import Labels, Pixels
 from gan.data.sources import SOURCES, source_info
 from gan.data.store import prepare, split_of
-from gan.errors import UserError
+from gan.errors import UserError, nearest
 from gan.sampling.open import exported_folder, open_checkpoint, open_exported, read_config
 from gan.training.run_directory import RunDirectory
 
@@ -103,8 +103,8 @@ def open_set(
     elif source in SOURCES:
         store = prepare(source, split=split or "train", resolution=resolution, root=cache)
     else:
-        known = ", ".join(sorted(name for name in SOURCES if "path" not in source_info(name).required))
-        raise UserError(f"{name}: neither a folder, an .npz file, a run nor a data set; accepted data sets: {known}")
+        known = [known for known in SOURCES if not source_info(known).required]
+        raise UserError(f"{name}: neither a folder, an .npz file, a run nor a data set{nearest(source, known)}")
     images = evenly(store.images, limit)
     return ImageSet(
         images=images,

@@ -95,6 +95,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
         if main:
             if state is not None:
                 _tell_of_another_decay(run, config, state["step"])
+                checkpoints.prune()
             write_text(run.config, config.to_yaml())
         ema = build_ema(config, game.generator)
         trainer = Trainer(

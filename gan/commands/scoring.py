@@ -14,7 +14,7 @@ from gan.config import Config, DataConfig
 from gan.data.sources import source_info
 from gan.data.store import ImageStore, split_of
 from gan.device import Autocast, make_autocast, resolve_precision
-from gan.errors import UserError
+from gan.errors import UserError, nearest
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor, require_known
 from gan.metrics.reference import ReferenceStatistics
@@ -165,7 +165,7 @@ def reference_images(data: DataConfig, split: str = "auto", path: str | None = N
     splits = source_info(data.source).splits
     if split != "auto" and splits and split not in splits:
         raise UserError(
-            f"evaluation.reference: {data.source} has no split {split!r}; accepted: auto, {', '.join(splits)}"
+            f"evaluation.reference: {data.source} has no split {split!r}{nearest(split, ['auto', *splits])}"
         )
     found = None if path is None else Path(path)
     if found is None and split == "auto":

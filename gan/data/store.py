@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from gan import distributed
 from gan.data.image_store import ImageStore
 from gan.data.recipe import Content, Recipe
 from gan.data.sources import SOURCES, source_info
-from gan.errors import StorageError, UserError
+from gan.errors import StorageError, UserError, nearest
 from gan.files import atomic_folder, locked, read_array, sweep, write_text
-from gan.progress import say
+from gan.progress import say_once
 
 FORMAT = 1  # of a prepared directory; a new number prepares everything anew
 IMAGES, LABELS, META = "images.npy", "labels.npy", "meta.json"
@@ -61,8 +62,8 @@ def prepare(
     store = open_directory(directory) or _prepare_once(
         directory, recipe, source, split
     )  # opening needs no right to write
-    if store.skipped:
-        say(store.skipped_line(f"data.path: {given['path']}"))
+    if store.skipped and distributed.is_main():
+        say_once(store.skipped_line(f"data.path: {given['path']}"))
     compose = SOURCES[source].compose
     return store if compose is None else compose(store)
 
@@ -98,7 +99,7 @@ def check_options(source: str, given: Collection[str], split: str, resolution: i
         if name not in given:
             raise UserError(f"data.{name}: nothing given, but the source {source} needs it")
     if info.splits and split not in info.splits:
-        raise UserError(f"data.split: {source} has no split {split!r}; accepted: {', '.join(info.splits)}")
+        raise UserError(f"data.split: {source} has no split {split!r}{nearest(split, info.splits)}")
     if not re.fullmatch(r"\w[\w.-]*", split):
         raise UserError(f"data.split: found {split!r}; accepted: letters, digits, '_', '-' and '.'")
     if not isinstance(resolution, int) or isinstance(resolution, bool) or resolution < 1:

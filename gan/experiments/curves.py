@@ -14,8 +14,12 @@ from gan.metrics.table import METRICS
 
 STAGES = {
     "stages/score_correlation": "correlation of scores",
+    "stages/correlation_within_real": "within real",
+    "stages/correlation_within_fake": "within fake",
+    "stages/effective_number": "effective number",
     "stages/weight_cosine": "cosine of weights",
     "stages/auc/": "AUC, from the first",
+    "stages/second_moment_gap/": "second-moment gap, from the first",
     "scores/margin/": "margin, from the first",
     "stages/gradient_share/": "share of gradient, from the first",
 }
@@ -41,15 +45,18 @@ def averaged(outcome: Outcome, primary: Primary) -> Outcome:
 
 
 def stage_tables(outcomes: Outcomes, arms: Sequence[str]) -> list[Table]:
-    """A row for each arm of several stages; a run without diagnostics is left out; nothing where all are."""
-    rows = []
+    """A row for each arm of several stages; a run without diagnostics is left out; nothing where all are.
+
+    Outcomes of earlier versions have fewer diagnostics; a column that would be empty is not there.
+    """
+    rows: list[dict[str, str]] = []
     for arm in arms:
         ends = [end for outcome in outcomes[arm].values() if (end := _last(outcome.curve))]
-        cells = [_cell(ends, name) for name in STAGES]
         if any(key.endswith("/stage_2") for end in ends for key in end):  # more than one
-            rows.append((arm, *cells))
+            rows.append({"arm": arm} | {title: _cell(ends, name) for name, title in STAGES.items()})
+    columns = tuple(title for title in ("arm", *STAGES.values()) if any(row[title] for row in rows))
     title = "The stages in the last diagnosed step, mean over seeds:"
-    return [Table(title, ("arm", *STAGES.values()), tuple(rows))] if rows else []
+    return [Table(title, columns, tuple(tuple(row[name] for name in columns) for row in rows))] if rows else []
 
 
 def _last(curve: Iterable[Mapping[str, float]]) -> Mapping[str, float]:

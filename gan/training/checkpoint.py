@@ -44,9 +44,13 @@ class Checkpoints:
             StorageError: it could not be written; earlier checkpoints are untouched.
         """
         path = self.write(_name(step), {"step": step, **state})
+        self.prune()
+        return path
+
+    def prune(self) -> None:
+        """Remove what is older than the newest few, which a process that was killed may have left too."""
         for old in self.paths()[: -self.keep] if self.writes else ():
             old.unlink(missing_ok=True)
-        return path
 
     def write(self, name: str, state: Mapping[str, Any]) -> Path:
         """Write `state` beside the numbered checkpoints, under a name that is never removed.

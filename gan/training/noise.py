@@ -62,6 +62,7 @@ class Noise:
     def seed_ahead(self, player: str, step: int) -> list[torch.Generator]:
         """Seed what the first micro-batch of a step will draw from, where it cannot be seeded; returns these."""
         first, twin = self._pair(player, 0)
+        self._seeded.pop(first, None)  # a replay draws unseen
         self.generator(player, step, 0)
         self._seeded[first] = derive_seed(self.seed, player, step, 0)
         return [first, twin]

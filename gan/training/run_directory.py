@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gan.errors import BusyError, StorageError, UserError, listed
-from gan.files import locked, sweep
+from gan.files import locked, make_directory, sweep
 from gan.training.checkpoint import checkpoint_paths
 
 # What may differ when a run goes on: nothing that a step already taken depended on, save the length of a decay and, as
@@ -49,7 +49,7 @@ class RunDirectory:
             StorageError: it cannot be made or written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_directory(self.path)
         except (FileExistsError, NotADirectoryError) as error:
             raise UserError(f"--out {self.path}: a file is in the way; choose a directory") from error
         except OSError as error:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.tensorboard import summary
 
 from gan.errors import UserError
-from gan.files import atomic_path, sync, write_text
+from gan.files import atomic_path, sync, sync_directory, write_text
 from gan.pictures import to_picture
 from gan.training.event_files import EventFile, drop_events, take_in_earlier, write_settings
 from gan.training.state import is_count
@@ -136,6 +136,7 @@ class Tracker:
         self._drop_after(step)
         drop_events(self._directory, step)
         self._file = self._metrics.open("a", encoding="utf-8")
+        self._named = False  # whether the log's name is on the disk
         self._board = EventFile(self._directory, step)
 
     def scalars(self, step: int, values: Mapping[str, float], tags: Mapping[str, str] | None = None) -> None:
@@ -157,9 +158,12 @@ class Tracker:
         self.sync()
 
     def sync(self) -> None:
-        """Bring the log to the disk."""
+        """Bring the log to the disk, and its name."""
         sync(self._file)
         self._board.sync()
+        if not self._named:
+            sync_directory(self._directory)
+            self._named = True
 
     def grid(self, step: int, name: str, grid: Tensor) -> Path:
         """Log a picture uint8 `(1 or 3, H, W)` to TensorBoard and to samples/; returns the file."""

@@ -73,7 +73,7 @@ def main(
             )
     for name, store in done.stores.items():
         if store.skipped:
-            click.echo(store.skipped_line(str(out / name)), err=True)
+            click.echo(printable(store.skipped_line(str(out / name))), err=True)
         shape = "×".join(map(str, store.images.shape[1:]))
         facts = f"{store.num_images} images of {shape}, {store.num_classes} classes, SHA-256 {store.content_hash}"
         click.echo(printable(f"{out / name}: {facts}"))

@@ -1,0 +1,157 @@
+"""How long it takes to a picture: a config raced to a Fréchet distance over several seeds, on all cores of a machine.
+
+    python benchmarks/speedrun.py --change "what is new" --config CONFIG --data cifar10_train.npz --seeds 5
+    python benchmarks/speedrun.py --record docs/speedrun.yaml --seeds 2 --dry-run
+
+The clock is the training loop's, start-up and scores left out. Before and after the runs, the textbook's iteration
+(`benchmarks/textbook.py`) is timed in this process, so that machines can be compared: times are given in its
+iterations too. A record needs a mean distance below the target at p < 0.01 (one-sided t test over at least five seeds).
+The test images are touched by nothing else: settings are searched with `benchmarks/speedrun_search.py`, on training
+images alone. What was interrupted goes on where it was; records are appended to the YAML file, and the table of
+docs/speedrun.md follows it.
+"""
+
+import datetime
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from scipy import stats
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.contestants import Setting, synthetic_store, textbook_iteration
+from benchmarks.throughput import commit, machine
+from gan.commands.saved_results import newest_result, read_result
+from gan.config import Config, dump_yaml, find_config, load_config, parse_yaml
+from gan.errors import UserError
+from gan.experiments.runner import train
+from gan.files import write_text
+from gan.training.checkpoint import read_checkpoint
+from gan.training.run_directory import RunDirectory
+
+PAGE = ROOT / "docs" / "speedrun.md"
+SEEDS, LEVEL = 5, 0.01  # what a record needs
+TEXTBOOK = Setting("sngan", 48, 48, 32, torch.device("cpu"))  # five steps of D and one of G
+PROTOCOL = [
+    "evaluation.every=0", "evaluation.at_end=true", "evaluation.extractor=efficientnet_lite0",
+    "evaluation.metrics=[fid]", "evaluation.samples=5000", "evaluation.seed=0", "training.precision=float32",
+]  # fmt: skip
+
+
+def config_of(name: str, settings: list[str], data: Path | None, seed: int) -> Config:
+    """The config of one run, scored by the fixed protocol."""
+    images = [] if data is None else ["data.source=npz", f"data.path={data}"]
+    return load_config(find_config(name), [*settings, *images, *PROTOCOL, f"seed={seed}"])
+
+
+def textbook_seconds(iterations: int = 5) -> float:
+    """Median seconds of the textbook's iteration, after one to warm up."""
+    iterate = textbook_iteration(TEXTBOOK, synthetic_store(2000))
+    iterate()
+    times = []
+    for _ in range(iterations):
+        start = time.perf_counter()
+        iterate()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def raced(config: Config, directory: Path) -> dict[str, float]:
+    """One run: its seed, minutes of training and Fréchet distance."""
+    threads = os.cpu_count() or 1
+    if train(config, directory, "cpu", threads, f"seed {config.seed}"):
+        raise UserError(f"{directory}: diverged")
+    newest = RunDirectory(directory).newest_checkpoint()
+    assert newest is not None
+    distance = read_result(newest_result(directory)).metrics["frechet_distance"]
+    return {"seed": config.seed, "minutes": read_checkpoint(newest)["elapsed"] / 60, "distance": distance}
+
+
+def verdict(distances: list[float], target: float) -> tuple[float, bool]:
+    """p of a mean distance that is no smaller than the target, and whether that makes a record."""
+    if len(distances) < 2:
+        return 1.0, False
+    p = float(stats.ttest_1samp(distances, target, alternative="less").pvalue)
+    return p, len(distances) >= SEEDS and p < LEVEL
+
+
+def table(records: dict[str, Any]) -> str:
+    """The page's table: a row a record, the first one the time that all are compared with."""
+    rows = ["| date | change | minutes | textbook iterations | factor | FD | seeds | p | record |"]
+    rows.append("|---|---|---|---|---|---|---|---|---|")
+    first = None
+    for entry in records["entries"]:
+        minutes = statistics.mean(run["minutes"] for run in entry["runs"])
+        iterations = minutes * 60 / entry["textbook_seconds"]
+        first = first or iterations
+        distances = [run["distance"] for run in entry["runs"]]
+        p, is_record = verdict(distances, records["target"])
+        spread = f"{statistics.mean(distances):.1f} ({min(distances):.1f} to {max(distances):.1f})"
+        cells = (
+            entry["date"], entry["change"], f"{minutes:.1f}", f"{iterations:.0f}", f"{first / iterations:.2f}", spread,
+            str(len(distances)), f"{p:.2g}" if len(distances) > 1 else "–", "yes" if is_record else "no",
+        )  # fmt: skip
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def write_page(records: dict[str, Any]) -> None:
+    """Put the table between the page's markers."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition("<!-- records -->\n")
+    _, _, after = rest.partition("<!-- end -->")
+    write_text(PAGE, f"{before}<!-- records -->\n{table(records)}\n<!-- end -->{after}")
+
+
+@click.command()
+@click.option("--record", "file", default=ROOT / "docs" / "speedrun.yaml", type=click.Path(path_type=Path))
+@click.option("--config", "name", default="cifar10/sngan_cr_small", show_default=True)
+@click.option("--set", "settings", multiple=True, help="Override a key of the config.")
+@click.option("--change", help="What is new, in a few words.")
+@click.option("--seeds", default=SEEDS, show_default=True, help="How many, from 0.")
+@click.option("--data", type=click.Path(path_type=Path), help="cifar10_train.npz, with cifar10_test.npz beside it.")
+@click.option("--out", default=Path("outputs/speedrun"), show_default=True, type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Show the records and what would be run.")
+def main(
+    file: Path,
+    name: str,
+    settings: tuple[str, ...],
+    change: str | None,
+    seeds: int,
+    data: Path | None,
+    out: Path,
+    dry_run: bool,
+) -> None:
+    """Race a config and append it to the records."""
+    records = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    configs = [config_of(name, list(settings), data, seed) for seed in range(seeds)]
+    directories = [out / f"{Path(name).name}_seed{config.seed}" for config in configs]
+    if dry_run:
+        print(f"target: FD {records['target']} at p < {LEVEL} over {SEEDS} seeds or more\n{table(records)}\n")
+        for config, directory in zip(configs, directories, strict=True):
+            print(f"would run {name} seed {config.seed}: {config.training.steps:,} steps, in {directory}")
+        return
+    if not change:
+        raise click.UsageError("--change: say what is new")
+    before = textbook_seconds()
+    runs = [raced(config, directory) for config, directory in zip(configs, directories, strict=True)]
+    seconds = statistics.mean([before, textbook_seconds()])
+    entry = {
+        "date": datetime.date.today().isoformat(), "change": change, "config": name, "settings": list(settings),
+        "machine": machine(torch.device("cpu")), "commit": commit(), "textbook_seconds": seconds, "runs": runs,
+    }  # fmt: skip
+    records["entries"].append(entry)
+    write_text(file, dump_yaml(records))
+    write_page(records)
+    print(table(records))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""The speedrun's arithmetic: when a time is a record, what its table says, which images the search holds out."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.speedrun import config_of, table, verdict
+from benchmarks.speedrun_search import PLAN, seconds_a_step, split
+from gan.config import find_config, load_config, parse_yaml
+
+
+def test_a_record_needs_five_seeds_below_the_target_beyond_chance() -> None:
+    far = [66.0, 66.5, 67.0, 66.2, 66.8]
+    p, is_record = verdict(far, 68.2)
+    mean, deviation = np.mean(far), np.std(far, ddof=1)
+    assert p == pytest.approx(stats.t.cdf((mean - 68.2) / (deviation / math.sqrt(5)), 4))
+    assert p < 0.01 and is_record
+    assert not verdict(far[:4], 68.2)[1]  # too few
+    assert not verdict([60.0, 75.0, 64.0, 70.0, 62.0], 68.2)[1]  # the mean is below, by chance
+    assert verdict([d + 4 for d in far], 68.2)[0] > 0.99
+    assert verdict([50.0], 68.2) == (1.0, False)
+
+
+def test_the_table_compares_machines_by_the_textbook() -> None:
+    def entry(minutes: float, seconds: float) -> dict[str, object]:
+        runs = [{"seed": seed, "minutes": minutes, "distance": 60.0 + seed / 10} for seed in range(5)]
+        return {"date": "2026-01-01", "change": "x", "textbook_seconds": seconds, "runs": runs}
+
+    rows = table({"target": 68.2, "entries": [entry(20, 2.0), entry(5, 1.0)]}).splitlines()[2:]
+    p = stats.t.cdf(-8.0 / (np.std([0, 0.1, 0.2, 0.3, 0.4], ddof=1) / math.sqrt(5)), 4)
+    assert rows[0] == f"| 2026-01-01 | x | 20.0 | 600 | 1.00 | 60.2 (60.0 to 60.4) | 5 | {p:.2g} | yes |"
+    assert rows[1].split(" | ")[2:5] == ["5.0", "300", "2.00"]  # half of the gain is the machine's
+
+
+def test_the_search_trains_on_nine_tenths_and_measures_against_the_rest(tmp_path: Path) -> None:
+    images = np.arange(50, dtype=np.uint8).repeat(32 * 32 * 3).reshape(50, 32, 32, 3)
+    np.savez(tmp_path / "cifar10_train.npz", images=images, labels=np.arange(50) % 10)
+    path = split(tmp_path / "cifar10_train.npz", tmp_path / "split")
+    train, held_out = (np.load(file)["images"][:, 0, 0, 0] for file in (path, path.with_name("fit_test.npz")))
+    assert held_out.tolist() == [0, 10, 20, 30, 40]
+    assert sorted([*train, *held_out]) == list(range(50))
+
+
+def test_every_setting_of_the_plan_is_one_that_a_config_takes(tmp_path: Path) -> None:
+    plan = parse_yaml(PLAN.read_text(encoding="utf-8"), str(PLAN))
+    for settings in plan["settings"].values():
+        load_config(find_config(plan["base"]), [*plan["common"], *settings])
+    assert [rung["keep"] for rung in plan["rungs"]] == sorted((rung["keep"] for rung in plan["rungs"]), reverse=True)
+    config = config_of("cifar10/sngan_cr_small", ["training.steps=7"], tmp_path / "x.npz", 3)
+    assert (config.seed, config.training.steps, config.evaluation.samples) == (3, 7, 5000)
+
+
+def test_steps_are_timed_in_turn(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "x_train.npz", images=images, labels=np.arange(40) % 10)
+    common = [
+        "data.source=npz",
+        f"data.path={tmp_path / 'x_train.npz'}",
+        f"data.root={tmp_path}",
+        "training.batch_size=4",
+    ]
+    small, large = (
+        load_config(find_config("cifar10/sngan_cr_small"), [*common, f"generator.width={w}"]) for w in (8, 96)
+    )
+    found = seconds_a_step({"small": small, "large": large}, rounds=2)
+    assert 0 < found["small"] < found["large"]
