@@ -254,6 +254,22 @@ def test_nothing_is_generated_where_the_reference_cannot_be_had(run: Path, monke
     assert "'val'" in refused("images", run, "digits:val")
 
 
+def test_a_checkpoint_is_scored_in_several_feature_spaces_each_with_its_own_result(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "build_extractor", build_extractor)
+    spaces = ("random_convolutions", "mnist_digits")
+    several = ("checkpoint", run, "--extractor", ",".join(spaces), "--device", "cpu")
+    found = json.loads(call(*several, "--json").stdout)
+    assert [one["protocol"]["extractor"] for one in found] == list(spaces)
+    for space, one in zip(spaces, found, strict=True):
+        (file,) = (run / "evaluations").glob(f"*_{space}_*.json")
+        assert json.loads(file.read_text()) == one
+    table = call(*several).stdout
+    assert "FD (random_convolutions)" in table and "FD (mnist_digits)" in table
+    assert "no extractor 'inceptoin'" in refused("checkpoint", run, "--extractor", "mnist_digits,inceptoin")
+
+
 def test_another_question_does_not_overwrite_an_answer(run: Path) -> None:
     folder = run / "evaluations"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -13,6 +13,7 @@ from gan.allocator import keep_freed_memory
 from gan.commands.image_sets import ImageSet, open_set, resolution_of, run_of, user_cache
 from gan.commands.saved_results import save_result
 from gan.commands.scoring import Scorer
+from gan.config import EvaluationConfig
 from gan.device import resolve_device
 from gan.errors import UserError, printable
 from gan.metrics.evaluator import Evaluator
@@ -21,6 +22,7 @@ from gan.metrics.images import ArraySampler, check_images
 from gan.metrics.protocol import differences
 from gan.metrics.results import Result, format_table, frechet_ratio
 from gan.sampling.card import read_result
+from gan.sampling.generate import LoadedGenerator
 from gan.sampling.open import exported_folder, open_checkpoint, open_exported
 from gan.training.run_directory import RunDirectory
 
@@ -55,19 +57,44 @@ def score_run(
     if (folder := exported_folder(path)) is not None:
         return _score_exported(folder, step, weights, device, settings, as_json, cache or user_cache())
     generator = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings, cache=cache)
-    config, step = generator.config, generator.description.step
-    result = Scorer(config, generator.num_classes, generator.device).score(generator.network, weights)
+    step, scored = generator.description.step, _scored(generator, weights)
     if not distributed.is_main():
         return ""
-    file = save_result(RunDirectory(path).evaluations, step, result, config.evaluation)
+    files = [save_result(RunDirectory(path).evaluations, step, result, section) for section, result in scored]
     if as_json:
-        return file.read_text(encoding="utf-8").rstrip()
-    reference = result.protocol.reference
-    name = f"{path} step {step} {weights}"
+        return _one_or_list([file.read_text(encoding="utf-8").rstrip() for file in files])
+    reference = scored[0][1].protocol.reference
+    rows = {f"{path} step {step} {weights}": [result for _, result in scored]}
     return (
-        f"{format_table({name: result})}\n\n"
-        f"against {reference.count:,} images of {reference.name} {reference.split}; protocol in {file}"
+        f"{format_table(rows)}\n\nagainst {reference.count:,} images of {reference.name} {reference.split}; "
+        f"protocol in {', '.join(map(str, files))}"
     )
+
+
+def _scored(generator: LoadedGenerator, weights: str) -> list[tuple[EvaluationConfig, Result]]:
+    """Scores by each extractor that `evaluation.extractor` names, and the section that asks for it alone."""
+    section = generator.config.evaluation
+    names = section.extractor.split(",")
+    require_usable(names, section.weights, "evaluation.extractor")
+    found = []
+    for name in names:
+        alone = section.model_copy(update={"extractor": name})
+        config = generator.config.model_copy(update={"evaluation": alone})
+        scorer = Scorer(config, generator.num_classes, generator.device)
+        found.append((alone, scorer.score(generator.network, weights)))
+    return found
+
+
+def _one_or_list(objects: Sequence[str]) -> str:
+    return objects[0] if len(objects) == 1 else f"[{', '.join(objects)}]"
+
+
+def require_usable(extractors: Sequence[str], weights: str | None, key: str) -> None:
+    """Refuse extractors that are not there, and several with one file of weights; `key` is where they were read."""
+    for name in extractors:
+        require_known(name, key)
+    if weights is not None and len(extractors) > 1:
+        raise UserError(f"--weights: given with {len(extractors)} extractors, one accepted")
 
 
 def _score_exported(
@@ -81,14 +108,14 @@ def _score_exported(
 ) -> str:
     generator = open_exported(folder, step=step, weights=weights, device=device, settings=settings, cache=cache)
     description = generator.description
-    result = Scorer(generator.config, generator.num_classes, generator.device).score(generator.network, weights)
+    results = [result for _, result in _scored(generator, weights)]
     if as_json:
-        return json.dumps({"step": description.step, **result.to_dict()}, indent=2)
-    rows = {f"{folder} step {description.step} {weights}": result}
+        return _one_or_list([json.dumps({"step": description.step, **one.to_dict()}, indent=2) for one in results])
+    rows = {f"{folder} step {description.step} {weights}": results}
     for before in map(read_result, description.evaluations):
-        if before is not None and not differences(before.protocol, result.protocol):
-            rows["  when it was exported"] = before
-    reference = result.protocol.reference
+        if before is not None and any(not differences(before.protocol, one.protocol) for one in results):
+            rows.setdefault("  when it was exported", []).append(before)
+    reference = results[0].protocol.reference
     return f"{format_table(rows)}\n\nagainst {reference.count:,} images of {reference.name} {reference.split}"
 
 
@@ -134,7 +161,9 @@ def score_images(
         UserError: a set cannot be read, or an argument is not accepted.
     """
     keep_freed_memory()
-    _check(extractors, weights, metrics, held_out)
+    require_usable(extractors, weights, "--extractor")
+    if held_out is not None and "fid" not in metrics:
+        raise UserError("--held-out: given, but fid is not among --metrics")
     place, cache = resolve_device(device), cache or user_cache()
     names = [images, reference, *([] if held_out is None else [held_out])]
     asked = list(zip(names, (limit, reference_limit or limit, limit), strict=False))
@@ -160,15 +189,6 @@ def score_images(
     ratio = None if held_out is None else frechet_ratio(rows[images], rows[held_out])
     skipped = {name: sets[role].skipped for role, name in enumerate(names) if sets[role].skipped}
     return _as_json(rows, ratio, skipped) if as_json else _as_table(rows, ratio, skipped, reference)
-
-
-def _check(extractors: Sequence[str], weights: str | None, metrics: Sequence[str], held_out: str | None) -> None:
-    for name in extractors:
-        require_known(name, "--extractor")
-    if weights is not None and len(extractors) > 1:
-        raise UserError(f"--weights: given with {len(extractors)} extractors, one accepted")
-    if held_out is not None and "fid" not in metrics:
-        raise UserError("--held-out: given, but fid is not among --metrics")
 
 
 def _opened(

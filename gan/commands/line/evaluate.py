@@ -15,6 +15,7 @@ from gan.commands.reporting import one_line_errors
 from gan.processes import importing, one_voice
 
 EXTRACTORS = "inception, efficientnet_lite0, vgg16, clip-vit-b-32, dinov2-vit-s-14, ..."
+SEVERAL = "Several, separated by commas, are measured side by side."
 FOLDER = FilePath()
 RUN_CACHE = "Where real images and their features are kept. [default: that of training, or data in RUN]"
 METRICS = "Names of metrics (docs/evaluation.md), separated by commas; a wrong one is answered with all of them."
@@ -65,7 +66,7 @@ def extractor_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--step", type=click.IntRange(min=0), help="Which checkpoint. [default: the newest]")
 @click.option("--raw", is_flag=True, help="Score the raw generator instead of its moving average.")
 @click.option("--best", is_flag=True, help="The checkpoint with the best score, where evaluation.best kept one.")
-@click.option("--extractor", help=f"{EXTRACTORS} [default: the config's]")
+@click.option("--extractor", help=f"{EXTRACTORS} {SEVERAL} [default: the config's]")
 @extractor_options
 @click.option("--metrics", help=f"{METRICS} [default: the config's]")
 @click.option("--samples", type=click.IntRange(min=2), help="How many images to generate. [default: the config's]")
@@ -111,7 +112,7 @@ def checkpoint(
     "--extractor",
     default="efficientnet_lite0",
     show_default=True,
-    help=f"{EXTRACTORS} Several, separated by commas, are measured side by side.",
+    help=f"{EXTRACTORS} {SEVERAL}",
 )
 @extractor_options
 @click.option("--metrics", default="fid", show_default=True, help=METRICS)
