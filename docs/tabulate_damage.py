@@ -8,7 +8,6 @@ file says, and the file of today's metrics and feature spaces.
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import click
 import numpy as np
 import torch
 from torch import Tensor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torchvision.transforms.v2 import functional as transforms
 
 ROOT = Path(__file__).parents[1]
@@ -103,9 +103,7 @@ def gaussian_like(features: Tensor) -> Tensor:
 def extracted(name: str, images: Mapping[str, Tensor], kept: Path | None) -> tuple[Evaluator, Pools, Pools]:
     """An evaluator of one feature space, features of all pools, and logits where it has any; `kept` in a folder."""
     network = build_extractor(name)
-    has_logits = "logits" in network.get_requested_features_list()
-    chosen = [one for one in CHOSEN if has_logits or not {"probabilities", "classes"} & set(METRICS[one].needs)]
-    evaluator, extraction = Evaluator(network, metrics=chosen, progress=False), Extraction(network)
+    evaluator, extraction = Evaluator(network, metrics=measurable(network), progress=False), Extraction(network)
     features, logits = Pools(), Pools()
     for pool, some in images.items():
         file = None if kept is None else kept / f"{name}-{pool}.pt"
@@ -117,7 +115,7 @@ def extracted(name: str, images: Mapping[str, Tensor], kept: Path | None) -> tup
             if file is not None:
                 torch.save(layers, file)
         features[pool] = layers[evaluator.layer]
-        if has_logits:
+        if "logits" in layers:
             logits[pool] = layers["logits"]
     return evaluator, features, logits
 
@@ -148,17 +146,21 @@ def measure(name: str, images: Mapping[str, Tensor], labels: Tensor, kept: Path 
     logits_of = sets(logits, labels, None) if logits else {}
     found: dict[str, Any] = {"protocol": protocol.to_dict(), "scores": {}}
     for damage, some in passing(sets(features, labels, gaussian_like).items(), name, "sets"):
-        names = [one for one in evaluator.metrics if logits_of.get(damage) is not None or _of_features(one)]
-        protocol_of = replace(protocol, generated_count=len(some), neighbour_count=len(some))
-        evidence = Evidence(
-            tally(some, logits_of.get(damage)), reference, protocol_of, torch.device("cpu"), damage == "none"
-        )
+        given = logits_of.get(damage)
+        names = [one for one in evaluator.metrics if given is not None or _of_features(one)]
+        evidence = Evidence(tally(some, given), reference, protocol, torch.device("cpu"), damage == "none")
         scores = score(names, evidence, 1000 if damage == "none" else 0)
         found["scores"][damage] = scores.metrics
         if scores.intervals:
             found["intervals"] = scores.intervals
     found["bias of MIND"] = bias(features["test"], features["others"])
     return found
+
+
+def measurable(network: FeatureExtractorBase) -> list[str]:
+    """The metrics that an extractor has the layers for."""
+    has_logits = "logits" in network.get_requested_features_list()
+    return [name for name in CHOSEN if has_logits or _of_features(name)]
 
 
 def _of_features(name: str) -> bool:
@@ -236,18 +238,14 @@ def outdated() -> list[str]:
         found.append(f"feature spaces {', '.join(measured)}")
     options = {name: value for metric in METRICS.values() for name, value in metric.options.items()}
     for name, one in measured.items():
-        protocol, identity = one["protocol"], identify(build_extractor(name))
+        network = build_extractor(name)
+        protocol, identity = one["protocol"], identify(network)
         if (protocol["extractor_weights"], protocol["resize"]) != (identity.weights, identity.resize):
             found.append(f"weights or resizing of {name}")
         found += [f"{name}: {option}" for option in options if protocol.get(option) != options[option]]
-        keys = {key for metric in CHOSEN for key in METRICS[metric].keys if one_of(metric, name)}
+        keys = {key for metric in measurable(network) for key in METRICS[metric].keys}
         found += [f"{name}: {key}" for key in sorted(keys ^ set(one["scores"]["none"]))]
     return found
-
-
-def one_of(metric: str, extractor: str) -> bool:
-    """Whether an extractor has what a metric needs."""
-    return _of_features(metric) or "logits" in build_extractor(extractor).get_requested_features_list()
 
 
 @click.command()

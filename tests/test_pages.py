@@ -55,3 +55,10 @@ def test_a_reader_of_the_step_opens_at_most_eight_files() -> None:
     files = re.findall(r"^\| `(gan/[\w/]+\.py)` \|", STEP, re.MULTILINE)
     assert 0 < len(files) <= 8
     assert all((ROOT / path).is_file() for path in files)
+
+
+def test_the_damage_that_metrics_see_is_what_was_measured_with_todays_metrics_and_feature_spaces() -> None:
+    tabulate_damage = script("tabulate_damage")
+    text = tabulate_damage.PAGE.read_text(encoding="utf-8")
+    assert tabulate_damage.page(text) == text
+    assert tabulate_damage.outdated() == []
