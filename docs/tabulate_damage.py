@@ -126,12 +126,7 @@ def tally(features: Tensor, logits: Tensor | None) -> Tally:
     if logits is not None:
         found.probabilities, found.logits = SplitProbabilities(len(logits), 10, METRIC_SEED), FeatureBank(len(logits))
         found.classes = ClassCounts()
-    for kept, values in (
-        (found.gaussian, features), (found.features, features), (found.probabilities, logits), (found.logits, logits),
-        (found.classes, logits),
-    ):  # fmt: skip
-        if kept is not None and values is not None:
-            kept.update(values)
+    found.update(features, logits)
     return found
 
 

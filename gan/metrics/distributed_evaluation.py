@@ -1,7 +1,7 @@
 """An evaluation divided among ranks: whole batches each, in order, brought together on the main one.
 
-Every batch is the one that a single process would have, so its features are too; only the sums of the Gaussian
-statistics are added in another order, in float64.
+Every batch is the one that a single process would have, so its features are too, and the main rank adds all of them up
+in the same order: so the scores are those of one process to the bit, even where a covariance is all but singular.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gan import distributed
-from gan.metrics.accumulators import FeatureBank, GaussianStatistics
+from gan.metrics.accumulators import FeatureBank
 from gan.metrics.evidence import Tally
 from gan.metrics.protocol import ExtractorIdentity, ReferenceIdentity
 from gan.metrics.reference import ReferenceStatistics
@@ -43,33 +43,54 @@ def own_share(count: int, batch_size: int, skip: Callable[[int], None] | None) -
         skip(count - end)
 
 
-def own_tally(tally: Tally, count: int) -> Tally:
+class Share:
+    """What a rank other than the main one keeps of its batches: all that the main one's `Tally` has to hear of.
+
+    Args:
+        count: so many images will come.
+        with_logits: whether their logits count.
+    """
+
+    def __init__(self, count: int, with_logits: bool) -> None:
+        self.with_logits = with_logits
+        self._rows = FeatureBank(expected=count)  # features and logits, side by side
+
+    def update(self, features: Tensor, logits: Tensor | None = None, kept: Tensor | None = None) -> None:
+        """As `Tally.update`; which features are kept is for the main rank to say."""
+        told = [features, logits] if self.with_logits and logits is not None else [features]
+        self._rows.update(torch.cat(told, dim=1))
+
+    def rows(self) -> Tensor:
+        """`(n, D)`, or `(n, D + classes)`."""
+        return self._rows.result() if self._rows.count else torch.empty(0, 0)
+
+
+def own_tally(tally: Tally, count: int) -> Tally | Share:
     """What this rank keeps of its share of `count` images: `tally` itself on the main rank, else what it will send."""
-    if distributed.is_main():
-        return tally
-    features = FeatureBank(expected=count) if tally.features is not None else None
-    return Tally(tally.gaussian, features, None, FeatureBank(expected=count) if tally.reads_logits else None)
+    return tally if distributed.is_main() else Share(count, tally.reads_logits)
 
 
-def merge(own: Tally) -> None:
-    """Bring all ranks' shares into the main one's tally, in the order of the images; the others' are given up."""
-    if distributed.world_size() == 1:
+def merge(own: Tally | Share, batch_size: int, kept: Tensor | None = None) -> None:
+    """Tell the main rank's tally of all other ranks' batches, in the order of the images.
+
+    It adds them as if it had extracted them itself, so that sums are rounded as in one process.
+
+    Args:
+        kept: which features of all images `(count,)` are kept; None for all.
+    """
+    if isinstance(own, Share):
+        distributed.collect(own.rows(), lambda rows: None)
         return
-    gaussian = own.gaussian
+    dimensions = own.gaussian.mean.numel()
 
-    def add(moments: Tensor) -> None:
-        if moments.numel():
-            other = GaussianStatistics()
-            other.scatter, other.mean, other.count = moments[:-2], moments[-2], int(moments[-1, 0])
-            gaussian.merge(other)
+    def add(rows: Tensor) -> None:
+        for batch in rows.split(batch_size) if len(rows) else ():
+            start = own.gaussian.count
+            features, logits = batch[:, :dimensions], batch[:, dimensions:]
+            some = None if kept is None else kept[start : start + len(batch)]
+            own.update(features, logits if logits.shape[1] else None, some)
 
-    count = torch.full_like(gaussian.mean, gaussian.count)
-    distributed.collect(torch.cat([gaussian.scatter, gaussian.mean[None], count[None]]).cpu(), add)  # (D + 2, D)
-    if own.features is not None:
-        distributed.collect(_rows(own.features), _keeper(own.features.update))
-    if own.reads_logits:
-        keep = [kept.update for kept in (own.probabilities, own.logits, own.classes) if kept is not None]
-        distributed.collect(_rows(own.logits), _keeper(*keep))
+    distributed.collect(torch.empty(0, 0), add)
 
 
 def everywhere(result: Result | None) -> Result:
@@ -81,15 +102,3 @@ def everywhere(result: Result | None) -> Result:
 def unmeasured(identity: ReferenceIdentity, extractor: ExtractorIdentity, layer: str) -> ReferenceStatistics:
     """What the other ranks know of a reference that the main one has measured: which it is."""
     return ReferenceStatistics(identity, extractor, layer, torch.empty(0), torch.empty(0, 0), None)
-
-
-def _rows(bank: FeatureBank | None) -> Tensor:
-    return bank.result() if bank is not None and bank.count else torch.empty(0, 0)
-
-
-def _keeper(*keep: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
-    def receive(rows: Tensor) -> None:
-        for kept in keep if len(rows) else ():
-            kept(rows)
-
-    return receive

@@ -14,7 +14,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from gan import distributed
 from gan.errors import UserError
 from gan.metrics.accumulators import ClassCounts, FeatureBank, GaussianStatistics, SplitProbabilities
-from gan.metrics.distributed_evaluation import everywhere, merge, own_share, own_tally, share, unmeasured
+from gan.metrics.distributed_evaluation import Share, everywhere, merge, own_share, own_tally, share, unmeasured
 from gan.metrics.evidence import Evidence, Tally
 from gan.metrics.extractors.interface import Extraction, metric_layers
 from gan.metrics.images import ArraySampler, check_images, of_size, to_uint8
@@ -165,14 +165,15 @@ class Evaluator:
             require_fitting(reference, self.identity, self.layer, expected)
         start = time.perf_counter()
         with own_share(count, self.batch_size, skip) as size:
-            tally = own_tally(self._tally(count), size)
+            whole = self._tally(count)
+            tally = own_tally(whole, size)
             self._accumulate(of_size(sample, reference.identity.image_shape[1:]), size, tally, "evaluate")
-        merge(tally)
+        merge(tally, self.batch_size)
         if not distributed.is_main():
             return everywhere(None)
         protocol = self.protocol(reference, count, seed, weights, label_sampling, batch_norm)
         evidence = Evidence(
-            tally,
+            whole,
             reference,
             protocol,
             self.statistics_device,
@@ -224,12 +225,13 @@ class Evaluator:
         """Statistics of images; all ranks take part, the main one has them."""
         features = FeatureBank(expected=int(kept.sum())) if with_features else None
         first, end = share(len(images), self.batch_size)
-        tally = own_tally(Tally(GaussianStatistics(self.statistics_device), features), int(kept[first:end].sum()))
+        whole = Tally(GaussianStatistics(self.statistics_device), features)
+        tally = own_tally(whole, end - first)
         self._accumulate(ArraySampler(images[first:end]), end - first, tally, "reference", kept[first:end])
-        merge(tally)
+        merge(tally, self.batch_size, kept)
         if not distributed.is_main():
             return unmeasured(identity, self.identity, self.layer)
-        mean, covariance = (tensor.cpu() for tensor in tally.gaussian.result())
+        mean, covariance = (tensor.cpu() for tensor in whole.gaussian.result())
         kept_features = features.result() if features else None
         return ReferenceStatistics(identity, self.identity, self.layer, mean, covariance, kept_features)
 
@@ -237,7 +239,7 @@ class Evaluator:
         self,
         sample: Callable[[int], Tensor],
         count: int,
-        tally: Tally,
+        tally: Tally | Share,
         description: str,
         kept: Tensor | None = None,
     ) -> None:
@@ -250,14 +252,8 @@ class Evaluator:
                 if len(images) != size:
                     raise ValueError(f"asked for {size} images, got {len(images)}")
                 layers = self._extract(to_uint8(images.to(self.device)))
-                features = layers[self.layer]
-                tally.gaussian.update(features)
-                if tally.features is not None:
-                    rows = slice(None) if kept is None else kept[start : start + size].to(features.device)
-                    tally.features.update(features[rows])
-                for kept_logits in (tally.probabilities, tally.logits, tally.classes):
-                    if kept_logits is not None and self.logits_layer is not None:
-                        kept_logits.update(layers[self.logits_layer])
+                logits = None if self.logits_layer is None else layers.get(self.logits_layer)
+                tally.update(layers[self.layer], logits, None if kept is None else kept[start : start + size])
                 bar.update(size)
 
     def protocol(

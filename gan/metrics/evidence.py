@@ -23,6 +23,15 @@ class Tally:
     logits: FeatureBank | None = None
     classes: ClassCounts | None = None
 
+    def update(self, features: Tensor, logits: Tensor | None = None, kept: Tensor | None = None) -> None:
+        """Add the features `(B, D)` and logits `(B, classes)` of a batch; of its features `kept` `(B,)` are kept."""
+        self.gaussian.update(features)
+        if self.features is not None:
+            self.features.update(features if kept is None else features[kept.to(features.device)])
+        for sums in (self.probabilities, self.logits, self.classes):
+            if sums is not None and logits is not None:
+                sums.update(logits)
+
     @property
     def reads_logits(self) -> bool:
         """Whether any of it is of the logits."""
