@@ -441,6 +441,14 @@ def test_an_error_of_the_user_is_told_once(tmp_path: Path) -> None:
     assert not errors[1]
 
 
+def test_an_error_of_an_evaluation_is_told_once(tmp_path: Path) -> None:
+    jobs = together("evaluate.py", "images", str(tmp_path / "absent"), "digits", "--device", "cpu")
+    errors = [job.communicate(timeout=120)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [2, 2], errors
+    (said,) = "".join(errors).splitlines()  # by whichever comes first
+    assert "absent: neither a folder" in said
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with distributed.joined(CPU):
