@@ -105,7 +105,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     optimizer.load_state_dict(state)
     for group, own in zip(optimizer.param_groups, before, strict=True):
         compared = own.keys() - {"params", *_WAYS}
-        if any(group.get(name, own[name]) != own[name] for name in compared):
+        if not all(_same(group.get(name, own[name]), own[name]) for name in compared):
             raise ValueError("settings of another optimiser")
         rate = float(group["lr"])
         group.update({name: own[name] for name in _WAYS})
@@ -116,6 +116,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
             raise ValueError("moments of other parameters")
         for name, place in places.get(parameter, {}).items():
             moments[name] = place.copy_(moments[name])
+
+
+def _same(found: object, own: object) -> bool:
+    """Whether a setting is one's own; a tensor with nothing in it differs from no number and equals none."""
+    return type(found) is type(own) and found == own
 
 
 class _Walk:
