@@ -310,3 +310,7 @@ def test_settings_of_another_optimiser_are_refused_whatever_they_are(value: obje
     state["param_groups"][0]["betas"] = value
     with pytest.raises(ValueError, match="another optimiser"):
         load_optimizer(optimizer, state)
+    state["param_groups"][0] |= {"betas": (0.5, 0.999), "lr": torch.empty(0)}
+    with pytest.raises((RuntimeError, ValueError)):
+        load_optimizer(optimizer, state)
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (1e-3, (0.5, 0.999))  # as it was

@@ -100,14 +100,16 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     """
     if not all(isinstance(moments, dict) for moments in state["state"].values()):
         raise ValueError("moments without names")
-    before = [dict(group) for group in optimizer.param_groups]
-    places = {parameter: dict(moments) for parameter, moments in optimizer.state.items()}
-    optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, before, strict=True):
+    rates = []
+    for group, own in zip(state["param_groups"], optimizer.param_groups, strict=True):  # before any of it is taken
         compared = own.keys() - {"params", *_WAYS}
         if not all(_same(group.get(name, own[name]), own[name]) for name in compared):
             raise ValueError("settings of another optimiser")
-        rate = float(group["lr"])
+        rates.append(float(group["lr"]))
+    before = [dict(group) for group in optimizer.param_groups]
+    places = {parameter: dict(moments) for parameter, moments in optimizer.state.items()}
+    optimizer.load_state_dict(state)
+    for group, own, rate in zip(optimizer.param_groups, before, rates, strict=True):
         group.update({name: own[name] for name in _WAYS})
         group["lr"] = own["lr"].fill_(rate) if isinstance(own["lr"], Tensor) else rate
     for parameter, moments in optimizer.state.items():
