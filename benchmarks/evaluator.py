@@ -205,17 +205,39 @@ def report_memory(count: int) -> None:
     click.echo(f"FID, IS and KID of {count} against {count} features of 2,048: {mebibytes:.0f} MiB, {seconds:.0f} s")
 
 
+def report_cost(count: int) -> None:
+    """Seconds of the processor that metrics take from features, extraction apart."""
+    keep_freed_memory()
+    real, fake = (np.random.RandomState(seed).randint(0, 256, (count, 4, 4, 3), np.uint8) for seed in (0, 1))
+    for metrics in (["fid"], ["fid", "is", "kid", "prc", "dc", "mind"]):
+        evaluator = Evaluator(Synthetic(), "cpu", metrics, batch_size=64, progress=False)
+        start, processor = time.perf_counter(), time.process_time()
+        evaluator.evaluate_images(fake, evaluator.reference(real, name="noise", split="train"))
+        seconds, processor = time.perf_counter() - start, time.process_time() - processor
+        click.echo(f"{','.join(metrics)} of {count} against {count} features of 2,048: ", nl=False)
+        click.echo(f"{seconds:.0f} s, {processor:.0f} s of the processor")
+
+
 @click.command()
 @click.option("--count", default=2000, show_default=True, type=click.IntRange(min=20), help="Images of each set.")
 @click.option("--rows", default=50_000, show_default=True, type=click.IntRange(min=20), help="Features, for memory.")
+@click.option("--cost-rows", default=10_000, show_default=True, type=click.IntRange(min=20), help="Features, for cost.")
 @click.option("--dimensions", default=2048, show_default=True, type=click.IntRange(min=2), help="Of the distance.")
 @click.option("--repetitions", default=3, show_default=True, type=click.IntRange(min=1), help="Of the distance.")
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=1), help="Images at a time.")
 @click.option("--compile/--no-compile", "compiled", default=True, show_default=True, help="Our extractor.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
-@click.option("--only", type=click.Choice(["end", "distance", "memory"]), help="One of the three parts.")
+@click.option("--only", type=click.Choice(["end", "distance", "cost", "memory"]), help="One of the four parts.")
 def main(
-    count: int, rows: int, dimensions: int, repetitions: int, batch_size: int, compiled: bool, device: str, only: str
+    count: int,
+    rows: int,
+    cost_rows: int,
+    dimensions: int,
+    repetitions: int,
+    batch_size: int,
+    compiled: bool,
+    device: str,
+    only: str,
 ) -> None:
     """Measure and print ratios."""
     click.echo(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
@@ -223,6 +245,8 @@ def main(
         race_end_to_end(count, resolve_device(device), batch_size, compiled)
     if only in (None, "distance"):
         race_distances(dimensions, repetitions)
+    if only in (None, "cost"):
+        report_cost(cost_rows)
     if only in (None, "memory"):
         report_memory(rows)
 

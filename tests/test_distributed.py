@@ -176,7 +176,7 @@ def together(*command: str) -> list[subprocess.Popen[str]]:
 
 def start(environment: dict[str, str], *command: str) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stderr=pipe, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stderr=pipe, stdout=pipe)
 
 
 def arguments(data: Path, out: Path, *overrides: str) -> list[str]:
@@ -401,6 +401,41 @@ def alive(number: int) -> bool:
         return "(zombie)" not in Path(f"/proc/{number}/status").read_text()
     except OSError:
         return False
+
+
+def evaluated(jobs: list[subprocess.Popen[str]]) -> dict[str, Any]:
+    """What one of `jobs` prints as JSON, while the others say nothing and none anything on standard error."""
+    said = [job.communicate(timeout=240) for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * len(jobs), said
+    assert not any(errors for _, errors in said) and not any(text for text, _ in said[1:])
+    found: dict[str, Any] = json.loads(said[0][0])
+    return found
+
+
+def assert_one_is_two(*arguments: str) -> None:
+    """`evaluate.py` gives in two processes what it gives in one."""
+    command = ["evaluate.py", *arguments, "--device", "cpu", "--json"]
+    two = evaluated(together(*command))
+    one = evaluated([start({**os.environ, "OMP_NUM_THREADS": "1"}, sys.executable, *command)])
+    assert two["protocol"] == one["protocol"]
+    assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-9)
+    for name, interval in one["intervals"].items():
+        assert two["intervals"][name] == pytest.approx(interval, rel=1e-9), name
+
+
+def test_a_generated_set_is_divided_and_scored_as_by_one_process(folder: Path, tmp_path: Path) -> None:
+    """As images and as the reference; nine batches of eleven images and a smaller one."""
+    images = np.random.default_rng(1).integers(0, 256, (75, 28, 28, 1), dtype=np.uint8)
+    np.savez(tmp_path / "noise.npz", images=images, labels=np.arange(75) % 3)
+    options = ["--extractor", "mnist_digits", "--metrics", "fid,mind", "--limit", "75", "--batch-size", "16"]
+    for number, sets in enumerate(((folder / "one", tmp_path / "noise.npz"), (tmp_path / "noise.npz", folder / "one"))):
+        assert_one_is_two("images", *map(str, sets), *options, "--cache", str(tmp_path / str(number)))
+
+
+def test_a_checkpoint_is_scored_by_two_processes_as_by_one(folder: Path) -> None:
+    options = ["--extractor", "mnist_digits", "--metrics", "fid,mind,prc", "--samples", "150", "--bootstrap", "20"]
+    assert_one_is_two("checkpoint", str(folder / "one"), *options)
+    assert len(list((folder / "one" / "evaluations").glob("*mnist_digits*"))) == 1
 
 
 def test_an_error_of_the_user_is_told_once(tmp_path: Path) -> None:

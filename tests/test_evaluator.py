@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import replace
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 import torch_fidelity
+from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset
 from torch_fidelity import feature_extractor_clip as clip_module
 from torch_fidelity import feature_extractor_inceptionv3 as inception_module
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 
 from gan.config import load_config
 from gan.errors import NonFiniteError, StorageError, UserError
@@ -26,8 +29,10 @@ from gan.metrics.extractors.catalogue import EXTRACTORS, build_extractor
 from gan.metrics.extractors.efficientnet import EfficientNetLite0Extractor, register
 from gan.metrics.extractors.inception import InceptionExtractor
 from gan.metrics.extractors.interface import extract, identify
+from gan.metrics.extractors.levels import LAST_BLOCKS
+from gan.metrics.extractors.resizing import antialiased
 from gan.metrics.extractors.weights import file_sha256
-from gan.metrics.images import array_sampler, to_uint8
+from gan.metrics.images import ArraySampler, to_uint8
 from gan.metrics.neighbourhood import Score
 from gan.metrics.protocol import differences
 from gan.metrics.results import Result, format_table, label
@@ -147,7 +152,7 @@ def test_generated_floats_score_as_the_pixels_they_become():
     images = pixels(40, 22)
     evaluator = build()
     reference = evaluator.reference(pixels(40, 23), name="noise", split="train")
-    given = array_sampler(images)
+    given = ArraySampler(images)
     with_gradients = torch.ones((), requires_grad=True)
     result = evaluator.evaluate(
         lambda count: (given(count).float() / 127.5 - 1) * with_gradients,
@@ -187,7 +192,7 @@ def test_one_channel_is_repeated_to_three():
     one = evaluator.reference(grey, name="grey", split="train")
     three = evaluator.reference(grey.repeat(3, axis=3), name="grey", split="train")
     assert torch.equal(one.mean, three.mean)
-    result = evaluator.evaluate(array_sampler(grey), 20, three, seed=None, weights="images", label_sampling="none")
+    result = evaluator.evaluate(ArraySampler(grey), 20, three, seed=None, weights="images", label_sampling="none")
     assert result.metrics["frechet_distance"] == pytest.approx(0, abs=1e-5)
 
 
@@ -247,7 +252,7 @@ def test_user_errors():
     with pytest.raises(UserError, match="images are 9×9, the reference is 8×8"):
         score(evaluator, pixels(4, 8, size=9), reference)
     with pytest.raises(ValueError, match="asked for 16 images, got 12"):
-        evaluator.evaluate(array_sampler(pixels(12, 8)), 20, reference, seed=0, weights="ema", label_sampling="none")
+        evaluator.evaluate(ArraySampler(pixels(12, 8)), 20, reference, seed=0, weights="ema", label_sampling="none")
     with pytest.raises(UserError, match="no extractor 'inceptoin'; did you mean 'inception'"):
         build_extractor("inceptoin")
 
@@ -313,12 +318,55 @@ def test_cache_is_used_for_exactly_the_same(tmp_path):
     assert passes(tmp_path, images)[0] == 0  # and none of these has replaced it
 
 
-def test_cache_without_features_is_recomputed_for_kid(tmp_path):
-    images = pixels(20, 14)
-    assert passes(tmp_path, images, metrics=("fid",))[0] == 2
-    assert passes(tmp_path, images)[0] == 2
-    assert passes(tmp_path, images, metrics=("fid",))[0] == 0
-    assert passes(tmp_path, images)[0] == 0
+class Unreadable:
+    """Images of which only the shape can be had."""
+
+    def __init__(self, images):
+        self.shape, self.dtype, self.ndim = images.shape, images.dtype, images.ndim
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        raise AssertionError("an image was read")
+
+    def __array__(self, *arguments, **options):
+        raise AssertionError("the images were read")
+
+
+def test_features_are_cached_by_whatever_comes_first_and_then_no_image_is_read(tmp_path):
+    images, fake = pixels(20, 14), pixels(24, 15)
+    named = {"name": "noise", "split": "train", "content": reference_module.content_hash(images), "cache_dir": tmp_path}
+    first = build(metrics=("fid",)).reference(images, **named)
+    assert first.features is None
+    expected = build().reference(images, name="noise", split="train")
+    for metrics in (("fid", "is", "kid"), ("fid",), ("prc", "mind")):
+        evaluator = build(metrics=metrics)
+        cached = evaluator.reference(Unreadable(images), **named)
+        assert score(evaluator, fake, cached).metrics == score(evaluator, fake, expected).metrics
+    assert cached.identity == expected.identity
+    with pytest.raises(AssertionError, match="was read"):  # other weights have other features
+        build(Projection(seed=2)).reference(Unreadable(images), **named)
+
+
+def test_what_was_used_longest_ago_is_cleared_from_a_cache_that_is_too_large(tmp_path, monkeypatch):
+    sets = [pixels(20, 60 + index) for index in range(4)]
+    passes(tmp_path, sets[0])
+    (first,) = tmp_path.iterdir()
+    monkeypatch.setattr(reference_module.save_statistics, "__defaults__", (3 * first.stat().st_size,))
+    for index, last_used in ((1, 40), (2, 50)):
+        passes(tmp_path, sets[index])
+        newest = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        os.utime(newest, (last_used, last_used))
+    os.utime(first, (10, 10))
+    assert passes(tmp_path, sets[0])[0] == 0  # which makes it the one used last
+    passes(tmp_path, sets[3])
+    assert [passes(tmp_path, sets[index])[0] for index in (0, 2, 3)] == [0, 0, 0]
+    assert len(list(tmp_path.iterdir())) == 3
+    assert passes(tmp_path, sets[1])[0] == 2
+    monkeypatch.setattr(reference_module.save_statistics, "__defaults__", (1,))
+    passes(tmp_path, pixels(20, 70))
+    assert len(list(tmp_path.iterdir())) == 1  # the one just written stays, however large
 
 
 def test_damaged_cache_is_recomputed(tmp_path):
@@ -585,6 +633,75 @@ def test_a_compiled_extractor_that_is_not_the_same_is_not_used(monkeypatch, chan
     assert torch.equal(reference.mean, plain.mean)
 
 
+# ------------------------------------------------------------------------------------------------- resizing, and levels
+
+
+@pytest.mark.parametrize(("size", "to"), [((32, 32), 224), ((70, 61), 28), ((28, 28), 28)])
+def test_antialiased_resizing_is_pillows_of_floats_as_clean_fid_does(size, to):
+    images = np.random.RandomState(40).randint(0, 256, (2, *size, 3), dtype=np.uint8)
+    ours = antialiased(torch.from_numpy(images).permute(0, 3, 1, 2), (to, to)).permute(0, 2, 3, 1).numpy()
+    for image, resized in zip(images, ours, strict=True):
+        for channel in range(3):
+            theirs = Image.fromarray(image[..., channel].astype(np.float32), mode="F").resize((to, to), Image.BICUBIC)
+            np.testing.assert_allclose(resized[..., channel], np.asarray(theirs).clip(0, 255), rtol=0, atol=2e-3)
+
+
+def test_antialiased_extractors_are_stamped_and_read_what_they_would_of_resized_images(efficientnet, tmp_path):
+    images = torch.from_numpy(pixels(2, 41, size=32)).permute(0, 3, 1, 2)
+    resized = antialiased(images, (224, 224))
+    other = build_extractor("efficientnet_lite0", resize="antialiased")
+    torch.testing.assert_close(extract(other, images)["features"], efficientnet(resized)[0])
+    assert not torch.allclose(extract(other, images)["features"], efficientnet(images)[0], atol=1e-2)
+    assert replace(identify(other), resize=identify(efficientnet).resize) == identify(efficientnet)
+    assert identify(other).resize == "bicubic 224, antialiased, as clean-fid"
+    torch.save(tiny_clip(), tmp_path / "clip.pth")
+    plain, clip = (
+        build_extractor(
+            "clip-vit-b-32",
+            weights=tmp_path / "clip.pth",
+            expected_sha256=file_sha256(tmp_path / "clip.pth"),
+            resize=resize,
+        )
+        for resize in ("extractor", "antialiased")
+    )
+    small = antialiased(images, (8, 8)).round().to(torch.uint8)
+    assert relative_difference(extract(clip, images)["clip"], extract(plain, small)["clip"]) < 0.02  # but for rounding
+    assert relative_difference(extract(clip, images)["clip"], extract(plain, images)["clip"]) > 0.05
+    with pytest.raises(UserError, match=r"evaluation\.resize: antialiased found; extractor 'mnist_digits'"):
+        build_extractor("mnist_digits", resize="antialiased")
+
+
+def test_levels_are_means_and_deviations_over_positions_of_the_network_that_knows_objects(efficientnet):
+    images = torch.from_numpy(pixels(3, 42, size=32)).permute(0, 3, 1, 2)
+    seen = {}
+    for index in LAST_BLOCKS:
+        efficientnet.network._blocks[index].register_forward_hook(
+            lambda module, inputs, output, index=index: seen.__setitem__(index, output.clone())
+        )
+    efficientnet(images)
+    expected = torch.cat(
+        [part for index in LAST_BLOCKS for part in (seen[index].mean((2, 3)), seen[index].std((2, 3), correction=0))], 1
+    )
+    levels = build_extractor("efficientnet_lite0_levels")
+    torch.testing.assert_close(extract(levels, images)["levels"], expected, rtol=1e-4, atol=1e-5)
+    assert expected.shape == (3, 352)
+    assert identify(levels).weights == identify(efficientnet).weights
+    assert identify(levels).name == "efficientnet_lite0_levels"
+    with pytest.raises(UserError, match="needs the logits of classes, which extractor 'efficientnet_lite0_levels'"):
+        build(levels)
+
+
+def test_the_random_network_is_the_same_every_time_and_reads_any_size():
+    first, again = (build_extractor("random_convolutions") for _ in range(2))
+    assert identify(first) == identify(again) and identify(first).resize == "none"
+    for size in (8, 32):
+        images = torch.from_numpy(pixels(4, 43, size=size)).permute(0, 3, 1, 2)
+        features = extract(first, images)["levels"]
+        assert features.shape == (4, 576) and torch.equal(features, extract(again, images)["levels"])
+    with pytest.raises(UserError, match="random_convolutions: weights given"):
+        build_extractor("random_convolutions", expected_sha256="0" * 64)
+
+
 # ---------------------------------------------------------------------------------------- torch-fidelity's extractors
 
 
@@ -642,6 +759,25 @@ def test_dinov2_equals_its_own_equations(tmp_path, monkeypatch):
     with torch.no_grad():
         expected = dinov2_by_hand(weights, images)
     assert relative_difference(extract(extractor, images)["dinov2"], expected) < 1e-5
+
+
+def test_dinov2_equals_torch_fidelitys_with_the_release_of_its_authors(tmp_path, monkeypatch):
+    """Needs their code, PyPI's dinov2, which torch-fidelity would download from its repository."""
+    release = pytest.importorskip("dinov2.models.vision_transformer")
+    torch.manual_seed(0)
+    settings = {"patch_size": 14, "img_size": 518, "init_values": 1.0, "ffn_layer": "mlp", "block_chunks": 0}
+    model = release.vit_small(**settings).eval()
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            values.copy_(torch.randn_like(values) * 0.05 + (1 if "norm" in name and "weight" in name else 0))
+    monkeypatch.setattr(torch.hub, "load", lambda repository, name: model)
+    theirs = FeatureExtractorDinoV2("dinov2-vit-s-14", ["dinov2"])
+    torch.save(model.state_dict(), tmp_path / "release.pth")
+    ours = build_vouched("dinov2-vit-s-14", tmp_path / "release.pth")
+    images = torch.from_numpy(pixels(2, 44, size=32)).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        (expected,) = theirs(images)
+    assert relative_difference(extract(ours, images)["dinov2"], expected) < 1e-5
 
 
 def dinov2_by_hand(weights, images):

@@ -33,7 +33,7 @@ from gan.errors import UserError
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor
 from gan.metrics.extractors.efficientnet import register
-from gan.metrics.images import array_sampler, to_uint8
+from gan.metrics.images import ArraySampler, to_uint8
 from gan.pictures import tile
 from gan.sampling import export as exporting
 from gan.sampling.card import model_card
@@ -424,7 +424,7 @@ def test_torch_fidelity_scores_the_torchscript_file_as_we_score_its_images(
     real = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
     evaluator = Evaluator(build_extractor("efficientnet_lite0"), CPU, ["fid"], 8, False)
     reference = evaluator.reference(real, name="samples", split="all")
-    ours = evaluator.evaluate(array_sampler(images), 12, reference, seed=None, weights="images", label_sampling="none")
+    ours = evaluator.evaluate(ArraySampler(images), 12, reference, seed=None, weights="images", label_sampling="none")
     assert ours.metrics["frechet_distance"] == pytest.approx(theirs, rel=1e-3)
 
 
@@ -497,7 +497,8 @@ def test_a_name_of_a_file_is_that_of_the_file(name: str, form: str | None, expor
 
 def test_a_folder_and_an_archive_score_the_same(samples: SimpleNamespace, tmp_path: Path) -> None:
     settings = {
-        "extractor": "efficientnet_lite0", "weights": None, "weights_sha256": None, "compiled": False,
+        "extractors": ["efficientnet_lite0"], "resize": "extractor", "held_out": None, "weights": None,
+        "weights_sha256": None, "compiled": False,
         "metrics": ["fid", "kid"], "dtype": "float32", "bootstrap": 0, "resolution": 32, "limit": None,
         "reference_limit": None, "skip_corrupt": False, "batch_size": 20, "device": "cpu", "as_json": True,
         "cache": tmp_path / "cache",

@@ -14,6 +14,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 import evaluate
 import train
 from gan.commands import image_sets, score, scoring
+from gan.metrics.extractors.catalogue import build_extractor
 from gan.sampling.export import export
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints, read_checkpoint
@@ -105,6 +106,34 @@ def test_folders_of_any_name_are_scored(tmp_path: Path, npz: Path, name: str, mo
     scores = images_of(f"./{same}" if name.startswith("-") else same, npz)
     assert scores["metrics"]["frechet_distance"] == pytest.approx(0, abs=1e-8)
     assert images_of(npz, f"./{name}")["protocol"]["reference"]["count"] == 30
+
+
+def test_feature_spaces_stand_side_by_side_and_fdr_is_the_mean_of_their_ratios(
+    tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "build_extractor", build_extractor)
+    first, other = (folder(tmp_path / str(seed), pixels(30, seed) // (1 + seed)) for seed in (1, 2))
+    spaces = ("random_convolutions", "mnist_digits")
+    arguments = ("--extractor", ",".join(spaces), "--metrics", "fid,mind", "--held-out", other)
+    found = images_of(first, npz, *arguments)
+    distances = {}
+    for images in (first, other):
+        results = found["results"][str(images)]
+        assert [result["protocol"]["extractor"] for result in results] == list(spaces)
+        distances[images] = [result["metrics"]["frechet_distance"] for result in results]
+        for space, result in zip(spaces, results, strict=True):
+            alone = images_of(images, npz, "--extractor", space, "--metrics", "fid,mind")
+            assert alone["metrics"] == pytest.approx(result["metrics"], rel=1e-9)
+            assert alone["protocol"] == result["protocol"]
+    expected = np.mean([one / two for one, two in zip(distances[first], distances[other], strict=True)])
+    assert found["frechet_ratio"] == pytest.approx(expected)
+    table = call("images", first, npz, *arguments, "--device", "cpu").stdout
+    assert "FD (random_convolutions)" in table and "FD (mnist_digits)" in table and str(other) in table
+    assert f"FDr (random_convolutions, mnist_digits): {expected:.3f}" in table
+    few = folder(tmp_path / "few", pixels(20, 3))
+    assert "measured with another generated_count" in refused("images", first, npz, "--held-out", few)
+    assert "fid is not among" in refused("images", first, npz, "--held-out", other, "--metrics", "mind")
+    assert "given with 2 extractors" in refused("images", first, npz, *arguments, "--weights", "x.pth")
 
 
 def test_too_few_images_for_the_features_are_told_and_no_distance_is_minus_zero(tmp_path: Path, npz: Path) -> None:
@@ -223,6 +252,22 @@ def test_nothing_is_generated_where_the_reference_cannot_be_had(run: Path, monke
 
     monkeypatch.setattr(image_sets, "_generated", unwanted)
     assert "'val'" in refused("images", run, "digits:val")
+
+
+def test_a_checkpoint_is_scored_in_several_feature_spaces_each_with_its_own_result(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "build_extractor", build_extractor)
+    spaces = ("random_convolutions", "mnist_digits")
+    several = ("checkpoint", run, "--extractor", ",".join(spaces), "--device", "cpu")
+    found = json.loads(call(*several, "--json").stdout)
+    assert [one["protocol"]["extractor"] for one in found] == list(spaces)
+    for space, one in zip(spaces, found, strict=True):
+        (file,) = (run / "evaluations").glob(f"*_{space}_*.json")
+        assert json.loads(file.read_text()) == one
+    table = call(*several).stdout
+    assert "FD (random_convolutions)" in table and "FD (mnist_digits)" in table
+    assert "no extractor 'inceptoin'" in refused("checkpoint", run, "--extractor", "mnist_digits,inceptoin")
 
 
 def test_another_question_does_not_overwrite_an_answer(run: Path) -> None:

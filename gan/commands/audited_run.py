@@ -22,7 +22,7 @@ from gan.files import write_text
 from gan.metrics.audits.features import Features, audit_extractor, feature_batches, real_features
 from gan.metrics.audits.whitening import Whitening, fit_whitening
 from gan.metrics.extractors.interface import identify
-from gan.metrics.images import array_sampler
+from gan.metrics.images import ArraySampler
 from gan.metrics.reference import content_hash
 from gan.sampling.generate import LoadedGenerator
 from gan.sampling.open import open_checkpoint
@@ -113,7 +113,7 @@ class AuditedRun:
         pixels, _ = self.generator.sample_to_disk(section.samples, section.seed, section.batch_size)
         batches = feature_batches(
             extractor,
-            array_sampler(pixels),
+            ArraySampler(pixels),
             section.samples,
             section.batch_size,
             self.device,

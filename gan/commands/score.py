@@ -8,18 +8,21 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from gan import distributed
 from gan.allocator import keep_freed_memory
 from gan.commands.image_sets import ImageSet, open_set, resolution_of, run_of, user_cache
 from gan.commands.saved_results import save_result
 from gan.commands.scoring import Scorer
+from gan.config import EvaluationConfig
 from gan.device import resolve_device
 from gan.errors import UserError, printable
 from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor, require_known
-from gan.metrics.images import array_sampler, check_images
+from gan.metrics.images import ArraySampler, check_images
 from gan.metrics.protocol import differences
-from gan.metrics.results import Result, format_table
+from gan.metrics.results import Result, format_table, frechet_ratio
 from gan.sampling.card import read_result
+from gan.sampling.generate import LoadedGenerator
 from gan.sampling.open import exported_folder, open_checkpoint, open_exported
 from gan.training.run_directory import RunDirectory
 
@@ -36,6 +39,7 @@ def score_run(
     """Score a checkpoint of the run at `path`; returns a table, or JSON, and saves the result in the run.
 
     An exported folder is not written into; what was measured of it before, by the same protocol, is shown below.
+    Of several ranks, all of which call this, the main one alone saves, and what it returns is to be told.
 
     Args:
         path: the run directory, or an exported folder.
@@ -53,17 +57,44 @@ def score_run(
     if (folder := exported_folder(path)) is not None:
         return _score_exported(folder, step, weights, device, settings, as_json, cache or user_cache())
     generator = open_checkpoint(path, step=step, weights=weights, device=device, settings=settings, cache=cache)
-    config, step = generator.config, generator.description.step
-    result = Scorer(config, generator.num_classes, generator.device).score(generator.network, weights)
-    file = save_result(RunDirectory(path).evaluations, step, result, config.evaluation)
+    step, scored = generator.description.step, _scored(generator, weights)
+    if not distributed.is_main():
+        return ""
+    files = [save_result(RunDirectory(path).evaluations, step, result, section) for section, result in scored]
     if as_json:
-        return file.read_text(encoding="utf-8").rstrip()
-    reference = result.protocol.reference
-    name = f"{path} step {step} {weights}"
+        return _one_or_list([file.read_text(encoding="utf-8").rstrip() for file in files])
+    reference = scored[0][1].protocol.reference
+    rows = {f"{path} step {step} {weights}": [result for _, result in scored]}
     return (
-        f"{format_table({name: result})}\n\n"
-        f"against {reference.count:,} images of {reference.name} {reference.split}; protocol in {file}"
+        f"{format_table(rows)}\n\nagainst {reference.count:,} images of {reference.name} {reference.split}; "
+        f"protocol in {', '.join(map(str, files))}"
     )
+
+
+def _scored(generator: LoadedGenerator, weights: str) -> list[tuple[EvaluationConfig, Result]]:
+    """Scores by each extractor that `evaluation.extractor` names, and the section that asks for it alone."""
+    section = generator.config.evaluation
+    names = section.extractor.split(",")
+    require_usable(names, section.weights, "evaluation.extractor")
+    found = []
+    for name in names:
+        alone = section.model_copy(update={"extractor": name})
+        config = generator.config.model_copy(update={"evaluation": alone})
+        scorer = Scorer(config, generator.num_classes, generator.device)
+        found.append((alone, scorer.score(generator.network, weights)))
+    return found
+
+
+def _one_or_list(objects: Sequence[str]) -> str:
+    return objects[0] if len(objects) == 1 else f"[{', '.join(objects)}]"
+
+
+def require_usable(extractors: Sequence[str], weights: str | None, key: str) -> None:
+    """Refuse extractors that are not there, and several with one file of weights; `key` is where they were read."""
+    for name in extractors:
+        require_known(name, key)
+    if weights is not None and len(extractors) > 1:
+        raise UserError(f"--weights: given with {len(extractors)} extractors, one accepted")
 
 
 def _score_exported(
@@ -77,14 +108,14 @@ def _score_exported(
 ) -> str:
     generator = open_exported(folder, step=step, weights=weights, device=device, settings=settings, cache=cache)
     description = generator.description
-    result = Scorer(generator.config, generator.num_classes, generator.device).score(generator.network, weights)
+    results = [result for _, result in _scored(generator, weights)]
     if as_json:
-        return json.dumps({"step": description.step, **result.to_dict()}, indent=2)
-    rows = {f"{folder} step {description.step} {weights}": result}
+        return _one_or_list([json.dumps({"step": description.step, **one.to_dict()}, indent=2) for one in results])
+    rows = {f"{folder} step {description.step} {weights}": results}
     for before in map(read_result, description.evaluations):
-        if before is not None and not differences(before.protocol, result.protocol):
-            rows["  when it was exported"] = before
-    reference = result.protocol.reference
+        if before is not None and any(not differences(before.protocol, one.protocol) for one in results):
+            rows.setdefault("  when it was exported", []).append(before)
+    reference = results[0].protocol.reference
     return f"{format_table(rows)}\n\nagainst {reference.count:,} images of {reference.name} {reference.split}"
 
 
@@ -92,13 +123,15 @@ def score_images(
     images: str,
     reference: str,
     *,
-    extractor: str,
+    extractors: Sequence[str],
     weights: str | None,
     weights_sha256: str | None,
+    resize: str,
     metrics: Sequence[str],
     resolution: int | None,
     limit: int | None,
     reference_limit: int | None,
+    held_out: str | None,
     skip_corrupt: bool,
     bootstrap: int,
     dtype: str,
@@ -108,15 +141,17 @@ def score_images(
     cache: Path | None,
     as_json: bool,
 ) -> str:
-    """Score one set of images against another; returns a table, or JSON.
+    """Score one set of images against another; returns a table, or JSON; all ranks call this.
 
     Args:
         images, reference: see `gan.commands.image_sets.open_set`.
-        extractor, weights, weights_sha256, metrics, bootstrap, dtype, compiled, batch_size: as in a config's
+        extractors: names; the sets are measured in the feature space of each.
+        weights, weights_sha256, resize, metrics, bootstrap, dtype, compiled, batch_size: as in a config's
             `evaluation` section.
         resolution: what both sets are brought to; None for that of a run among them, else 32.
         limit: take at most so many images of each, at even distances.
         reference_limit: of the reference, where that differs.
+        held_out: real images, as many as there are of `images`, that FDr compares with.
         skip_corrupt: pass over files that cannot be read, and say how many.
         device: as on the command line.
         cache: where prepared images and features are kept; None for `user_cache`.
@@ -126,27 +161,67 @@ def score_images(
         UserError: a set cannot be read, or an argument is not accepted.
     """
     keep_freed_memory()
-    require_known(extractor, "--extractor")
+    require_usable(extractors, weights, "--extractor")
+    if held_out is not None and "fid" not in metrics:
+        raise UserError("--held-out: given, but fid is not among --metrics")
     place, cache = resolve_device(device), cache or user_cache()
-    resolution = resolution or resolution_of((images, reference))
-    asked = [(images, limit), (reference, reference_limit or limit)]
-    sets = {  # what has to be generated last: a mistake in the other is known by then
-        role: open_set(name, resolution, count, place, skip_corrupt, cache)
-        for role, (name, count) in sorted(enumerate(asked), key=lambda item: run_of(item[1][0]) is not None)
-    }
-    first, second = sets[0], sets[1]
-    for name, opened in ((images, first), (reference, second)):
-        if len(opened.images) < 2:
-            raise UserError(f"{name}: {len(opened.images)} image found, at least 2 accepted")
-    network = build_extractor(extractor, weights=weights, device=place, expected_sha256=weights_sha256)
-    evaluator = Evaluator(network, place, metrics, batch_size, bootstrap=bootstrap, dtype=dtype, compiled=compiled)
-    result = _compare(evaluator, first, second, cache)
-    skipped = {name: opened.skipped for name, opened in ((images, first), (reference, second)) if opened.skipped}
-    if as_json:
-        return json.dumps({**result.to_dict(), "skipped": skipped}, indent=2)
-    lines = [format_table({images: result}), ""]
-    lines += [f"{name}: {score:z.3f}" for name, score in result.classes.items()]
-    lines += [f"against {result.protocol.reference.count:,} images of {reference}"]
+    names = [images, reference, *([] if held_out is None else [held_out])]
+    asked = list(zip(names, (limit, reference_limit or limit, limit), strict=False))
+    resolution = resolution or resolution_of(tuple(names))
+    sets = _opened(asked, resolution, place, skip_corrupt, cache)
+    rows: dict[str, list[Result]] = {name: [] for name in (images, *names[2:])}
+    for extractor in extractors:
+        network = build_extractor(
+            extractor, weights=weights, device=place, expected_sha256=weights_sha256, resize=resize
+        )
+        evaluator = Evaluator(
+            network,
+            place,
+            metrics,
+            batch_size,
+            distributed.is_main(),
+            bootstrap=bootstrap,
+            dtype=dtype,
+            compiled=compiled,
+        )
+        for results, role in zip(rows.values(), (0, 2), strict=False):
+            results.append(_compare(evaluator, sets[role], sets[1], cache))
+    ratio = None if held_out is None else frechet_ratio(rows[images], rows[held_out])
+    skipped = {name: sets[role].skipped for role, name in enumerate(names) if sets[role].skipped}
+    return _as_json(rows, ratio, skipped) if as_json else _as_table(rows, ratio, skipped, reference)
+
+
+def _opened(
+    asked: Sequence[tuple[str, int | None]], resolution: int, place: torch.device, skip_corrupt: bool, cache: Path
+) -> dict[int, ImageSet]:
+    """The sets by their places; what has to be generated comes last: a mistake in another is known by then."""
+    sets = {}
+    for role, (name, count) in sorted(enumerate(asked), key=lambda item: run_of(item[1][0]) is not None):
+        sets[role] = open_set(name, resolution, count, place, skip_corrupt, cache)
+    for role, (name, _) in enumerate(asked):
+        if len(sets[role].images) < 2:
+            raise UserError(f"{name}: {len(sets[role].images)} image found, at least 2 accepted")
+    return sets
+
+
+def _as_json(rows: Mapping[str, Sequence[Result]], ratio: float | None, skipped: Mapping[str, int]) -> str:
+    """One result is an object by itself; several are lists by the names of their images."""
+    (first, *others), *held_out = rows.values()
+    if not others and not held_out:
+        return json.dumps({**first.to_dict(), "skipped": skipped}, indent=2)
+    found: dict[str, Any] = {name: [result.to_dict() for result in results] for name, results in rows.items()}
+    return json.dumps({"results": found, "frechet_ratio": ratio, "skipped": skipped}, indent=2)
+
+
+def _as_table(
+    rows: Mapping[str, Sequence[Result]], ratio: float | None, skipped: Mapping[str, int], reference: str
+) -> str:
+    first = next(iter(rows.values()))
+    lines = [format_table(rows), ""]
+    lines += [f"{name}: {score:z.3f}" for result in first for name, score in result.classes.items()]
+    if ratio is not None:
+        lines += [f"FDr ({', '.join(result.protocol.extractor for result in first)}): {ratio:.3f}"]
+    lines += [f"against {first[0].protocol.reference.count:,} images of {reference}"]
     lines += [f"skipped {count} files of {name} that cannot be read" for name, count in skipped.items()]
     return "\n".join(map(printable, lines))
 
@@ -162,9 +237,9 @@ def _compare(evaluator: Evaluator, first: ImageSet, second: ImageSet, cache: Pat
         labels=second.labels,
         class_names=second.class_names,
     )
-    labels = first.labels
+    labels, sampler = first.labels, ArraySampler(first.images)
     return evaluator.evaluate(
-        array_sampler(first.images),
+        sampler,
         len(first.images),
         statistics,
         seed=first.seed,
@@ -172,4 +247,5 @@ def _compare(evaluator: Evaluator, first: ImageSet, second: ImageSet, cache: Pat
         label_sampling=first.label_sampling,
         batch_norm="none" if first.weights == "images" else "running",
         labels=None if labels is None else lambda: torch.from_numpy(np.array(labels)),
+        skip=sampler.skip,
     )

@@ -48,7 +48,11 @@ class Scorer:
         section = self.config.evaluation
         require_known(section.extractor, "evaluation.extractor")
         extractor = build_extractor(
-            section.extractor, weights=section.weights, device=self.device, expected_sha256=section.weights_sha256
+            section.extractor,
+            weights=section.weights,
+            device=self.device,
+            expected_sha256=section.weights_sha256,
+            resize=section.resize,
         )
         self._evaluator = Evaluator(
             extractor,

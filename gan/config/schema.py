@@ -259,6 +259,7 @@ class EvaluationConfig(Section):
     extractor: str = "efficientnet_lite0"  # needs no download; inception for published numbers
     weights: str | None = None  # file of the extractor's weights, where it takes one
     weights_sha256: str | None = None  # of a file that is not the official one: at least 8 digits
+    resize: Literal["extractor", "antialiased"] = "extractor"  # its own way, or bicubic as clean-fid does
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the extractor's arithmetic
     compile: bool = False  # the extractor, where that leaves its features alone
     bootstrap: NonNegative = 0  # resamplings for 95 % intervals; 0: none

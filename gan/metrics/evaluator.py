@@ -17,7 +17,7 @@ from gan.metrics.accumulators import ClassCounts, FeatureBank, GaussianStatistic
 from gan.metrics.distributed_evaluation import everywhere, merge, own_share, own_tally, share, unmeasured
 from gan.metrics.evidence import Evidence, Tally
 from gan.metrics.extractors.interface import Extraction, metric_layers
-from gan.metrics.images import array_sampler, check_images, of_size, to_uint8
+from gan.metrics.images import ArraySampler, check_images, of_size, to_uint8
 from gan.metrics.protocol import Protocol, ReferenceIdentity
 from gan.metrics.reference import (
     CacheKey,
@@ -94,7 +94,9 @@ class Evaluator:
         labels: np.ndarray | None = None,
         class_names: Sequence[str] = (),
     ) -> ReferenceStatistics:
-        """Statistics of real images, from the cache where it has them.
+        """Statistics of real images, from the cache where it has them: then no image is read.
+
+        With a cache features are kept in it too, whatever the metrics need, for the next evaluation.
 
         Args:
             images: uint8 `(N, H, W, 1 or 3)`, a memory map will do.
@@ -109,15 +111,19 @@ class Evaluator:
         """
         check_images(images)
         count, height, width, channels = images.shape
-        identity = ReferenceIdentity(name, split, content or content_hash(images), count, (channels, height, width))
+        if content is None:
+            content = distributed.from_main(content_hash(images) if distributed.is_main() else "")
+        identity = ReferenceIdentity(name, split, content, count, (channels, height, width))
         key = CacheKey(identity, self.identity, self.layer, REFERENCE_FEATURES, METRIC_SEED)
         cache = None if cache_dir is None or not distributed.is_main() else Path(cache_dir)
         kept = torch.from_numpy(kept_rows(count, REFERENCE_FEATURES, METRIC_SEED))
-        statistics = None if cache is None else load_statistics(cache, key, self._needs("reference features"))
+        with_features = self._needs("reference features")
+        statistics = None if cache is None else load_statistics(cache, key, with_features)
         if distributed.from_main(statistics is None):
-            statistics = self._measure(images, identity, kept)
+            statistics = self._measure(images, identity, kept, with_features or cache_dir is not None)
             if cache is not None:
                 save_statistics(cache, key, statistics)
+            statistics = statistics if with_features else replace(statistics, features=None)
         if statistics is None:  # read by the main rank, which alone needs it
             statistics = unmeasured(identity, self.identity, self.layer)
         kept_labels = None if labels is None else torch.from_numpy(np.asarray(labels))[kept]
@@ -164,7 +170,7 @@ class Evaluator:
         merge(tally)
         if not distributed.is_main():
             return everywhere(None)
-        protocol = self._protocol(reference, count, seed, weights, label_sampling, batch_norm)
+        protocol = self.protocol(reference, count, seed, weights, label_sampling, batch_norm)
         evidence = Evidence(
             tally,
             reference,
@@ -199,8 +205,9 @@ class Evaluator:
             UserError, NonFiniteError: as `evaluate`; or the images are not such.
         """
         check_images(images)
+        sampler = ArraySampler(images)
         return self.evaluate(
-            array_sampler(images),
+            sampler,
             len(images),
             reference,
             seed=None,
@@ -208,14 +215,17 @@ class Evaluator:
             label_sampling="none",
             batch_norm="none",
             labels=None if labels is None else lambda: torch.from_numpy(np.asarray(labels)),
+            skip=sampler.skip,
         )
 
-    def _measure(self, images: np.ndarray, identity: ReferenceIdentity, kept: Tensor) -> ReferenceStatistics:
+    def _measure(
+        self, images: np.ndarray, identity: ReferenceIdentity, kept: Tensor, with_features: bool
+    ) -> ReferenceStatistics:
         """Statistics of images; all ranks take part, the main one has them."""
-        features = FeatureBank(expected=int(kept.sum())) if self._needs("reference features") else None
+        features = FeatureBank(expected=int(kept.sum())) if with_features else None
         first, end = share(len(images), self.batch_size)
         tally = own_tally(Tally(GaussianStatistics(self.statistics_device), features), int(kept[first:end].sum()))
-        self._accumulate(array_sampler(images[first:end]), end - first, tally, "reference", kept[first:end])
+        self._accumulate(ArraySampler(images[first:end]), end - first, tally, "reference", kept[first:end])
         merge(tally)
         if not distributed.is_main():
             return unmeasured(identity, self.identity, self.layer)
@@ -250,7 +260,7 @@ class Evaluator:
                         kept_logits.update(layers[self.logits_layer])
                 bar.update(size)
 
-    def _protocol(
+    def protocol(
         self,
         reference: ReferenceStatistics,
         count: int,

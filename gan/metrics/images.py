@@ -1,6 +1,7 @@
 """Which images can be scored, and the one rule by which generated values become pixels."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -36,18 +37,22 @@ def rounded(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def array_sampler(images: np.ndarray) -> Callable[[int], Tensor]:
-    """A `sample` that hands out uint8 images `(N, H, W, C)` in order as `(n, C, H, W)`, once."""
-    position = 0
+@dataclass
+class ArraySampler:
+    """n → the next n of uint8 images `(N, H, W, C)`, as `(n, C, H, W)`, each once."""
 
-    def sample(count: int) -> Tensor:
-        nonlocal position
+    images: np.ndarray
+    position: int = 0
+
+    def __call__(self, count: int) -> Tensor:
         # This is a copy, because a memory map may be read-only, which tensors cannot be.
-        batch = torch.from_numpy(np.array(images[position : position + count]))
-        position += count
+        batch = torch.from_numpy(np.array(self.images[self.position : self.position + count]))
+        self.skip(count)
         return batch.permute(0, 3, 1, 2)
 
-    return sample
+    def skip(self, count: int) -> None:
+        """Pass over `count` images without reading them."""
+        self.position += count
 
 
 def of_size(sample: Callable[[int], Tensor], height_width: tuple[int, ...]) -> Callable[[int], Tensor]:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import warnings
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from gan.errors import StorageError, UserError
 from gan.files import atomic_path
 from gan.metrics.protocol import ExtractorIdentity, ReferenceIdentity
 
+CACHE_BYTES = 4 * 2**30  # that a cache may take: ten references of 50,000 features in 2,048 dimensions
 FORMAT = 1  # raise it whenever the file's content or the way it is computed changes
 
 
@@ -101,6 +104,7 @@ def load_statistics(directory: Path, key: CacheKey, with_features: bool) -> Refe
                 return None
             mean, covariance = torch.from_numpy(archive["mean"]), torch.from_numpy(archive["covariance"])
             features = torch.from_numpy(archive["features"]) if with_features else None
+        os.utime(key.path(directory))
     except Exception:  # A damaged archive raises almost anything; whatever cannot be read is computed again.
         return None
     dimensions = len(mean)
@@ -111,8 +115,11 @@ def load_statistics(directory: Path, key: CacheKey, with_features: bool) -> Refe
     return ReferenceStatistics(key.identity, key.extractor, key.layer, mean, covariance, features)
 
 
-def save_statistics(directory: Path, key: CacheKey, statistics: ReferenceStatistics) -> None:
-    """Write the statistics whole or not at all; a cache that cannot be written costs a warning, not the evaluation."""
+def save_statistics(directory: Path, key: CacheKey, statistics: ReferenceStatistics, limit: int = CACHE_BYTES) -> None:
+    """Write the statistics whole or not at all; a cache that cannot be written costs a warning, not the evaluation.
+
+    Others of the directory, those used longest ago first, are removed until all together take at most `limit` bytes.
+    """
     arrays = {"mean": statistics.mean.numpy(), "covariance": statistics.covariance.numpy()}
     if statistics.features is not None:
         arrays["features"] = statistics.features.numpy()
@@ -121,3 +128,20 @@ def save_statistics(directory: Path, key: CacheKey, statistics: ReferenceStatist
             np.savez(file, allow_pickle=False, key=np.array(key.text()), **arrays)
     except StorageError as error:
         warnings.warn(f"reference statistics are not cached: {error}", stacklevel=2)
+    else:
+        _clear(directory, key.path(directory), limit)
+
+
+def _clear(directory: Path, newest: Path, limit: int) -> None:
+    """Remove files of this cache other than `newest`; another process may be doing the same."""
+    found = []
+    for path in directory.glob("reference-*.npz"):
+        with suppress(OSError):
+            status = path.stat()
+            found.append((path == newest, status.st_mtime_ns, status.st_size, path))
+    size = sum(one[2] for one in found)
+    for is_newest, _, own, path in sorted(found):
+        if size > limit and not is_newest:
+            with suppress(OSError):
+                path.unlink()
+                size -= own

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gan.errors import printable
-from gan.metrics.protocol import Protocol
+from gan.errors import UserError, printable
+from gan.metrics.protocol import Protocol, differences
 from gan.metrics.table import METRICS
 
 WIDTH = 120  # of a table
+OF_THE_GENERATOR = ("seed", "weights", "batch_norm", "label_sampling")  # in a protocol, what real images have none of
 
 
 @dataclass(frozen=True)
@@ -121,23 +122,48 @@ def remarks(result: Result) -> list[str]:
     return found
 
 
-def format_table(results: Mapping[str, Result]) -> str:
-    """A plain-text table: one row per named result, one column per label; the other way round where that is too wide.
+def frechet_ratio(generated: Sequence[Result], held_out: Sequence[Result]) -> float:
+    """FDr: the mean over feature spaces of FD(generated) / FD(held-out real images) (arXiv:2604.28190).
 
+    1 for generated images that are as near to the reference as other real ones.
+
+    Args:
+        generated, held_out: results of the same feature spaces in the same order, of equally many images.
+
+    Raises:
+        UserError: two results of a feature space were not measured alike, or have no Fréchet distance.
+    """
+    ratios = []
+    for one, other in zip(generated, held_out, strict=True):
+        differing = [name for name in differences(one.protocol, other.protocol) if name not in OF_THE_GENERATOR]
+        if differing:
+            raise UserError(f"FDr: generated and held-out images were measured with another {', '.join(differing)}")
+        if not {"frechet_distance"} <= one.metrics.keys() & other.metrics.keys():
+            raise UserError("FDr: no Fréchet distance; accepted: results with fid among their metrics")
+        ratios.append(one.metrics["frechet_distance"] / other.metrics["frechet_distance"])
+    return sum(ratios) / len(ratios)
+
+
+def format_table(results: Mapping[str, Result | Sequence[Result]]) -> str:
+    """A plain-text table: one row per name, one column per label; the other way round where that is too wide.
+
+    A row may have several results, of several feature spaces; its speed is that of the first.
     `±` spans splits, subsets or classes, not seeds; `[low, high]` is a 95 % bootstrap interval. Remarks stand below.
     """
     labels: list[str] = []
     rows = []
-    for name, result in results.items():
-        cells = {label(metric, result.protocol): _cell(metric, result) for metric in measured(result)}
+    several = {name: [found] if isinstance(found, Result) else list(found) for name, found in results.items()}
+    for name, found in several.items():
+        cells = {label(metric, one.protocol): _cell(metric, one) for one in found for metric in measured(one)}
         labels += [column for column in cells if column not in labels]
-        rows.append((name, cells, str(result.protocol.generated_count), f"{result.images_per_second:.1f}"))
+        rows.append((name, cells, str(found[0].protocol.generated_count), f"{found[0].images_per_second:.1f}"))
     table = [["", *labels, "images", "images/s"]]
     table += [[name, *(cells.get(column, "–") for column in labels), count, rate] for name, cells, count, rate in rows]
     aligned = _align(table)
     if len(aligned.splitlines()[0]) > WIDTH:
         aligned = _align(list(zip(*table, strict=True)))
-    return "\n".join([aligned, *dict.fromkeys(line for result in results.values() for line in remarks(result))])
+    said = (line for found in several.values() for result in found for line in remarks(result))
+    return "\n".join([aligned, *dict.fromkeys(said)])
 
 
 def _cell(name: str, result: Result) -> str:

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -12,6 +13,7 @@ import torch
 from pydantic import ValidationError, model_validator
 from torch import Tensor, nn
 
+from gan import distributed
 from gan.build import ImageFacts, require_names
 from gan.config import Config, Positive, Section
 from gan.data.recipe import Labels, Pixels
@@ -187,13 +189,15 @@ class LoadedGenerator:
     def sample_to_disk(self, n: int, seed: int, batch_size: int) -> tuple[Pixels, Labels | None]:
         """The images of `sample`, uint8 `(n, H, W, C)` in a file without a name, and their labels `(n,)`.
 
+        Of several ranks, all of which call this, each computes its part of them; all have all.
+
         Raises:
             StorageError: they do not fit on the disk.
         """
         batches = self.batches(n, seed=seed, batch_size=batch_size)
         try:
             with tempfile.TemporaryFile() as file:  # the map outlives its handle
-                with passing_bar(n, "generating", "images") as bar:
+                with passing_bar(n, "generating", "images", distributed.is_main()) as bar:
                     labels = self.write_pixels(file, batches, bar.update)
                 file.flush()
                 return np.memmap(file, np.uint8, mode="r", shape=self.shape(n)), labels
@@ -213,12 +217,21 @@ class LoadedGenerator:
         Written rather than mapped: a full disk is an error for a file, and the end of the process for a map.
         """
         labels = []
-        for batch in batches:
-            rows = self.pixels(batch.latents, batch.labels).permute(0, 2, 3, 1).contiguous()
+        for batch, rows in self._computed(iter(batches)):
             file.write(rows.numpy().data)
             labels += [] if batch.labels is None else [batch.labels]
             advance(len(rows))
         return torch.cat(labels).numpy() if labels else None
+
+    def _computed(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+        """Every batch with its pixels, uint8 `(n, H, W, C)`; ranks take turns in computing them, and all have all."""
+        while turn := list(islice(batches, distributed.world_size())):
+            largest = len(turn[0].latents)
+            own = torch.zeros(self.shape(largest), dtype=torch.uint8)
+            for batch in turn[distributed.rank() : distributed.rank() + 1]:
+                own[: len(batch.latents)] = self.pixels(batch.latents, batch.labels).permute(0, 2, 3, 1)
+            for batch, rows in zip(turn, distributed.gather(own).split(largest), strict=False):
+                yield batch, rows[: len(batch.latents)]
 
     def batches(
         self,

@@ -1,6 +1,10 @@
-"""`gan evaluate`: score generators and images, compare scores, audit runs."""
+"""`gan evaluate`: score generators and images, compare scores, audit runs.
 
-from collections.abc import Callable
+On several devices: `torchrun --nproc_per_node=2 -m gan evaluate checkpoint RUN`, or `images A B`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,9 +12,10 @@ import click
 
 from gan.commands.command_line import FilePath, OneLineGroup, which_checkpoint
 from gan.commands.reporting import one_line_errors
-from gan.processes import importing
+from gan.processes import importing, one_voice
 
 EXTRACTORS = "inception, efficientnet_lite0, vgg16, clip-vit-b-32, dinov2-vit-s-14, ..."
+SEVERAL = "Several, separated by commas, are measured side by side."
 FOLDER = FilePath()
 RUN_CACHE = "Where real images and their features are kept. [default: that of training, or data in RUN]"
 METRICS = "Names of metrics (docs/evaluation.md), separated by commas; a wrong one is answered with all of them."
@@ -21,12 +26,33 @@ def main() -> None:
     """Measure generators; every number carries the protocol it was measured by."""
 
 
+@contextmanager
+def processes(device: str) -> Iterator[str]:
+    """Within the block the processes that torchrun has started, if any, know each other; yields this one's device."""
+    with importing():
+        from gan import distributed
+        from gan.device import resolve_device
+    place = resolve_device(distributed.local_device(device))
+    with distributed.joined(place):
+        yield str(place)
+
+
+def tell(text: str) -> None:
+    """Of several processes one speaks."""
+    from gan import distributed
+
+    if distributed.is_main():
+        click.echo(text)
+
+
 def extractor_options(command: Callable[..., None]) -> Callable[..., None]:
     """How features are made of images, and how sure the scores are."""
     dtypes = click.Choice(["float32", "bfloat16", "float16"])
+    resizings = click.Choice(["extractor", "antialiased"])
     for option in (
         click.option("--compile", "compiled", is_flag=True, help="Compile the extractor if its features stay equal."),
         click.option("--bootstrap", type=click.IntRange(min=0), help="Resamplings for 95 % intervals. [default: none]"),
+        click.option("--resize", type=resizings, help="extractor: its own way; antialiased: bicubic, as clean-fid."),
         click.option("--dtype", type=dtypes, help="Of the extractor's arithmetic, stamped. [default: float32]"),
         click.option("--weights-sha256", help="Digest of that file, where it is not the official one."),
         click.option("--weights", help="File of the extractor's weights, where they cannot be downloaded."),
@@ -40,7 +66,7 @@ def extractor_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--step", type=click.IntRange(min=0), help="Which checkpoint. [default: the newest]")
 @click.option("--raw", is_flag=True, help="Score the raw generator instead of its moving average.")
 @click.option("--best", is_flag=True, help="The checkpoint with the best score, where evaluation.best kept one.")
-@click.option("--extractor", help=f"{EXTRACTORS} [default: the config's]")
+@click.option("--extractor", help=f"{EXTRACTORS} {SEVERAL} [default: the config's]")
 @extractor_options
 @click.option("--metrics", help=f"{METRICS} [default: the config's]")
 @click.option("--samples", type=click.IntRange(min=2), help="How many images to generate. [default: the config's]")
@@ -70,29 +96,44 @@ def checkpoint(
     settings["metrics"] = settings["metrics"].split(",") if settings["metrics"] else None
     settings["compile"] = compiled or None
     chosen = {name: value for name, value in settings.items() if value is not None}
-    with one_line_errors():
+    weights: Literal["ema", "raw"] = "raw" if raw else "ema"
+    with one_line_errors(), one_voice():
+        asked = which_checkpoint(step, best)
         with importing():
             from gan.commands.score import score_run
-        weights: Literal["ema", "raw"] = "raw" if raw else "ema"
-        click.echo(score_run(run, which_checkpoint(step, best), weights, device, chosen, as_json, cache))
+        with processes(device) as place:
+            tell(score_run(run, asked, weights, place, chosen, as_json, cache))
 
 
 @main.command()
 @click.argument("images")
 @click.argument("reference")
-@click.option("--extractor", default="efficientnet_lite0", show_default=True, help=EXTRACTORS)
+@click.option(
+    "--extractor",
+    default="efficientnet_lite0",
+    show_default=True,
+    help=f"{EXTRACTORS} {SEVERAL}",
+)
 @extractor_options
 @click.option("--metrics", default="fid", show_default=True, help=METRICS)
 @click.option("--resolution", type=click.IntRange(min=8), help="Both are brought to it. [default: a run's, or 32]")
 @click.option("--limit", type=click.IntRange(min=2), help="At most so many images of each.")
 @click.option("--reference-limit", type=click.IntRange(min=2), help="Of REFERENCE, where that differs.")
+@click.option("--held-out", help="Other real images: FDr is the mean of FD(IMAGES)/FD(held out) over the extractors.")
 @click.option("--skip-corrupt", is_flag=True, help="Pass over files of a folder that cannot be read, and count them.")
 @click.option("--cache", type=FOLDER, help="For prepared images. [default: outputs/data if there, else ~/.cache/gan]")
 @click.option("--batch-size", type=click.IntRange(min=1), default=50, show_default=True, help="Images at a time.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON instead of a table.")
 def images(
-    images: str, reference: str, metrics: str, dtype: str | None, bootstrap: int | None, **settings: Any
+    images: str,
+    reference: str,
+    metrics: str,
+    extractor: str,
+    dtype: str | None,
+    resize: str | None,
+    bootstrap: int | None,
+    **settings: Any,
 ) -> None:
     """Score IMAGES against REFERENCE.
 
@@ -100,10 +141,12 @@ def images(
     checkpoints or an exported folder, whose images are generated.
     """
     settings |= {"metrics": metrics.split(","), "dtype": dtype or "float32", "bootstrap": bootstrap or 0}
-    with one_line_errors():
+    settings |= {"resize": resize or "extractor", "extractors": extractor.split(",")}
+    with one_line_errors(), one_voice():
         with importing():
             from gan.commands.score import score_images
-        click.echo(score_images(images, reference, **settings))
+        with processes(settings.pop("device")) as place:
+            tell(score_images(images, reference, device=place, **settings))
 
 
 @main.command()

@@ -17,7 +17,7 @@ from gan.errors import StorageError, UserError, nearest
 from gan.files import atomic_path, read_array
 from gan.metrics.extractors.catalogue import EXTRACTORS, build_extractor
 from gan.metrics.extractors.interface import extract, identify
-from gan.metrics.images import array_sampler, to_uint8
+from gan.metrics.images import ArraySampler, to_uint8
 from gan.metrics.protocol import ExtractorIdentity
 from gan.progress import passing_bar
 
@@ -112,7 +112,7 @@ def real_features(
     with atomic_path(path) as temporary:
         array: np.memmap | None = None
         start = 0
-        sample, said = array_sampler(images), "features of real images"
+        sample, said = ArraySampler(images), "features of real images"
         for _, features in feature_batches(extractor, sample, len(images), batch_size, device, said):
             if array is None:
                 shape = (len(images), features.shape[1])

@@ -57,14 +57,20 @@ class EfficientNetLite0Extractor(FeatureExtractorBase):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """uint8 `(B, 3, H, W)` → the requested layers, float32."""
-        size = (self.IMAGE_SIZE, self.IMAGE_SIZE)
-        resized = F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False, antialias=False)
-        inputs = ((resized - 127) / 128).contiguous(memory_format=torch.channels_last)
-        features = self.network.extract_features(inputs).mean(dim=(2, 3))  # (B, 1280)
+        features = self.network.extract_features(self.inputs(images)).mean(dim=(2, 3))  # (B, 1280)
         outputs = {"features": features}
         if "logits" in self.features_list:
             outputs["logits"] = F.linear(features, self.network._fc.weight, self.network._fc.bias)
         return tuple(outputs[layer] for layer in self.features_list)
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the network reads, `(B, 3, 224, 224)`."""
+        resized = self.resize(images.float(), (self.IMAGE_SIZE, self.IMAGE_SIZE))
+        return ((resized - 127) / 128).contiguous(memory_format=torch.channels_last)
+
+    def resize(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bilinear, without antialiasing, with half-pixel centres."""
+        return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=False)
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
