@@ -313,4 +313,10 @@ def test_settings_of_another_optimiser_are_refused_whatever_they_are(value: obje
     state["param_groups"][0] |= {"betas": (0.5, 0.999), "lr": torch.empty(0)}
     with pytest.raises((RuntimeError, ValueError)):
         load_optimizer(optimizer, state)
+    state["param_groups"][0] |= {"lr": 1e-3}
+    for moments in ({"exp_avg": "none"}, {"step": torch.empty(0)}, {"exp_avg_sq": torch.ones(2)}):
+        wrong = {0: {**state["state"][0], **moments}}
+        with pytest.raises((ValueError, AttributeError)):
+            load_optimizer(optimizer, {**state, "state": wrong})
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (1e-3, (0.5, 0.999))  # as it was
+    assert optimizer.state[parameter]["step"].item() == 1 and optimizer.state[parameter]["exp_avg"].shape == (3,)
