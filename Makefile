@@ -39,6 +39,7 @@ board: $(READY)  ## TensorBoard of all runs
 $(READY): requirements.txt | own
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + "; choose another with make PYTHON=...")'
 	@test -x $(BIN)/pip || { mkdir -p .venv && touch $(MADE) && $(PYTHON) -m venv .venv; }
+	@echo "installing PyTorch and the rest into .venv: some 6 GB, minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $(MADE) $@
 

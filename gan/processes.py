@@ -3,6 +3,7 @@
 import ctypes
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -27,12 +28,26 @@ def command_again() -> str:
     program, *arguments = sys.argv
     name = Path(program).name
     if name == "__main__.py":
-        words = [_launcher() or "python", "-m", Path(program).parent.name]
+        words = [_launcher() or python(), "-m", Path(program).parent.name]
     elif name.endswith(".py"):
-        words = [_launcher() or "python", shlex.quote(program)]
+        words = [_launcher() or python(), shlex.quote(program)]
     else:
         words = [f"{_launcher()} --no-python {name}" if started_with_others() else shlex.quote(program)]
     return " ".join([*words, *map(shlex.quote, arguments)])
+
+
+def gan_command() -> str:
+    """How the command `gan` is called here: where this process was started by it, as it is, else as a module."""
+    return "gan" if Path(sys.argv[0]).name == "gan" else f"{python()} -m gan"
+
+
+def python() -> str:
+    """What starts this interpreter: `python` where the shell finds it by that name, else its path from here."""
+    found, own = shutil.which("python"), Path(sys.executable)
+    if found is not None and Path(found).parent == own.parent:
+        return "python"
+    here = Path.cwd()
+    return shlex.quote(str(own.relative_to(here) if own.is_relative_to(here) else own))
 
 
 def _launcher() -> str:

@@ -102,6 +102,7 @@ def test_scalars_are_shown_under_the_name_of_the_run(page: Page, address: str, r
 
 def test_stages_of_a_quantity_share_a_chart(page: Page, address: str) -> None:
     show(page, address, "custom_scalars", "stages", "scores: margin", "auc", "removed from fake", "Matches (3)")
+    page.wait_until(lambda: page.texts().count("Matches (3)") == 10)  # they come one after the other
     assert page.texts().count("Matches (3)") == 10
 
 

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from gan.commands import launch
 from gan.errors import NonFiniteError, StorageError, UserError
 from gan.training.checkpoint import FORMAT, Checkpoints, digest, read_checkpoint, write_checkpoint
+from gan.training.state import load_optimizer
 from gan.training.steps import discriminator_step
 from tests import DEFAULT, ROOT
 from tests.test_training import TINY, data, lines, run, same  # noqa: F401
@@ -296,3 +297,26 @@ def test_a_killed_process_loses_nothing(tmp_path: Path, data: Path) -> None:  # 
         state.pop("elapsed")
     assert same(*states)
     assert lines(tmp_path / "whole") == lines(tmp_path / "killed")
+
+
+@pytest.mark.parametrize("value", [torch.empty(0), [0.5, 0.999], (0.5, 0.9), None])
+def test_settings_of_another_optimiser_are_refused_whatever_they_are(value: object) -> None:
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([parameter], 1e-3, (0.5, 0.999))
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    state = optimizer.state_dict()
+    load_optimizer(optimizer, copy.deepcopy(state))
+    state["param_groups"][0]["betas"] = value
+    with pytest.raises(ValueError, match="another optimiser"):
+        load_optimizer(optimizer, state)
+    state["param_groups"][0] |= {"betas": (0.5, 0.999), "lr": torch.empty(0)}
+    with pytest.raises((RuntimeError, ValueError)):
+        load_optimizer(optimizer, state)
+    state["param_groups"][0] |= {"lr": 1e-3}
+    for moments in ({"exp_avg": "none"}, {"step": torch.empty(0)}, {"exp_avg_sq": torch.ones(2)}):
+        wrong = {0: {**state["state"][0], **moments}}
+        with pytest.raises((ValueError, AttributeError)):
+            load_optimizer(optimizer, {**state, "state": wrong})
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"]) == (1e-3, (0.5, 0.999))  # as it was
+    assert optimizer.state[parameter]["step"].item() == 1 and optimizer.state[parameter]["exp_avg"].shape == (3,)

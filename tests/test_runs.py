@@ -1,10 +1,18 @@
 """`gan runs`: what there is, without touching it."""
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
+import pytest
+import torch
+
+from gan.commands.launch import _warn_of_busy_cores
 from gan.commands.runs import table_of_runs
 from gan.config import load_config
 from gan.files import locked
+from gan.processes import gan_command
 from tests import DEFAULT
 from tests.test_package import call
 
@@ -38,3 +46,28 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
     result = call("runs", tmp_path)
     assert result.exit_code == 2
     assert "no runs" in result.stderr
+
+
+def test_the_command_to_go_on_is_one_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/gan", "runs"])
+    assert gan_command() == "gan"
+    monkeypatch.setattr(sys, "argv", ["/somewhere/gan/__main__.py", "runs"])
+    for folder, name in ((tmp_path, "python"), (tmp_path / "other", ".venv/bin/python")):
+        monkeypatch.setattr(shutil, "which", lambda _, folder=folder: str(folder / ".venv" / "bin" / "python"))
+        monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+        monkeypatch.chdir(tmp_path)
+        assert gan_command() == f"{name} -m gan"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert gan_command() == f"{tmp_path}/.venv/bin/python -m gan"
+
+
+@pytest.mark.parametrize(("load", "threads", "said"), [(9.0, 2, True), (9.0, 1, False), (0.5, 2, False)])
+def test_threads_on_busy_cores_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], load: float, threads: int, said: bool
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    _warn_of_busy_cores(torch.device("cpu"))
+    assert ("OMP_NUM_THREADS=1" in capsys.readouterr().err) == said

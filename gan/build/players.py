@@ -52,7 +52,8 @@ def image_facts(config: Config) -> ImageFacts:
         store = prepare_images(config.data)
         channels, num_classes = store.channels, store.num_classes
     if config.conditional and not num_classes:
-        raise UserError(f"conditional: true found, but {config.data.source} gives no labels; false accepted")
+        where = f" {config.data.path}" if config.data.path else ""
+        raise UserError(f"conditional: true found, but {config.data.source}{where} has no labels; false accepted")
     return ImageFacts(config.data.resolution, channels, num_classes if config.conditional else None)
 
 

@@ -1,5 +1,6 @@
 """A run from its config to its scores: what train.py does once the command line is read."""
 
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -114,6 +115,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
             best=_best_checkpoint(config, checkpoints),
         )
         weights.load_average(trainer.ema.average)
+        _warn_of_busy_cores(device)
         _begin(trainer, config, store, state, f"{out} on {_where(device, precision)}")
         try:
             summary = _finish(trainer, config, run, scorer) if _train(trainer, config, run, store) else None
@@ -172,6 +174,13 @@ def _tell_of_another_decay(run: RunDirectory, config: Config, step: int) -> None
             f"0 at step {new.steps}",
             err=True,
         )
+
+
+def _warn_of_busy_cores(device: torch.device) -> None:
+    """Threads wait for each other in every operation: where others hold their cores, one alone is many times faster."""
+    load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
+    if device.type == "cpu" and torch.get_num_threads() > 1 and load > 1.5 * cores:
+        _say(f"load {load:.0f} on {cores} cores: with OMP_NUM_THREADS=1 this may be many times faster", err=True)
 
 
 def _begin(trainer: Trainer, config: Config, store: ImageStore, state: Mapping[str, Any] | None, where: str) -> None:

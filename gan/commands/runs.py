@@ -9,6 +9,7 @@ from typing import Any
 from gan.config import Config
 from gan.errors import UserError, printable
 from gan.files import is_locked
+from gan.processes import gan_command
 from gan.sampling.open import read_config
 from gan.training.run_directory import RunDirectory
 from gan.training.tracking import read_log
@@ -40,7 +41,7 @@ def table_of_runs(folder: Path) -> str:
         rows.append((str(run.path), _named(config), step, _score(lines), written, state))
         if state == "stopped":
             path = shlex.quote(str(run.path))
-            notes.append(f"to go on: gan train {shlex.quote(str(run.config))} --out {path}")
+            notes.append(f"to go on: {gan_command()} train {shlex.quote(str(run.config))} --out {path}")
     if len(rows) == 1 and not notes:
         raise UserError(f"{folder}: no runs; accepted: a folder that holds run directories")
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]

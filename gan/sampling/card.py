@@ -146,7 +146,7 @@ def _usage(description: Description, fmt: str, name: str) -> str:
     if fmt == "huggingface":
         first = "import gan, huggingface_hub"
         folder = f"huggingface_hub.snapshot_download({json.dumps(f'USER/{name}', ensure_ascii=False)})"
-    lines = [first, f"generator = gan.load({folder})", "images = generator.sample(16, seed=0)"]
+    lines = [first, "", f"generator = gan.load({folder})", "images = generator.sample(16, seed=0)"]
     return (
         _code(lines) + "\n\n`gan` is the code that it was trained by, installed by `pip install .` in a clone of its "
         "repository; images are uint8 (16, C, H, W). Without it: "

@@ -93,29 +93,39 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     """Load Adam's moments; torch itself compares no shape and takes every setting from the state.
 
     Moments that are there already stay where they are and take the values, for a captured step has their addresses.
-    Settings that say how and not what it computes are the optimiser's own.
+    Settings that say how and not what it computes are the optimiser's own. What is refused is refused before any of it
+    is taken.
 
     Raises:
-        ValueError: the state is of another optimiser.
+        ValueError: the state is of another optimiser; or whatever else what is not plain leads to.
     """
-    if not all(isinstance(moments, dict) for moments in state["state"].values()):
-        raise ValueError("moments without names")
+    rates = []
+    for group, own in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        compared = own.keys() - {"params", *_WAYS}
+        if not all(_same(group.get(name, own[name]), own[name]) for name in compared):
+            raise ValueError("settings of another optimiser")
+        rates.append(float(group["lr"]))
+    names = [name for group in state["param_groups"] for name in group["params"]]
+    own_parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    shapes = dict(zip(names, (parameter.shape for parameter in own_parameters), strict=True))
+    for name, moments in state["state"].items():
+        found = {kind: moment.shape for kind, moment in moments.items()}
+        if found != {"step": (), "exp_avg": shapes[name], "exp_avg_sq": shapes[name]}:
+            raise ValueError("moments of other parameters")
     before = [dict(group) for group in optimizer.param_groups]
     places = {parameter: dict(moments) for parameter, moments in optimizer.state.items()}
     optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, before, strict=True):
-        compared = own.keys() - {"params", *_WAYS}
-        if any(group.get(name, own[name]) != own[name] for name in compared):
-            raise ValueError("settings of another optimiser")
-        rate = float(group["lr"])
+    for group, own, rate in zip(optimizer.param_groups, before, rates, strict=True):
         group.update({name: own[name] for name in _WAYS})
         group["lr"] = own["lr"].fill_(rate) if isinstance(own["lr"], Tensor) else rate
     for parameter, moments in optimizer.state.items():
-        shapes = {name: getattr(moment, "shape", None) for name, moment in moments.items()}
-        if shapes != {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}:
-            raise ValueError("moments of other parameters")
         for name, place in places.get(parameter, {}).items():
             moments[name] = place.copy_(moments[name])
+
+
+def _same(found: object, own: object) -> bool:
+    """Whether a setting is one's own; a tensor with nothing in it differs from no number and equals none."""
+    return type(found) is type(own) and found == own
 
 
 class _Walk:
