@@ -447,6 +447,9 @@ def test_an_error_of_an_evaluation_is_told_once(tmp_path: Path) -> None:
     assert [job.returncode for job in jobs] == [2, 2], errors
     (said,) = "".join(errors).splitlines()  # by whichever comes first
     assert "absent: neither a folder" in said
+    jobs = together("evaluate.py", "modes", str(tmp_path))
+    errors = [job.communicate(timeout=120)[1] for job in jobs]
+    assert errors == ["evaluate.py modes: found under torchrun; accepted: one process, which audits alone\n", ""]
 
 
 if __name__ == "__main__":

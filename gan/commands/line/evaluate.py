@@ -12,7 +12,8 @@ import click
 
 from gan.commands.command_line import FilePath, OneLineGroup, which_checkpoint
 from gan.commands.reporting import one_line_errors
-from gan.processes import importing, one_voice
+from gan.errors import UserError
+from gan.processes import importing, one_voice, started_with_others
 
 EXTRACTORS = "inception, efficientnet_lite0, vgg16, clip-vit-b-32, dinov2-vit-s-14, ..."
 SEVERAL = "Several, separated by commas, are measured side by side."
@@ -199,6 +200,8 @@ def open_audit(
     **values: Any,
 ) -> tuple[Any, Any]:
     """The run that an audit looks at, and what it is asked for."""
+    if started_with_others():
+        raise UserError("found under torchrun; accepted: one process, which audits alone")
     with importing():
         from gan.commands.audited_run import AuditOptions, open_run
 
@@ -221,7 +224,7 @@ def neighbours(quantile: float, as_json: bool, **arguments: Any) -> None:
 
     The result, its protocol and a grid of the closest pairs are saved in RUN/audits.
     """
-    with one_line_errors():
+    with one_line_errors(), one_voice():
         with importing():
             from gan.commands.audit_neighbours import audit_neighbours
         click.echo(audit_neighbours(*open_audit(**arguments), quantile, as_json))
@@ -240,7 +243,7 @@ def modes(by: str, minimum_size: int, as_json: bool, **arguments: Any) -> None:
 
     The result, its protocol and grids of examples are saved in RUN/audits.
     """
-    with one_line_errors():
+    with one_line_errors(), one_voice():
         with importing():
             from gan.commands.audit_modes import audit_modes
         click.echo(audit_modes(*open_audit(**arguments), by, minimum_size, as_json))
