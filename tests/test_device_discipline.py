@@ -158,7 +158,7 @@ def test_no_attention_waits(name: str, device: str) -> None:
     check(device, *(f"{key}.attention={{name: {name}, resolutions: [8]}}" for key in players))
 
 
-@pytest.mark.parametrize("name", GENERATORS.keys() & BACKBONES.keys())
+@pytest.mark.parametrize("name", sorted(GENERATORS.keys() & BACKBONES.keys()))
 @pytest.mark.parametrize("conditional", ["conditional=false", "conditional=true"])
 def test_no_network_waits(name: str, conditional: str, device: str) -> None:
     check(device, f"generator.name={name}", f"discriminator.backbone.name={name}", conditional)
