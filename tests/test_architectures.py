@@ -11,7 +11,7 @@ from gan.models.biggan import BigGANBackbone, BigGANGenerator, ConditionedBatchN
 from gan.models.blocks.layers import Conv2d, Linear
 from gan.models.blocks.spectral_norm import SpectralNorm, update_spectral_norms
 from gan.models.interface import AttentionPlacement
-from gan.models.r3gan import R3GANBackbone, R3GANGenerator, ResidualBlock, Transition
+from gan.models.r3gan import R3GANBackbone, R3GANGenerator, ResidualBlock
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
 from tests.test_models import attention_at
 
@@ -108,11 +108,11 @@ def test_gradient_penalties_can_be_trained(backbone) -> None:
     gradients = torch.autograd.grad(penalty(), parameters, allow_unused=True)
     slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True) if g is not None)
     values = []
-    for sign in (1e-7, -2e-7):
+    for sign in (1e-8, -2e-8):  # so short that no kink of a rectifier lies in between
         for parameter, along in zip(parameters, direction, strict=True):
             parameter.data.add_(along, alpha=sign)
         values.append(penalty())
-    torch.testing.assert_close(slope, (values[0] - values[1]) / 2e-7, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(slope, (values[0] - values[1]) / 2e-8, rtol=1e-3, atol=1e-4)
 
 
 def test_conditioned_batch_norm_is_affine_in_its_condition() -> None:
@@ -192,16 +192,6 @@ def test_r3gan_images_are_clamped_in_evaluation_and_differentiable_everywhere_in
     trained = generator.train()(20 * latents, labels)
     assert trained.abs().max() > 1
     assert torch.equal(generator.eval()(20 * latents, labels), trained.clamp(-1, 1))
-
-
-def test_r3gan_resamples_bilinearly() -> None:
-    maps = torch.rand(2, 3, 6, 6, dtype=torch.float64)
-    up, down = (Transition(3, 3, doubles=doubles).double()(maps) for doubles in (True, False))
-    torch.testing.assert_close(down, F.interpolate(maps, scale_factor=0.5, mode="bilinear"))
-    nearest = F.pad(F.interpolate(maps, scale_factor=2.0), (1, 1, 1, 1), mode="replicate")
-    blur = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64) / 4
-    blurred = F.conv2d(nearest, (blur[:, None] * blur).expand(3, 1, 3, 3), groups=3)
-    torch.testing.assert_close(up, blurred)  # nearest neighbours, then a tent
 
 
 @pytest.mark.parametrize(

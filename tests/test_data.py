@@ -900,7 +900,7 @@ def test_options_are_refused_by_name(tmp_path: Path, archive: Path) -> None:
     refused("data.path", "digits", "accepted: none", source="digits", root=tmp_path, path=archive)
     refused("data.path", "npz", "needs", source="npz", root=tmp_path)
     refused("data.path", "nowhere.npz", source="npz", root=tmp_path, path=tmp_path / "nowhere.npz")
-    refused("data.split", "'val'", "train, test", source="cifar10", root=tmp_path, split="val")
+    refused("data.split", "'val'", "test, train", source="cifar10", root=tmp_path, split="val")
     refused("data.split", "'../up'", source="npz", root=tmp_path, path=archive, split="../up")
     refused("data.resolution", "0", source="digits", root=tmp_path, resolution=0)
 
