@@ -128,7 +128,11 @@ def _begin(path: Path, folder: bool) -> tuple[Path, int]:
     while True:
         temporary = _beside(path)
         temporary.mkdir() if folder else temporary.touch(exist_ok=False)
-        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            descriptor = os.open(temporary, os.O_RDONLY)
+        except OSError:
+            _remove(temporary)
+            raise
         with suppress(OSError):  # of a file system without locks, where nothing is swept either
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if temporary.exists():  # else somebody has swept it before it was held

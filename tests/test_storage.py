@@ -1,5 +1,6 @@
 """Storage that runs out for real: a file size limit set by the system, and a file system of a few hundred kilobytes."""
 
+import errno
 import resource
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gan.errors import StorageError
 from gan.files import atomic_folder, atomic_path, sweep
 from gan.training.checkpoint import checkpoint_paths, read_checkpoint
 from tests import DEFAULT, ROOT
@@ -161,3 +163,14 @@ def test_no_failing_call_and_no_power_cut_loses_anything(script: str) -> None:
     program = [sys.executable, str(ROOT / "benchmarks" / name), *options]
     process = subprocess.run(program, capture_output=True, text=True, check=False, cwd=ROOT)
     assert process.returncode == 0 and " survived, 0 lost" in process.stdout, process.stdout + process.stderr
+
+
+def test_a_file_that_cannot_be_held_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("gan.files.os.open", refuse)
+    with pytest.raises(StorageError), atomic_path(tmp_path / "it.json"):
+        raise AssertionError("nothing was to be written")
+    monkeypatch.undo()
+    assert not list(tmp_path.iterdir())
