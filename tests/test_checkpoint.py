@@ -209,6 +209,20 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, data: Path) -> N
         run(tmp_path / "a", data)
 
 
+def test_that_an_older_checkpoint_is_gone_is_brought_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(
+        "gan.training.checkpoint.sync_directory",
+        lambda folder: seen.append(sorted(path.name for path in folder.iterdir())),
+    )
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step in (1, 2):
+        checkpoints.save(step, STATE)
+    assert seen == [["step_00000002.pt"]]
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(7, STATE)

@@ -129,6 +129,15 @@ def test_an_image_that_asks_for_a_program_or_for_too_much_is_one_line(
         prepare("image_folder", split="train", resolution=8, path=str(tmp_path / "images"), root=str(tmp_path / "data"))
 
 
+def test_what_pillow_would_warn_of_is_one_line_too(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(image_bytes((10_000, 10_000)))  # above the 89 million pixels that Pillow warns of
+    read = (
+        f"from gan.data.image_folder import read_rgb; read_rgb(__import__('pathlib').Path({str(tmp_path)!r}, 'a.png'))"
+    )
+    process = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "Warning" not in process.stderr and "10000×10000 pixels found" in process.stderr.splitlines()[-1]
+
+
 def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     os.mkfifo(tmp_path / "images" / "a.png")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from gan.progress import passing, say
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder is asked: that of EPS runs a program
 MAX_PIXELS = 80_000_000  # of an image
 MAX_RATIO = 100  # of its sides: brought to a short side of 32, 1 by 400,000 pixels would be 32 by 12,800,000
+# Of damaged tags and of sizes that are refused here; files are read by threads, where no `catch_warnings` is safe.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 

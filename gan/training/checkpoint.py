@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan.errors import UserError
-from gan.files import atomic_path
+from gan.files import atomic_path, sync_directory
 from gan.training.state import NotPlainError, is_count, load_plain
 
 FORMAT = 6
@@ -49,8 +49,11 @@ class Checkpoints:
 
     def prune(self) -> None:
         """Remove what is older than the newest few, which a process that was killed may have left too."""
-        for old in self.paths()[: -self.keep] if self.writes else ():
-            old.unlink(missing_ok=True)
+        older = self.paths()[: -self.keep] if self.writes else []
+        for path in older:
+            path.unlink(missing_ok=True)
+        if older:  # else a crash of the machine brings them back, and a run that has ended looks at them no more
+            sync_directory(self.directory)
 
     def write(self, name: str, state: Mapping[str, Any]) -> Path:
         """Write `state` beside the numbered checkpoints, under a name that is never removed.
