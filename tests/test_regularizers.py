@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan.build import build_game, image_facts
+from gan.commands.gamma import gamma_remark, styled_gamma
 from gan.config import load_config
 from gan.errors import UserError
 from gan.models.blocks.spectral_norm import update_spectral_norms
@@ -501,3 +502,23 @@ def test_latent_consistency_compares_fakes_that_were_augmented_alike() -> None:
     found, _ = discriminator_step(game, images, None, latents, None)
     assert found["scores/fake"].abs().max() > 1e-4
     assert found["regularizers/discriminator/latent_consistency"] < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            [
+                "objective.regularizers={r1: {weight: 0.05}, r2: {weight: 3}}",
+                "training.batch_size=512",
+                "schedules={objective.regularizers.r1.weight: {to: 0.005, images: 1000}}",
+            ],
+            "r1 0.05 → 0.005, r2 3; R3GAN's presets begin at 0.05 to 0.5 (32×32), StyleGAN2-ADA's rule for R1 alone "
+            "gives 0.0004; docs/objectives.md",
+        ),
+        (["objective.regularizers={lecam: {weight: 0.3}}"], None),
+    ],
+)
+def test_gamma_is_shown_beside_rules_of_thumb(settings: list[str], line: str | None) -> None:
+    assert gamma_remark(load_config(DEFAULT, settings), 32) == line
+    assert styled_gamma(1024, 32) == pytest.approx(6.5536)

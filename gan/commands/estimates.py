@@ -21,6 +21,7 @@ from gan.build import (
     require_room,
     state_bytes,
 )
+from gan.commands.gamma import gamma_remark
 from gan.config import Config, EvaluationConfig
 from gan.device import resolve_precision
 from gan.metrics.table import require_metrics
@@ -49,6 +50,7 @@ def describe(config: Config, device: torch.device) -> str:
     generator, discriminator = build_generator(config, facts), build_discriminator(config, facts)
     _check_names(config, discriminator)
     costs = estimate_costs(config, facts, generator, discriminator, device)
+    remark = gamma_remark(config, facts.resolution)
     return (
         f"{config.to_yaml()}\n"
         f"generator parameters      {costs.generator_parameters:,}\n"
@@ -57,6 +59,7 @@ def describe(config: Config, device: torch.device) -> str:
         f"memory                    {costs.memory / 2**20:,.0f} MiB for states and activations\n"
         f"time                      {costs.seconds_per_step:.2g} s a step on {device}, about "
         f"{_duration(costs.seconds_per_step * config.training.steps)} in all, by a convolution's rate"
+        + (f"\nγ                         {remark}" if remark else "")
     )
 
 
