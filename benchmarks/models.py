@@ -1,7 +1,8 @@
 """What an iteration of every named model costs: `python benchmarks/models.py [--device cuda] [--batch 16]`.
 
 An iteration is one discriminator step and one generator step of the config, with its regularisers (lazy ones at their
-interval), losses and heads; medians, the models in turn. On CUDA, peak memory as well.
+interval), losses and heads; medians, the models in turn. On CUDA, peak memory as well. With `--profile`, instead,
+where one iteration's time goes: every operator of 1 % and more.
 """
 
 import statistics
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import click
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -43,12 +45,25 @@ class Play:
         generator_step(self.game, self.latents, self.labels, self.images, self.labels)
 
 
+def shares(play: Play, device: torch.device) -> list[tuple[str, float]]:
+    """Operators and their share of an iteration, without what they call, the largest first."""
+    kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+    with profile(activities=kinds) as profiler:
+        play.discriminator()
+        play.generator()
+    field = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    times = {event.key: float(getattr(event, field)) for event in profiler.key_averages()}
+    whole = sum(times.values())
+    return sorted(((name, time / whole) for name, time in times.items()), key=lambda pair: -pair[1])
+
+
 @click.command()
 @click.option("--device", default="auto", show_default=True)
 @click.option("--batch", default=16, show_default=True)
 @click.option("--steps", default=3, show_default=True, help="Of each, after one to warm up.")
 @click.option("--model", "names", multiple=True, type=click.Choice(NAMES), default=NAMES, help="[default: all]")
-def main(device: str, batch: int, steps: int, names: tuple[str, ...]) -> None:
+@click.option("--profile", "profiling", is_flag=True, help="Show operators instead of times.")
+def main(device: str, batch: int, steps: int, names: tuple[str, ...], profiling: bool) -> None:
     """Time the steps of the CIFAR-10 configs."""
     keep_freed_memory()
     place = resolve_device(device)
@@ -57,6 +72,12 @@ def main(device: str, batch: int, steps: int, names: tuple[str, ...]) -> None:
         for name in names
     }
     plays = {name: Play(config, batch, place) for name, config in configs.items()}
+    if profiling:
+        for name, play in plays.items():
+            shares(play, place)  # to warm up
+            found = ", ".join(f"{key} {share:.1%}" for key, share in shares(play, place) if share >= 0.01)
+            click.echo(f"{name}: {found}")
+        return
     seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
     for step in range(1 + steps):
         for name, play in plays.items():
