@@ -75,8 +75,8 @@ def main(device: str, batch: int, steps: int, names: tuple[str, ...], profiling:
     if profiling:
         for name, play in plays.items():
             shares(play, place)  # to warm up
-            found = ", ".join(f"{key} {share:.1%}" for key, share in shares(play, place) if share >= 0.01)
-            click.echo(f"{name}: {found}")
+            shown = [f"{key} {share:.1%}" for key, share in shares(play, place) if share >= 0.01]
+            click.echo(f"{name}: {', '.join(shown)}")
         return
     seconds: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
     for step in range(1 + steps):

@@ -490,6 +490,10 @@ def test_kept_outcomes_belong_to_their_config(comparison: Comparison, tmp_path: 
         ("settings=[training.steps=61]",): r"training\.steps was 1800, now 61",
         ("settings=[evaluation.samples=9]",): r"evaluation\.samples was \d+, now 9",
         ("settings=[]", "mode_samples=9"): "mode_samples was 10000, now 9",
+        (
+            "settings=[]",
+            "feature_spaces=[random_convolutions]",
+        ): r"feature_spaces was \[\], now \['random_convolutions'\]",
         ("settings=[optimizer.epsilon=1e-6]",): r"optimizer\.epsilon was 1e-08, now 1e-06",
     }
     for overrides, message in others.items():
@@ -511,6 +515,17 @@ def test_an_outcome_outlives_a_key_that_the_schema_gains_and_notices_a_default_t
     save_outcome(tmp_path, planned, older)
     with pytest.raises(UserError, match=r"optimizer\.epsilon was 1e-07, now 1e-08"):
         load_outcome(tmp_path, planned)
+
+
+def test_fdr_decides_where_feature_spaces_are_named(tmp_path: Path) -> None:
+    spaces = "feature_spaces=[random_convolutions, efficientnet_lite0]"
+    comparison = load_comparison(SMOKE, ("primary=fdr", spaces), tmp_path)
+    assert comparison.config.rule.log and comparison.config.rule.lower_is_better
+    assert comparison.runs[0].feature_spaces == ("random_convolutions", "efficientnet_lite0")
+    with pytest.raises(UserError, match="primary: fdr found, but feature_spaces names no extractor"):
+        load_comparison(SMOKE, ("primary=fdr",), tmp_path)
+    with pytest.raises(UserError, match="feature_spaces: no extractor 'incepton'; did you mean 'inception'"):
+        load_comparison(SMOKE, ("feature_spaces=[incepton]",), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,11 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 import evaluate
 import train
 from gan.commands import image_sets, score, scoring
+from gan.commands.ratio import run_frechet_ratio
+from gan.errors import UserError
 from gan.metrics.extractors.catalogue import build_extractor
 from gan.sampling.export import export
+from gan.sampling.open import open_checkpoint
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints, read_checkpoint
 from tests import DEFAULT
@@ -221,6 +224,20 @@ def test_a_run_stands_for_the_images_it_generates(run: Path, tmp_path: Path) -> 
     assert digits["metrics"]["frechet_distance"] == pytest.approx(saved["metrics"]["frechet_distance"])
     (tmp_path / "run" / "checkpoints" / "step_00000006.pt").write_bytes(b"x")
     assert "damaged" in refused("images", run, "digits:test")
+
+
+def test_fdr_of_a_run_compares_with_its_training_images(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (score, scoring):
+        monkeypatch.setattr(module, "build_extractor", build_extractor)
+    spaces = ["random_convolutions", "mnist_digits"]
+    generator = open_checkpoint(run, device="cpu", settings={"reference": "test"})
+    options = ("--extractor", ",".join(spaces), "--limit", 30, "--reference-limit", 100_000)
+    expected = images_of(run, "digits:test", "--held-out", "digits:train", *options)["frechet_ratio"]
+    assert run_frechet_ratio(generator, spaces) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(UserError, match=r"evaluation\.reference: train found, the training images"):
+        run_frechet_ratio(open_checkpoint(run, device="cpu", settings={"reference": "train"}), spaces)
+    with pytest.raises(UserError, match=r"evaluation\.samples: 5,000 found"):
+        run_frechet_ratio(open_checkpoint(run, device="cpu", settings={"samples": 5000}), spaces)
 
 
 def test_an_exported_folder_is_scored_as_its_run_and_not_written_into(

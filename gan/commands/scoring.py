@@ -93,6 +93,10 @@ class Scorer:
             skip=sampler.skip,
         )
 
+    def score_real(self, store: ImageStore) -> Result:
+        """Score as many real images of `store` as there would be samples, at even distances."""
+        return self._evaluator.evaluate_images(evenly(store.images, self.config.evaluation.samples), self._reference)
+
 
 @dataclass
 class GeneratorSampler:

@@ -16,6 +16,7 @@ from gan.experiments.verdicts import Rule
 from gan.metrics.table import METRICS
 
 MODES = ("modes", "kl_modes")  # exact ones, of digits that a classifier reads
+RATIO = "fdr"  # a mean over `feature_spaces`, see `gan.commands.ratio`
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Scale = Literal["log", "linear"]
@@ -23,7 +24,7 @@ Scale = Literal["log", "linear"]
 
 def lower_is_better(measure: str) -> bool:
     """Whether less of a measure is better."""
-    return not METRICS[measure].higher_is_better if measure in METRICS else measure == "kl_modes"
+    return not METRICS[measure].higher_is_better if measure in METRICS else measure in ("kl_modes", RATIO)
 
 
 class Primary(Section):
@@ -38,7 +39,7 @@ class Primary(Section):
     @field_validator("measure")
     @classmethod
     def _is_known(cls, measure: str) -> str:
-        known = [*METRICS, *MODES]
+        known = [*METRICS, *MODES, RATIO]
         if measure not in known:
             raise ValueError(f"no {measure!r}{nearest(measure, known)}")
         return measure
@@ -51,7 +52,7 @@ class Primary(Section):
 
 def default_scale(measure: str) -> Scale:
     """The scale of a measure where nothing else is said."""
-    multiplicative = METRICS[measure].multiplicative if measure in METRICS else measure == "kl_modes"
+    multiplicative = METRICS[measure].multiplicative if measure in METRICS else measure in ("kl_modes", RATIO)
     return "log" if multiplicative else "linear"
 
 
@@ -123,6 +124,8 @@ class ComparisonConfig(Plan):
     arms: Annotated[dict[str, list[str]], Field(min_length=1)]  # overrides for each
     tuning: Tuning | None = None
     mode_samples: Positive = 10_000  # images that modes are read of, where they can be
+    # extractors over which `fdr` is the mean, taken once a run is over; none: it is not taken
+    feature_spaces: Annotated[list[str], Field(default_factory=list)]
 
     @model_validator(mode="after")
     def _tunes_on_other_seeds(self) -> Self:
@@ -140,6 +143,7 @@ class Planned:
     config: Config
     mode_samples: int
     trial: int | None = None
+    feature_spaces: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -187,6 +191,11 @@ def load_comparison(path: Path, overrides: tuple[str, ...], out: Path) -> Compar
         found = repr(tree["task"]) + " found" if "task" in tree else "missing"
         raise UserError(f"{path}: task: {found}, 'comparison' accepted; other configs are for `gan train`")
     config = check(ComparisonConfig, tree)
+    if config.feature_spaces:
+        from gan.metrics.extractors.catalogue import require_known  # here, because its registry takes seconds to import
+
+        for name in config.feature_spaces:
+            require_known(name, "feature_spaces")
     results = out / "results" if config.results is None else path.parent / config.results
     trials: list[Planned] = []
     if config.tuning is not None:
@@ -217,7 +226,9 @@ def _plan(
         raise UserError(f"arms.{arm}: evaluation.at_end: false found, true accepted in a comparison")
     if primary in METRICS and primary not in run.evaluation.metrics:
         raise UserError(f"primary: {primary} found, but evaluation.metrics of arm {arm} lacks it")
-    planned = Planned(arm, seed, run, config.mode_samples, trial)
+    planned = Planned(arm, seed, run, config.mode_samples, trial, tuple(config.feature_spaces))
+    if primary == RATIO and not config.feature_spaces:
+        raise UserError(f"primary: {RATIO} found, but feature_spaces names no extractor; accepted: one and more")
     if primary in MODES and not planned.has_modes:
         raise UserError(
             f"primary: {primary} found, accepted for {', '.join(DIGIT_READERS)} alone, where mode_count is no metric"

@@ -4,7 +4,7 @@ import json
 import math
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -44,6 +44,7 @@ class Outcome:
     made_by: Mapping[str, Any] = field(default_factory=dict)  # commit, versions, device, precision, ...
     protocol: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[Mapping[str, float], ...] = ()  # step, seconds and measures where the run was evaluated
+    feature_spaces: tuple[str, ...] = ()  # that `fdr` is the mean over
 
 
 Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
@@ -54,10 +55,11 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number")
 
 
-def _settings(config: Config, mode_samples: int | None) -> dict[str, Any]:
+def _settings(config: Config, mode_samples: int | None, feature_spaces: Sequence[str]) -> dict[str, Any]:
     """All that a run's outcome depends on, keys joined by dots."""
     scored = {"training": {"steps": config.training.steps}, "evaluation": config.evaluation.model_dump()}
-    settings = fixed_settings(config.model_dump()) | flatten(scored) | {"mode_samples": mode_samples}
+    asked = {"mode_samples": mode_samples, "feature_spaces": list(feature_spaces)}
+    settings = fixed_settings(config.model_dump()) | flatten(scored) | asked
     return {key: value for key, value in settings.items() if key not in ("evaluation.batch_size", "data.root")}
 
 
@@ -84,7 +86,8 @@ def load_outcome(results: Path, planned: Planned) -> Outcome | None:
         ran = validate(dict(outcome.config))  # a key that the schema has gained since then is at its default
     except UserError as error:
         raise UserError(f"{path}: its config is not accepted any more: {error}") from error
-    before, now = _settings(ran, outcome.mode_samples), _settings(planned.config, planned.modes_read)
+    before = _settings(ran, outcome.mode_samples, outcome.feature_spaces)
+    now = _settings(planned.config, planned.modes_read, planned.feature_spaces)
     if changed := [key for key in now if before.get(key) != now[key]]:
         listed = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in changed[:3])
         raise UserError(f"{path}: an outcome of another config ({listed}); remove it, or give other results")
@@ -131,6 +134,7 @@ def read_outcome(
         made_by=provenance() | {"device": device, "threads": threads, "precision": precision},
         protocol=protocol,
         curve=tuple(curve(log)),
+        feature_spaces=planned.feature_spaces,
     )
 
 

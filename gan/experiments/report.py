@@ -132,7 +132,7 @@ def finite(tree: Any) -> Any:
 def _names(read: Outcomes, primary: str, protocol: Protocol | None) -> dict[str, str]:
     """Every measure that some run has, with what it may be called, the primary one first."""
     measured = {name for seeds in read.values() for outcome in seeds.values() for name in outcome.measures}
-    special = {"modes": "modes covered", "kl_modes": "KL of modes"}
+    special = {"modes": "modes covered", "kl_modes": "KL of modes", "fdr": "FDr"}
     return {
         name: special.get(name) or (label(name, protocol) if protocol and name in METRICS else name)
         for name in sorted(measured, key=lambda name: (name != primary, name))
@@ -245,6 +245,8 @@ def _protocol_line(read: Outcomes, protocol: Protocol | None) -> list[Part]:
     )
     precisions = sorted({str(outcome.made_by["precision"]) for outcome in every if "precision" in outcome.made_by})
     line += f" Precision: {', '.join(precisions)}." if precisions else ""
+    spaces = sorted({", ".join(outcome.feature_spaces) for outcome in every if outcome.feature_spaces})
+    line += f" FDr over {'; '.join(spaces)}." if spaces else ""
     return [Text((f"{line} Commits: {', '.join(commits)}." if commits else line,))]
 
 

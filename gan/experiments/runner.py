@@ -13,12 +13,14 @@ import torch
 from gan.build import build_game, image_facts
 from gan.commands.audit_modes import digit_modes
 from gan.commands.audited_run import open_run
+from gan.commands.ratio import comparable_images, run_frechet_ratio
 from gan.config import Config
 from gan.errors import BusyError, NonFiniteError, StorageError, UserError
-from gan.experiments.comparison import MODES, Planned
+from gan.experiments.comparison import MODES, RATIO, Planned
 from gan.experiments.outcomes import Outcome, load_outcome, read_outcome, save_outcome
 from gan.files import write_text
 from gan.processes import stop_with_parent
+from gan.sampling.open import open_checkpoint
 from gan.training.run_directory import RunDirectory
 
 LIBRARY = Path(__file__).parents[2]  # where the package lies, installed or not
@@ -40,6 +42,8 @@ def require_buildable(results: Path, runs: Sequence[Planned]) -> None:
     for arm, planned in {planned.arm: planned for planned in waiting}.items():
         try:
             build_game(planned.config, image_facts(planned.config), torch.device("cpu"))
+            if planned.feature_spaces:
+                comparable_images(planned.config)
         except UserError as error:
             raise UserError(f"arms.{arm}: {error}") from error
 
@@ -111,6 +115,8 @@ def _train(planned: Planned, directory: Path, device: str, threads: int) -> Outc
     if not diverged and planned.has_modes:
         report = digit_modes(open_run(directory, None, "ema", device, {"samples": planned.mode_samples})).report
         extra = dict(zip(MODES, (float(report.covered), report.kl_generated_real), strict=True))
+    if not diverged and planned.feature_spaces:
+        extra[RATIO] = run_frechet_ratio(open_checkpoint(directory, device=device), planned.feature_spaces)
     return read_outcome(planned, directory, diverged, extra, device, threads)
 
 

@@ -1,0 +1,51 @@
+"""How far a run's samples are from the reference, as multiples of how far its real images are, over feature spaces."""
+
+from collections.abc import Sequence
+
+from gan.build import prepare_images
+from gan.commands.scoring import Scorer, reference_images
+from gan.config import Config
+from gan.data.store import ImageStore
+from gan.errors import UserError
+from gan.metrics.results import frechet_ratio
+from gan.sampling.generate import LoadedGenerator
+
+
+def run_frechet_ratio(generator: LoadedGenerator, extractors: Sequence[str]) -> float:
+    """FDr of a run: the mean over feature spaces of FD(samples, reference) / FD(training images, reference).
+
+    As many training images as there are samples, at even distances, are what a perfect generator would come to. The
+    rest of the protocol is that of the run's `evaluation` section.
+
+    Raises:
+        UserError: the reference is the training images themselves, or there are fewer of these than samples.
+    """
+    config = generator.config
+    training = comparable_images(config)
+    generated, real = [], []
+    for name in extractors:
+        asked = {"extractor": name, "weights": None, "weights_sha256": None, "metrics": ["fid"], "bootstrap": 0}
+        section = config.evaluation.model_copy(update=asked)
+        scorer = Scorer(config.model_copy(update={"evaluation": section}), generator.num_classes, generator.device)
+        generated.append(scorer.score(generator.network, "ema"))
+        real.append(scorer.score_real(training))
+    return frechet_ratio(generated, real)
+
+
+def comparable_images(config: Config) -> ImageStore:
+    """The training images of a run whose FDr can be taken.
+
+    Raises:
+        UserError: as `run_frechet_ratio`.
+    """
+    section, training = config.evaluation, prepare_images(config.data)
+    if training.num_images < section.samples:
+        raise UserError(
+            f"evaluation.samples: {section.samples:,} found; for FDr up to the number of training images, "
+            f"{training.num_images:,}, accepted"
+        )
+    if reference_images(config.data, section.reference, section.reference_path).content_hash == training.content_hash:
+        raise UserError(
+            f"evaluation.reference: {section.reference} found, the training images; for FDr others accepted"
+        )
+    return training
