@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan.models import BACKBONES, GENERATORS, Backbone, Generator
@@ -55,6 +55,22 @@ def test_sngan_starts_as_it_did_before_it_had_options() -> None:
         found = [sum(parameter.double().abs().sum() for parameter in player.parameters()) for player in players]
         torch.testing.assert_close(torch.stack(found), torch.tensor(sums, dtype=torch.float64), rtol=1e-7, atol=0)
         assert not any("attention" in name for player in players for name in player.state_dict())
+
+
+def test_sngan_grows_with_every_halving_where_it_is_asked_to() -> None:
+    maps: list[tuple[int, int]] = []
+
+    def note(_: nn.Module, __: object, output: Tensor) -> None:
+        maps.append((output.shape[1], output.shape[3]))
+
+    generator, backbone = SNGANGenerator(32, 3, 24, 8, growth=2.0), SNGANBackbone(32, 3, 32, growth=1.5)
+    for block in (*generator.blocks, *backbone.blocks):
+        block.register_forward_hook(note)
+    assert backbone(generator(torch.randn(2, 8))).shape == (2, 48) and backbone.out_features == 48
+    assert generator.project.out_features == 192 * 4**2
+    assert maps == [(96, 8), (48, 16), (24, 32), (32, 16), (48, 8), (48, 8), (48, 8)]
+    with pytest.raises(ValueError, match="growth: -1 found"):
+        SNGANBackbone(growth=-1)
 
 
 def test_biggan_32_has_the_published_parameters() -> None:

@@ -5,6 +5,7 @@ At 32×32 all blocks have one width (256 in G, 128 in D as published); at other 
 halving of the map, from `width` (64 as published) at full resolution.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -31,6 +32,16 @@ _BACKBONE_WIDTHS = {
 _BACKBONE_HALVINGS = {32: 2, 48: 4, 64: 5, 128: 5}  # So many of the blocks, from the first, halve the map.
 
 
+def _widths(width: int, multipliers: Sequence[int], levels: Sequence[int], growth: float) -> list[int]:
+    """Channels of maps that were halved `levels` times; grown ones are multiples of 8, as is fast."""
+    if growth <= 0:
+        raise ValueError(f"growth: {growth} found, a positive number accepted")
+    if growth == 1:
+        return [width * multiplier for multiplier in multipliers]
+    grown = [width * multiplier * growth**level for multiplier, level in zip(multipliers, levels, strict=True)]
+    return [max(8, 8 * round(channels / 8)) for channels in grown]
+
+
 class SNGANGenerator(Generator):
     """Latents `(B, latent_dim)` and labels `(B,)` or None → images `(B, channels, resolution, resolution)` in [−1, 1].
 
@@ -42,6 +53,7 @@ class SNGANGenerator(Generator):
         num_classes: for class-conditional batch normalisation, or None.
         attention: which one, and after which blocks, or None for none.
         spectral_norm: divide the weights of all linear and convolutional layers by their spectral norm, as SAGAN does.
+        growth: how much wider than published a map is for every halving; published: 1.
     """
 
     resolutions = tuple(_GENERATOR_WIDTHS)
@@ -56,9 +68,11 @@ class SNGANGenerator(Generator):
         attention: AttentionPlacement | None = None,
         *,
         spectral_norm: bool = False,
+        growth: float = 1.0,
     ) -> None:
         super().__init__()
-        widths = [width * multiplier for multiplier in _GENERATOR_WIDTHS[resolution]]
+        multipliers = _GENERATOR_WIDTHS[resolution]
+        widths = _widths(width, multipliers, range(len(multipliers))[::-1], growth)
         norm = partial(ConditionalBatchNorm2d, num_classes=num_classes)
         sides = self.attention_resolutions(resolution)
         self.latent_dim = latent_dim
@@ -91,14 +105,23 @@ class SNGANBackbone(ResidualBackbone):
         channels: of the images.
         width: channels of the first block (of all blocks at 32).
         attention: which one, and after which blocks, or None for none.
+        growth: how much wider than published a map is for every halving after the first; published: 1.
     """
 
     resolutions = tuple(_BACKBONE_WIDTHS)
 
     def __init__(
-        self, resolution: int = 32, channels: int = 3, width: int = 128, attention: AttentionPlacement | None = None
+        self,
+        resolution: int = 32,
+        channels: int = 3,
+        width: int = 128,
+        attention: AttentionPlacement | None = None,
+        *,
+        growth: float = 1.0,
     ) -> None:
-        widths = [width * multiplier for multiplier in _BACKBONE_WIDTHS[resolution]]
+        multipliers, last = _BACKBONE_WIDTHS[resolution], _BACKBONE_HALVINGS[resolution] - 1
+        levels = [min(block, last) for block in range(len(multipliers))]
+        widths = _widths(width, multipliers, levels, growth)
         super().__init__(channels, widths, self.attention_resolutions(resolution), attention)
 
     @staticmethod
