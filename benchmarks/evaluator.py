@@ -6,7 +6,7 @@ Inception network with seeded random weights. The time to compile counts. Memory
 
 import multiprocessing
 import platform
-import resource
+import re
 import statistics
 import sys
 import tempfile
@@ -189,10 +189,15 @@ def measure_memory(count: int, pipe: "multiprocessing.connection.Connection") ->
     matrix = torch.eye(64, dtype=torch.float64)  # the libraries load on their first use, and are not the evaluation's
     torch.linalg.eigvalsh(torch.linalg.cholesky(matrix @ matrix))
     matrix.float() @ matrix.float()
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start = peak_memory(), time.perf_counter()
     evaluator.evaluate_images(fake, evaluator.reference(real, name="noise", split="train"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    pipe.send(((peak - before) / 1024, time.perf_counter() - start))
+    pipe.send((peak_memory() - before, time.perf_counter() - start))
+
+
+def peak_memory() -> float:
+    """MiB that this process has held at most; `ru_maxrss` would begin with what its parent had held."""
+    status = Path("/proc/self/status").read_text()
+    return float(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
 
 def report_memory(count: int) -> None:
