@@ -291,6 +291,14 @@ def test_a_later_member_of_the_same_name_replaces_the_earlier(tmp_path: Path) ->
     assert np.array_equal(store.images, [pixels(8, 8, 3, seed=seed) for seed in (2, 3, 1)])
 
 
+def test_a_member_of_a_zip_archive_without_a_name_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        for name in ("1.png", "2.png", ""):
+            packed.writestr(zipfile.ZipInfo(name), png(0))
+    assert whole(prepare_directory(path, tmp_path / "out", resolution=8, processes=1)).num_images == 2
+
+
 def test_a_zip_beyond_32_bits_is_read_by_processes_that_share_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

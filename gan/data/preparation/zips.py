@@ -27,7 +27,7 @@ class ZipInput:
             raise UserError(f"{path} is not a whole zip archive ({error})") from error
         for member in self._archive.infolist():
             found = split_member(str(path), member.filename) if _is_regular(member) else None
-            if found is None and not member.is_dir():
+            if found is None and not _is_folder(member):
                 self.listing.ignored.file(PurePosixPath(member.filename).name)
             elif found is not None:
                 self.listing.add(*found, Place(0, member.header_offset, member.compress_size, member.CRC))
@@ -90,4 +90,8 @@ class _OwnPosition(io.RawIOBase):
 
 def _is_regular(member: zipfile.ZipInfo) -> bool:
     mode = member.external_attr >> 16  # of Unix; 0 where another system wrote it
-    return member.filename != "" and not member.is_dir() and stat.S_IFMT(mode) in (0, stat.S_IFREG)
+    return member.filename != "" and not _is_folder(member) and stat.S_IFMT(mode) in (0, stat.S_IFREG)
+
+
+def _is_folder(member: zipfile.ZipInfo) -> bool:
+    return member.filename.endswith("/")  # as `is_dir` says, which fails where there is no name
