@@ -313,6 +313,18 @@ def test_a_killed_process_loses_nothing(tmp_path: Path, data: Path) -> None:  # 
     assert lines(tmp_path / "whole") == lines(tmp_path / "killed")
 
 
+def test_a_setting_that_an_optimisers_state_lacks_is_its_own() -> None:
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([parameter], 1e-3, (0.5, 0.999))
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    state = copy.deepcopy(optimizer.state_dict())
+    del state["param_groups"][0]["betas"]
+    load_optimizer(optimizer, state)
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.999)
+    optimizer.step()
+
+
 @pytest.mark.parametrize("value", [torch.empty(0), [0.5, 0.999], (0.5, 0.9), None])
 def test_settings_of_another_optimiser_are_refused_whatever_they_are(value: object) -> None:
     parameter = torch.nn.Parameter(torch.ones(3))

@@ -93,8 +93,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     """Load Adam's moments; torch itself compares no shape and takes every setting from the state.
 
     Moments that are there already stay where they are and take the values, for a captured step has their addresses.
-    Settings that say how and not what it computes are the optimiser's own. What is refused is refused before any of it
-    is taken.
+    Settings that say how and not what it computes are the optimiser's own, as are those that the state lacks. What is
+    refused is refused before any of it is taken.
 
     Raises:
         ValueError: the state is of another optimiser; or whatever else what is not plain leads to.
@@ -116,7 +116,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     places = {parameter: dict(moments) for parameter, moments in optimizer.state.items()}
     optimizer.load_state_dict(state)
     for group, own, rate in zip(optimizer.param_groups, before, rates, strict=True):
-        group.update({name: own[name] for name in _WAYS})
+        group.update({name: own[name] for name in own if name in _WAYS or name not in group})
         group["lr"] = own["lr"].fill_(rate) if isinstance(own["lr"], Tensor) else rate
     for parameter, moments in optimizer.state.items():
         for name, place in places.get(parameter, {}).items():
