@@ -277,13 +277,19 @@ def test_the_clock_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_averages_are_means_over_the_window_per_stage() -> None:
-    averages = Averages()
+    averages = Averages(2)
     for value in (1.0, 2.0, 6.0):
         averages.add({"loss": torch.tensor(value), "scores": torch.tensor([value, -value])})
     averages.add({"loss": torch.tensor(3.0)})
     assert averages.take() == {"loss": [3.0], "scores": [3.0, -3.0]}
     averages.add({"loss": torch.tensor(5.0)})
+    state = averages.state_dict()
     assert averages.take() == {"loss": [5.0]}
+    averages.load_state_dict(state)
+    assert averages.take() == {"loss": [5.0]}
+    for wrong in (torch.empty(0), torch.ones(3), torch.ones(1, 2), torch.tensor(1)):
+        with pytest.raises(ValueError, match="sums that no step has reported"):
+            averages.load_state_dict({"sums": {"loss": wrong}, "counts": {"loss": 1}})
 
 
 def test_the_log_has_no_gaps_and_no_repeats_after_a_resume(tmp_path: Path) -> None:

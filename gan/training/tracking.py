@@ -67,9 +67,13 @@ class Averages:
     """Means of device tensors over a window, read from the device once.
 
     Values are scalars or, one entry a stage, vectors `(N,)`.
+
+    Args:
+        stages: N.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stages: int) -> None:
+        self._shapes = ((), (stages,))
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -103,8 +107,9 @@ class Averages:
         sums, counts = dict(state["sums"]), dict(state["counts"])
         if sums.keys() != counts.keys() or not all(map(is_count, counts.values())):
             raise ValueError("sums without counts")
-        if not all(isinstance(one, Tensor) and one.ndim <= 1 and one.is_floating_point() for one in sums.values()):
-            raise ValueError("sums that no step has reported")
+        for one in sums.values():
+            if not isinstance(one, Tensor) or one.shape not in self._shapes or not one.is_floating_point():
+                raise ValueError("sums that no step has reported")
         self._sums, self._counts = sums, counts
 
 

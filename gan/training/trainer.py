@@ -88,7 +88,7 @@ class Trainer:
         self._generator_step = generator_step
         self._batches = batches
         self._latents = latents
-        self._averages = Averages()
+        self._averages = Averages(game.discriminator.head.stages)
         self._alarm = DeadStageAlarm()
         self.parts: dict[str, Stateful] = {
             **parts,
