@@ -690,7 +690,7 @@ def test_levels_are_means_and_deviations_over_positions_of_the_network_that_know
     assert expected.shape == (3, 352)
     assert identify(levels).weights == identify(efficientnet).weights
     assert identify(levels).name == "efficientnet_lite0_levels"
-    with pytest.raises(UserError, match="needs the logits of classes, which extractor 'efficientnet_lite0_levels'"):
+    with pytest.raises(UserError, match="is: needs the logits of classes, which extractor 'efficientnet_lite0_levels'"):
         build(levels)
 
 
@@ -732,7 +732,7 @@ def test_dinov2_is_not_downloaded_and_has_no_class_score(tmp_path):
     clip = build_vouched("clip-vit-b-32", path)
     assert extract(clip, torch.zeros(2, 3, 8, 8, dtype=torch.uint8))["clip"].shape == (2, 5)
     assert identify(clip).name == "clip-vit-b-32, custom weights"
-    with pytest.raises(UserError, match="a metric needs the logits of classes, which extractor 'clip-vit-b-32"):
+    with pytest.raises(UserError, match="is: needs the logits of classes, which extractor 'clip-vit-b-32"):
         build(clip)
 
 

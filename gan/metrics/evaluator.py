@@ -78,8 +78,8 @@ class Evaluator:
         self.batch_size = batch_size
         self.progress = progress
         self.bootstrap = bootstrap
-        with_logits = self._needs("probabilities") or self._needs("classes")
-        self.layer, self.logits_layer = metric_layers(extractor, with_logits)
+        readers = [name for name in self.metrics if {"probabilities", "classes"} & {*METRICS[name].needs}]
+        self.layer, self.logits_layer = metric_layers(extractor, readers)
         # Apple's GPUs have no float64
         self.statistics_device = self.device if self.device.type == "cuda" else torch.device("cpu")
 

@@ -4,7 +4,7 @@ So torch-fidelity's registered extractors work here, and ours work there.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -45,8 +45,11 @@ def extract(extractor: FeatureExtractorBase, images: Tensor, dtype: str = "float
     return _run(extractor, extractor, images, dtype)
 
 
-def metric_layers(extractor: FeatureExtractorBase, with_logits: bool) -> tuple[str, str | None]:
+def metric_layers(extractor: FeatureExtractorBase, readers: Sequence[str]) -> tuple[str, str | None]:
     """The layer of the distances, and that of the inception score (None where the network has no class logits).
+
+    Args:
+        readers: the metrics that read class logits.
 
     Raises:
         UserError: the extractor does not give the layer, or has no logits though they are wanted.
@@ -57,9 +60,9 @@ def metric_layers(extractor: FeatureExtractorBase, with_logits: bool) -> tuple[s
     except KeyError:
         logits_layer = None
     name, given = identify(extractor).name, extractor.get_requested_features_list()
-    if with_logits and logits_layer is None:
-        raise UserError(f"a metric needs the logits of classes, which extractor '{name}' does not have")
-    for wanted in [layer, logits_layer] if with_logits else [layer]:
+    if readers and logits_layer is None:
+        raise UserError(f"{', '.join(readers)}: needs the logits of classes, which extractor '{name}' does not have")
+    for wanted in [layer, logits_layer] if readers else [layer]:
         if wanted not in given:
             raise UserError(f"the metrics need layer '{wanted}' of extractor '{name}', which gives {', '.join(given)}")
     return layer, logits_layer
