@@ -14,7 +14,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 import evaluate
 import train
 from gan.commands import image_sets, score, scoring
-from gan.commands.ratio import run_frechet_ratio
+from gan.commands.ratio import run_frechet_ratios
 from gan.errors import UserError
 from gan.metrics.extractors.catalogue import build_extractor
 from gan.sampling.export import export
@@ -132,7 +132,10 @@ def test_feature_spaces_stand_side_by_side_and_fdr_is_the_mean_of_their_ratios(
     assert found["frechet_ratio"] == pytest.approx(expected)
     table = call("images", first, npz, *arguments, "--device", "cpu").stdout
     assert "FD (random_convolutions)" in table and "FD (mnist_digits)" in table and str(other) in table
-    assert f"FDr (random_convolutions, mnist_digits): {expected:.3f}" in table
+    assert f"FDr: {expected:.3f}, the mean of " in table and "(random_convolutions)" in table.splitlines()[-2]
+    assert "other real images than the reference accepted" in refused(
+        "images", first, npz, *arguments[:4], "--held-out", npz
+    )
     few = folder(tmp_path / "few", pixels(20, 3))
     assert "measured with another generated_count" in refused("images", first, npz, "--held-out", few)
     assert "fid is not among" in refused("images", first, npz, "--held-out", other, "--metrics", "mind")
@@ -233,11 +236,12 @@ def test_fdr_of_a_run_compares_with_its_training_images(run: Path, monkeypatch: 
     generator = open_checkpoint(run, device="cpu", settings={"reference": "test"})
     options = ("--extractor", ",".join(spaces), "--limit", 30, "--reference-limit", 100_000)
     expected = images_of(run, "digits:test", "--held-out", "digits:train", *options)["frechet_ratio"]
-    assert run_frechet_ratio(generator, spaces) == pytest.approx(expected, rel=1e-6)
+    found = run_frechet_ratios(generator, spaces)
+    assert list(found) == spaces and np.mean(list(found.values())) == pytest.approx(expected, rel=1e-6)
     with pytest.raises(UserError, match=r"evaluation\.reference: train found, the training images"):
-        run_frechet_ratio(open_checkpoint(run, device="cpu", settings={"reference": "train"}), spaces)
+        run_frechet_ratios(open_checkpoint(run, device="cpu", settings={"reference": "train"}), spaces)
     with pytest.raises(UserError, match=r"evaluation\.samples: 5,000 found"):
-        run_frechet_ratio(open_checkpoint(run, device="cpu", settings={"samples": 5000}), spaces)
+        run_frechet_ratios(open_checkpoint(run, device="cpu", settings={"samples": 5000}), spaces)
 
 
 def test_an_exported_folder_is_scored_as_its_run_and_not_written_into(

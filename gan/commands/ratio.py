@@ -7,12 +7,12 @@ from gan.commands.scoring import Scorer, reference_images
 from gan.config import Config
 from gan.data.store import ImageStore
 from gan.errors import UserError
-from gan.metrics.results import frechet_ratio
+from gan.metrics.results import frechet_ratios
 from gan.sampling.generate import LoadedGenerator
 
 
-def run_frechet_ratio(generator: LoadedGenerator, extractors: Sequence[str]) -> float:
-    """FDr of a run: the mean over feature spaces of FD(samples, reference) / FD(training images, reference).
+def run_frechet_ratios(generator: LoadedGenerator, extractors: Sequence[str]) -> dict[str, float]:
+    """By feature space FD(samples, reference) / FD(training images, reference) of a run; their mean is its FDr.
 
     As many training images as there are samples, at even distances, are what a perfect generator would come to. The
     rest of the protocol is that of the run's `evaluation` section.
@@ -29,14 +29,14 @@ def run_frechet_ratio(generator: LoadedGenerator, extractors: Sequence[str]) -> 
         scorer = Scorer(config.model_copy(update={"evaluation": section}), generator.num_classes, generator.device)
         generated.append(scorer.score(generator.network, "ema"))
         real.append(scorer.score_real(training))
-    return frechet_ratio(generated, real)
+    return frechet_ratios(generated, real)
 
 
 def comparable_images(config: Config) -> ImageStore:
     """The training images of a run whose FDr can be taken.
 
     Raises:
-        UserError: as `run_frechet_ratio`.
+        UserError: as `run_frechet_ratios`.
     """
     section, training = config.evaluation, prepare_images(config.data)
     if training.num_images < section.samples:

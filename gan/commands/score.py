@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from gan.metrics.evaluator import Evaluator
 from gan.metrics.extractors.catalogue import build_extractor, require_known
 from gan.metrics.images import ArraySampler, check_images
 from gan.metrics.protocol import differences
-from gan.metrics.results import Result, format_table, frechet_ratio
+from gan.metrics.results import Result, format_table, frechet_ratios
 from gan.sampling.card import read_result
 from gan.sampling.generate import LoadedGenerator
 from gan.sampling.open import exported_folder, open_checkpoint, open_exported
@@ -186,9 +187,9 @@ def score_images(
         )
         for results, role in zip(rows.values(), (0, 2), strict=False):
             results.append(_compare(evaluator, sets[role], sets[1], cache))
-    ratio = None if held_out is None else frechet_ratio(rows[images], rows[held_out])
+    ratios = {} if held_out is None else frechet_ratios(rows[images], rows[held_out])
     skipped = {name: sets[role].skipped for role, name in enumerate(names) if sets[role].skipped}
-    return _as_json(rows, ratio, skipped) if as_json else _as_table(rows, ratio, skipped, reference)
+    return _as_json(rows, ratios, skipped) if as_json else _as_table(rows, ratios, skipped, reference)
 
 
 def _opened(
@@ -204,23 +205,26 @@ def _opened(
     return sets
 
 
-def _as_json(rows: Mapping[str, Sequence[Result]], ratio: float | None, skipped: Mapping[str, int]) -> str:
+def _as_json(rows: Mapping[str, Sequence[Result]], ratios: Mapping[str, float], skipped: Mapping[str, int]) -> str:
     """One result is an object by itself; several are lists by the names of their images."""
     (first, *others), *held_out = rows.values()
     if not others and not held_out:
         return json.dumps({**first.to_dict(), "skipped": skipped}, indent=2)
     found: dict[str, Any] = {name: [result.to_dict() for result in results] for name, results in rows.items()}
-    return json.dumps({"results": found, "frechet_ratio": ratio, "skipped": skipped}, indent=2)
+    ratio = mean(ratios.values()) if ratios else None
+    scores = {"results": found, "frechet_ratio": ratio, "frechet_ratios": dict(ratios), "skipped": skipped}
+    return json.dumps(scores, indent=2)
 
 
 def _as_table(
-    rows: Mapping[str, Sequence[Result]], ratio: float | None, skipped: Mapping[str, int], reference: str
+    rows: Mapping[str, Sequence[Result]], ratios: Mapping[str, float], skipped: Mapping[str, int], reference: str
 ) -> str:
     first = next(iter(rows.values()))
     lines = [format_table(rows), ""]
     lines += [f"{name}: {score:z.3f}" for result in first for name, score in result.classes.items()]
-    if ratio is not None:
-        lines += [f"FDr ({', '.join(result.protocol.extractor for result in first)}): {ratio:.3f}"]
+    if ratios:
+        parts = ", ".join(f"{ratio:.3f} ({space})" for space, ratio in ratios.items())
+        lines += [f"FDr: {mean(ratios.values()):.3f}, the mean of {parts}"]
     lines += [f"against {first[0].protocol.reference.count:,} images of {reference}"]
     lines += [f"skipped {count} files of {name} that cannot be read" for name, count in skipped.items()]
     return "\n".join(map(printable, lines))

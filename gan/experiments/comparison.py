@@ -24,7 +24,7 @@ Scale = Literal["log", "linear"]
 
 def lower_is_better(measure: str) -> bool:
     """Whether less of a measure is better."""
-    return not METRICS[measure].higher_is_better if measure in METRICS else measure in ("kl_modes", RATIO)
+    return not METRICS[measure].higher_is_better if measure in METRICS else _is_divergence(measure)
 
 
 class Primary(Section):
@@ -52,8 +52,13 @@ class Primary(Section):
 
 def default_scale(measure: str) -> Scale:
     """The scale of a measure where nothing else is said."""
-    multiplicative = METRICS[measure].multiplicative if measure in METRICS else measure in ("kl_modes", RATIO)
+    multiplicative = METRICS[measure].multiplicative if measure in METRICS else _is_divergence(measure)
     return "log" if multiplicative else "linear"
+
+
+def _is_divergence(measure: str) -> bool:
+    """Of those that are no metrics: the modes' KL, and FDr, of one feature space or of all."""
+    return measure == "kl_modes" or measure.partition(" ")[0] == RATIO
 
 
 class Tuning(Section):

@@ -132,9 +132,10 @@ def finite(tree: Any) -> Any:
 def _names(read: Outcomes, primary: str, protocol: Protocol | None) -> dict[str, str]:
     """Every measure that some run has, with what it may be called, the primary one first."""
     measured = {name for seeds in read.values() for outcome in seeds.values() for name in outcome.measures}
-    special = {"modes": "modes covered", "kl_modes": "KL of modes", "fdr": "FDr"}
+    special = {"modes": "modes covered", "kl_modes": "KL of modes"}
     return {
-        name: special.get(name) or (label(name, protocol) if protocol and name in METRICS else name)
+        name: special.get(name)
+        or (label(name, protocol) if protocol and name in METRICS else name.replace("fdr", "FDr"))
         for name in sorted(measured, key=lambda name: (name != primary, name))
     }
 

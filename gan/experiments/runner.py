@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import mean
 
 import torch
 
 from gan.build import build_game, image_facts
 from gan.commands.audit_modes import digit_modes
 from gan.commands.audited_run import open_run
-from gan.commands.ratio import comparable_images, run_frechet_ratio
+from gan.commands.ratio import comparable_images, run_frechet_ratios
 from gan.config import Config
 from gan.errors import BusyError, NonFiniteError, StorageError, UserError
 from gan.experiments.comparison import MODES, RATIO, Planned
@@ -116,7 +117,8 @@ def _train(planned: Planned, directory: Path, device: str, threads: int) -> Outc
         report = digit_modes(open_run(directory, None, "ema", device, {"samples": planned.mode_samples})).report
         extra = dict(zip(MODES, (float(report.covered), report.kl_generated_real), strict=True))
     if not diverged and planned.feature_spaces:
-        extra[RATIO] = run_frechet_ratio(open_checkpoint(directory, device=device), planned.feature_spaces)
+        ratios = run_frechet_ratios(open_checkpoint(directory, device=device), planned.feature_spaces)
+        extra |= {RATIO: mean(ratios.values())} | {f"{RATIO} ({space})": ratio for space, ratio in ratios.items()}
     return read_outcome(planned, directory, diverged, extra, device, threads)
 
 

@@ -122,8 +122,11 @@ def remarks(result: Result) -> list[str]:
     return found
 
 
-def frechet_ratio(generated: Sequence[Result], held_out: Sequence[Result]) -> float:
-    """FDr: the mean over feature spaces of FD(generated) / FD(held-out real images) (arXiv:2604.28190).
+_NO_DISTANCE = 1e-5  # the same images twice are so near to each other, by rounding
+
+
+def frechet_ratios(generated: Sequence[Result], held_out: Sequence[Result]) -> dict[str, float]:
+    """By feature space FD(generated) / FD(held-out real images), whose mean is FDr (arXiv:2604.28190).
 
     1 for generated images that are as near to the reference as other real ones.
 
@@ -131,17 +134,24 @@ def frechet_ratio(generated: Sequence[Result], held_out: Sequence[Result]) -> fl
         generated, held_out: results of the same feature spaces in the same order, of equally many images.
 
     Raises:
-        UserError: two results of a feature space were not measured alike, or have no Fréchet distance.
+        UserError: two results of a feature space were not measured alike, or have no Fréchet distance; or the held-out
+            images are at none from the reference.
     """
-    ratios = []
+    ratios = {}
     for one, other in zip(generated, held_out, strict=True):
         differing = [name for name in differences(one.protocol, other.protocol) if name not in OF_THE_GENERATOR]
         if differing:
             raise UserError(f"FDr: generated and held-out images were measured with another {', '.join(differing)}")
         if not {"frechet_distance"} <= one.metrics.keys() & other.metrics.keys():
             raise UserError("FDr: no Fréchet distance; accepted: results with fid among their metrics")
-        ratios.append(one.metrics["frechet_distance"] / other.metrics["frechet_distance"])
-    return sum(ratios) / len(ratios)
+        space, distance = one.protocol.extractor, other.metrics["frechet_distance"]
+        if distance < _NO_DISTANCE:
+            raise UserError(
+                f"FDr: the held-out images are at a distance of {distance:.1e} ({space}) from the reference; "
+                "other real images than the reference accepted"
+            )
+        ratios[space] = one.metrics["frechet_distance"] / distance
+    return ratios
 
 
 def format_table(results: Mapping[str, Result | Sequence[Result]]) -> str:
