@@ -21,11 +21,13 @@ import torch
 import torch_fidelity
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torch_fidelity import feature_extractor_inceptionv3 as inception
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.throughput import convolution_rate, product_rate
 from gan.allocator import keep_freed_memory
 from gan.device import resolve_device
 from gan.metrics.evaluator import Evaluator
@@ -152,6 +154,20 @@ def race_end_to_end(count: int, device: torch.device, batch_size: int, compiled:
         click.echo(f"  {name:22} {one:14.8f} and {other:14.8f}, relative difference {difference:.1e}")
 
 
+def report_rates(device: torch.device) -> None:
+    """What a pass costs, and what the processor gives at most: both in float32."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "inception.pth"
+        save_random_inception(weights)
+        extractor = build_extractor("inception", weights=weights, device=device, expected_sha256=file_sha256(weights))
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        extractor(torch.zeros(1, 3, 32, 32, dtype=torch.uint8, device=device))
+    product, convolution = product_rate(device, precision="float32"), convolution_rate(64, 64, device, "float32")
+    click.echo(f"Inception's pass over an image: {counted.get_total_flops() / 1e9:.1f} GFLOP")
+    click.echo(f"  a product of 2,048 × 2,048 matrices runs at {product / 1e9:.0f} GFLOP/s at best")
+    click.echo(f"  a 3×3 convolution of 64 channels and its backward pass at {convolution / 1e9:.0f}")
+
+
 def race_distances(dimensions: int, repetitions: int) -> None:
     """Medians of interleaved repetitions; sqrtm once."""
     random = np.random.RandomState(0)
@@ -232,7 +248,7 @@ def report_cost(count: int) -> None:
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(min=1), help="Images at a time.")
 @click.option("--compile/--no-compile", "compiled", default=True, show_default=True, help="Our extractor.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
-@click.option("--only", type=click.Choice(["end", "distance", "cost", "memory"]), help="One of the four parts.")
+@click.option("--only", type=click.Choice(["end", "rates", "distance", "cost", "memory"]), help="One part.")
 def main(
     count: int,
     rows: int,
@@ -248,6 +264,8 @@ def main(
     click.echo(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     if only in (None, "end"):
         race_end_to_end(count, resolve_device(device), batch_size, compiled)
+    if only in (None, "rates"):
+        report_rates(resolve_device(device))
     if only in (None, "distance"):
         race_distances(dimensions, repetitions)
     if only in (None, "cost"):

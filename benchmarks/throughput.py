@@ -54,9 +54,9 @@ def race(runs: dict[str, Run], steps: int, device: torch.device) -> dict[str, fl
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def convolution_rate(width: int, batch: int, device: torch.device) -> float:
-    """The best FLOP/s of a 3×3 convolution, forward and backward, at the precision training uses."""
-    bfloat16 = resolve_precision("auto", device) == "bfloat16"
+def convolution_rate(width: int, batch: int, device: torch.device, precision: str = "auto") -> float:
+    """The best FLOP/s of a 3×3 convolution, forward and backward; `auto` is the precision training uses."""
+    bfloat16 = resolve_precision(precision, device) == "bfloat16"
     best = 0.0
     for side in (8, 16, 32):
         conv = torch.nn.Conv2d(width, width, 3, padding=1, device=device).to(memory_format=torch.channels_last)
@@ -74,9 +74,9 @@ def convolution_rate(width: int, batch: int, device: torch.device) -> float:
     return best
 
 
-def product_rate(device: torch.device, size: int = 2048) -> float:
-    """The best FLOP/s of a matrix product at the precision training uses."""
-    dtype = torch.bfloat16 if resolve_precision("auto", device) == "bfloat16" else torch.float32
+def product_rate(device: torch.device, size: int = 2048, precision: str = "auto") -> float:
+    """The best FLOP/s of a matrix product; `auto` is the precision training uses."""
+    dtype = torch.bfloat16 if resolve_precision(precision, device) == "bfloat16" else torch.float32
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return 2.0 * size**3 / min(timed(lambda: left @ right, device) for _ in range(8))
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from gan.device import resolve_precision
 from gan.errors import UserError
 from gan.experiments.comparison import Comparison, Primary, load_comparison
 from gan.experiments.curves import averaged
-from gan.experiments.outcomes import Outcome, load_outcome, outcome_path, save_outcome
+from gan.experiments.outcomes import Outcome, load_outcome, outcome_path, read_outcome, save_outcome
 from gan.experiments.report import finding, write_report
+from gan.experiments.runner import require_buildable
 from gan.experiments.statistics import (
     equivalence_test,
     estimate,
@@ -43,6 +45,7 @@ from gan.experiments.tuning import tuned
 from gan.experiments.verdicts import Rule, Verdict, contrast, judge
 from gan.training.run_directory import RunDirectory
 from tests import ROOT
+from tests.test_metrics import PROTOCOL
 
 SMOKE = ROOT / "configs" / "experiments" / "smoke.yaml"
 COMPARISONS = sorted(path for path in SMOKE.parent.glob("*.yaml") if "task: comparison" in path.read_text())
@@ -526,6 +529,32 @@ def test_fdr_decides_where_feature_spaces_are_named(tmp_path: Path) -> None:
         load_comparison(SMOKE, ("primary=fdr",), tmp_path)
     with pytest.raises(UserError, match="feature_spaces: no extractor 'incepton'; did you mean 'inception'"):
         load_comparison(SMOKE, ("feature_spaces=[incepton]",), tmp_path)
+
+
+def test_a_run_that_diverged_belongs_to_a_comparison_with_feature_spaces_too(tmp_path: Path) -> None:
+    planned = load_comparison(SMOKE, ("feature_spaces=[random_convolutions]",), tmp_path).runs[0]
+    (tmp_path / "run").mkdir()
+    ended = read_outcome(planned, tmp_path / "run", True, {}, {}, "cpu", 1)
+    save_outcome(tmp_path, planned, ended)
+    assert load_outcome(tmp_path, planned) == ended and ended.feature_spaces == {"random_convolutions": {}}
+
+
+def test_ratios_that_were_measured_in_other_ways_are_never_compared(comparison: Comparison, tmp_path: Path) -> None:
+    spaces = [
+        {"random_convolutions": replace(PROTOCOL, extractor_weights=weights * 64).to_dict()} for weights in ("a", "b")
+    ]
+    for second, words in ((spaces[0], None), (spaces[1], "arm cascade, seed 3: extractor_weights differ")):
+        measured = {arm: {seed: replace(outcome(2.0 + seed), feature_spaces=spaces[0]) for seed in range(4)}
+                    for arm in comparison.config.arms}  # fmt: skip
+        measured["cascade"][3] = replace(measured["cascade"][3], feature_spaces=second)
+        with pytest.raises(UserError, match=words) if words else nullcontext():
+            write_report(comparison, measured, tmp_path)
+
+
+def test_weights_of_a_feature_space_that_cannot_be_had_are_missed_before_the_first_run(tmp_path: Path) -> None:
+    comparison = load_comparison(SMOKE, ("feature_spaces=[random_convolutions, dinov2-vit-s-14]",), tmp_path)
+    with pytest.raises(UserError, match="feature_spaces: dinov2-vit-s-14: no weights given"):
+        require_buildable(tmp_path, comparison.runs)
 
 
 @pytest.mark.parametrize(

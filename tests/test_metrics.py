@@ -460,6 +460,14 @@ def test_fewer_images_than_dimensions_are_told_beside_the_number():
     assert remark.startswith("intra-FID: 204 generated images a class are fewer than the 2,048 dimensions")
 
 
+def test_subsets_that_are_all_the_images_are_told_beside_the_kernel_distance():
+    scores = {"kernel_distance_mean": 0.1, "kernel_distance_std": 0.0}
+    few = Result(scores, replace(PROTOCOL, generated_count=300, kernel_subset_size=300), 1, 2)
+    assert remarks(few) == ["KID: each subset is all 300 images, so ± says nothing"]
+    assert remarks(replace(few, protocol=replace(few.protocol, kernel_subset_size=299))) == []
+    assert remarks(replace(few, metrics={"inception_score_mean": 3.0})) == []
+
+
 # -------------------------------------------------------------------------------------------------------------- weights
 
 

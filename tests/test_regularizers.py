@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan.build import build_game, image_facts
-from gan.commands.gamma import gamma_remark, styled_gamma
+from gan.commands.gamma import gamma_remark, stylegan2_gamma
 from gan.config import load_config
 from gan.errors import UserError
 from gan.models.blocks.spectral_norm import update_spectral_norms
@@ -521,4 +521,4 @@ def test_latent_consistency_compares_fakes_that_were_augmented_alike() -> None:
 )
 def test_gamma_is_shown_beside_rules_of_thumb(settings: list[str], line: str | None) -> None:
     assert gamma_remark(load_config(DEFAULT, settings), 32) == line
-    assert styled_gamma(1024, 32) == pytest.approx(6.5536)
+    assert stylegan2_gamma(1024, 32) == pytest.approx(6.5536)

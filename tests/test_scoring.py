@@ -138,6 +138,7 @@ def test_feature_spaces_stand_side_by_side_and_fdr_is_the_mean_of_their_ratios(
     )
     few = folder(tmp_path / "few", pixels(20, 3))
     assert "measured with another generated_count" in refused("images", first, npz, "--held-out", few)
+    assert "--metrics: no metric 'mnd'; did you mean 'mind'" in refused("images", first, npz, "--metrics", "mnd")
     assert "fid is not among" in refused("images", first, npz, "--held-out", other, "--metrics", "mind")
     assert "given with 2 extractors" in refused("images", first, npz, *arguments, "--weights", "x.pth")
 
@@ -237,7 +238,8 @@ def test_fdr_of_a_run_compares_with_its_training_images(run: Path, monkeypatch: 
     options = ("--extractor", ",".join(spaces), "--limit", 30, "--reference-limit", 100_000)
     expected = images_of(run, "digits:test", "--held-out", "digits:train", *options)["frechet_ratio"]
     found = run_frechet_ratios(generator, spaces)
-    assert list(found) == spaces and np.mean(list(found.values())) == pytest.approx(expected, rel=1e-6)
+    assert np.mean([one.ratio for one in found.values()]) == pytest.approx(expected, rel=1e-6)
+    assert list(found) == spaces == [one.protocol.extractor for one in found.values()]
     with pytest.raises(UserError, match=r"evaluation\.reference: train found, the training images"):
         run_frechet_ratios(open_checkpoint(run, device="cpu", settings={"reference": "train"}), spaces)
     with pytest.raises(UserError, match=r"evaluation\.samples: 5,000 found"):

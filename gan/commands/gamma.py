@@ -20,10 +20,10 @@ def gamma_remark(config: Config, resolution: int) -> str | None:
     presets = f"{low:g}" if low == high else f"{low:g} to {high:g}"
     return (
         f"{', '.join(found)}; R3GAN's presets begin at {presets} ({side}×{side}), StyleGAN2-ADA's rule for R1 alone "
-        f"gives {styled_gamma(resolution, config.training.batch_size):.2g}; docs/objectives.md"
+        f"gives {stylegan2_gamma(resolution, config.training.batch_size):.2g}; docs/objectives.md"
     )
 
 
-def styled_gamma(resolution: int, batch_size: int) -> float:
+def stylegan2_gamma(resolution: int, batch_size: int) -> float:
     """0.0002 · side² / batch (Karras et al. 2020, arXiv:2006.06676; the `auto` preset of its code)."""
     return 0.0002 * resolution**2 / batch_size

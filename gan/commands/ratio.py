@@ -1,18 +1,28 @@
 """How far a run's samples are from the reference, as multiples of how far its real images are, over feature spaces."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from gan.build import prepare_images
 from gan.commands.scoring import Scorer, reference_images
 from gan.config import Config
 from gan.data.store import ImageStore
 from gan.errors import UserError
+from gan.metrics.protocol import Protocol
 from gan.metrics.results import frechet_ratios
 from gan.sampling.generate import LoadedGenerator
 
 
-def run_frechet_ratios(generator: LoadedGenerator, extractors: Sequence[str]) -> dict[str, float]:
-    """By feature space FD(samples, reference) / FD(training images, reference) of a run; their mean is its FDr.
+@dataclass(frozen=True)
+class SpaceRatio:
+    """FD(samples, reference) / FD(training images, reference) in one feature space, and how the first was measured."""
+
+    ratio: float
+    protocol: Protocol
+
+
+def run_frechet_ratios(generator: LoadedGenerator, extractors: Sequence[str]) -> dict[str, SpaceRatio]:
+    """The ratios of a run by feature space; their mean is its FDr.
 
     As many training images as there are samples, at even distances, are what a perfect generator would come to. The
     rest of the protocol is that of the run's `evaluation` section.
@@ -29,7 +39,9 @@ def run_frechet_ratios(generator: LoadedGenerator, extractors: Sequence[str]) ->
         scorer = Scorer(config.model_copy(update={"evaluation": section}), generator.num_classes, generator.device)
         generated.append(scorer.score(generator.network, "ema"))
         real.append(scorer.score_real(training))
-    return frechet_ratios(generated, real)
+    ratios = frechet_ratios(generated, real)
+    protocols = [result.protocol for result in generated]
+    return {name: SpaceRatio(ratios[one.extractor], one) for name, one in zip(extractors, protocols, strict=True)}
 
 
 def comparable_images(config: Config) -> ImageStore:

@@ -22,6 +22,7 @@ from gan.metrics.extractors.catalogue import build_extractor, require_known
 from gan.metrics.images import ArraySampler, check_images
 from gan.metrics.protocol import differences
 from gan.metrics.results import Result, format_table, frechet_ratios
+from gan.metrics.table import require_metrics
 from gan.sampling.card import read_result
 from gan.sampling.generate import LoadedGenerator
 from gan.sampling.open import exported_folder, open_checkpoint, open_exported
@@ -163,6 +164,7 @@ def score_images(
     """
     keep_freed_memory()
     require_usable(extractors, weights, "--extractor")
+    require_metrics(metrics, "--metrics")
     if held_out is not None and "fid" not in metrics:
         raise UserError("--held-out: given, but fid is not among --metrics")
     place, cache = resolve_device(device), cache or user_cache()

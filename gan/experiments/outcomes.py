@@ -20,6 +20,7 @@ from gan.device import resolve_device, resolve_precision
 from gan.errors import UserError
 from gan.experiments.comparison import Planned
 from gan.files import write_text
+from gan.metrics.protocol import Protocol
 from gan.metrics.table import METRICS
 from gan.training.run_directory import fixed_settings, flatten
 from gan.training.tracking import LOG, read_log
@@ -44,7 +45,7 @@ class Outcome:
     made_by: Mapping[str, Any] = field(default_factory=dict)  # commit, versions, device, precision, ...
     protocol: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[Mapping[str, float], ...] = ()  # step, seconds and measures where the run was evaluated
-    feature_spaces: tuple[str, ...] = ()  # that `fdr` is the mean over
+    feature_spaces: Mapping[str, Any] = field(default_factory=dict)  # that `fdr` is the mean over, with their protocols
 
 
 Outcomes = Mapping[str, Mapping[int, Outcome]]  # by arm, then seed
@@ -86,7 +87,7 @@ def load_outcome(results: Path, planned: Planned) -> Outcome | None:
         ran = validate(dict(outcome.config))  # a key that the schema has gained since then is at its default
     except UserError as error:
         raise UserError(f"{path}: its config is not accepted any more: {error}") from error
-    before = _settings(ran, outcome.mode_samples, outcome.feature_spaces)
+    before = _settings(ran, outcome.mode_samples, list(outcome.feature_spaces))
     now = _settings(planned.config, planned.modes_read, planned.feature_spaces)
     if changed := [key for key in now if before.get(key) != now[key]]:
         listed = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in changed[:3])
@@ -100,11 +101,17 @@ def save_outcome(results: Path, planned: Planned, outcome: Outcome) -> None:
 
 
 def read_outcome(
-    planned: Planned, run: Path, diverged: bool, extra: Mapping[str, float], device: str, threads: int
+    planned: Planned,
+    run: Path,
+    diverged: bool,
+    extra: Mapping[str, float],
+    spaces: Mapping[str, Protocol],
+    device: str,
+    threads: int,
 ) -> Outcome:
     """The outcome of the run in directory `run`, which `device` made with so many `threads`.
 
-    `extra` are measures taken of it afterwards.
+    `extra` are measures taken of it afterwards; `spaces` says how FDr was taken in each feature space, if it was.
 
     Raises:
         UserError: the run was not scored.
@@ -134,7 +141,7 @@ def read_outcome(
         made_by=provenance() | {"device": device, "threads": threads, "precision": precision},
         protocol=protocol,
         curve=tuple(curve(log)),
-        feature_spaces=planned.feature_spaces,
+        feature_spaces={name: spaces[name].to_dict() if name in spaces else {} for name in planned.feature_spaces},
     )
 
 

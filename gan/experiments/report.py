@@ -216,20 +216,20 @@ def _precisions(outcomes: Outcomes, seed: int) -> set[str]:
 
 
 def _protocol(read: Outcomes) -> Protocol | None:
-    """The one protocol that all outcomes were measured by.
+    """The one protocol that all outcomes were measured by; those of each of FDr's feature spaces are compared too.
 
     Raises:
         UserError: two of them differ, or are of an earlier version.
     """
-    found: Protocol | None = None
+    found: dict[str, Protocol] = {}  # by feature space; "" for that of the runs' own scores
     for arm, seeds in read.items():
         for seed, outcome in seeds.items():
-            if outcome.protocol:
-                protocol = Protocol.from_dict(outcome.protocol)
-                if found is not None and (fields := differences(found, protocol)):
-                    raise UserError(f"arm {arm}, seed {seed}: {', '.join(fields)} differ from the other runs")
-                found = found or protocol
-    return found
+            for space, tree in {"": outcome.protocol, **outcome.feature_spaces}.items():
+                if tree:
+                    protocol = Protocol.from_dict(tree)
+                    if fields := differences(found.setdefault(space, protocol), protocol):
+                        raise UserError(f"arm {arm}, seed {seed}: {', '.join(fields)} differ from the other runs")
+    return found.get("")
 
 
 def _protocol_line(read: Outcomes, protocol: Protocol | None) -> list[Part]:

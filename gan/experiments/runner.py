@@ -20,6 +20,8 @@ from gan.errors import BusyError, NonFiniteError, StorageError, UserError
 from gan.experiments.comparison import MODES, RATIO, Planned
 from gan.experiments.outcomes import Outcome, load_outcome, read_outcome, save_outcome
 from gan.files import write_text
+from gan.metrics.extractors.catalogue import build_extractor
+from gan.metrics.protocol import Protocol
 from gan.processes import stop_with_parent
 from gan.sampling.open import open_checkpoint
 from gan.training.run_directory import RunDirectory
@@ -37,9 +39,14 @@ def require_buildable(results: Path, runs: Sequence[Planned]) -> None:
     """Build a run of every arm that has one left: a mistake in the last is not to show after hours of the first.
 
     Raises:
-        UserError: an arm cannot be built, or the images it names cannot be had.
+        UserError: an arm cannot be built, or the images it names, or the weights of a feature space, cannot be had.
     """
     waiting = [planned for planned in runs if load_outcome(results, planned) is None]
+    for space in waiting[0].feature_spaces if waiting else ():
+        try:
+            build_extractor(space, weights=None, device="cpu")
+        except UserError as error:
+            raise UserError(f"feature_spaces: {error}") from error
     for arm, planned in {planned.arm: planned for planned in waiting}.items():
         try:
             build_game(planned.config, image_facts(planned.config), torch.device("cpu"))
@@ -116,10 +123,13 @@ def _train(planned: Planned, directory: Path, device: str, threads: int) -> Outc
     if not diverged and planned.has_modes:
         report = digit_modes(open_run(directory, None, "ema", device, {"samples": planned.mode_samples})).report
         extra = dict(zip(MODES, (float(report.covered), report.kl_generated_real), strict=True))
+    spaces: dict[str, Protocol] = {}
     if not diverged and planned.feature_spaces:
-        ratios = run_frechet_ratios(open_checkpoint(directory, device=device), planned.feature_spaces)
-        extra |= {RATIO: mean(ratios.values())} | {f"{RATIO} ({space})": ratio for space, ratio in ratios.items()}
-    return read_outcome(planned, directory, diverged, extra, device, threads)
+        found = run_frechet_ratios(open_checkpoint(directory, device=device), planned.feature_spaces)
+        spaces = {space: one.protocol for space, one in found.items()}
+        extra[RATIO] = mean(one.ratio for one in found.values())
+        extra |= {f"{RATIO} ({space})": one.ratio for space, one in found.items()}
+    return read_outcome(planned, directory, diverged, extra, spaces, device, threads)
 
 
 def train(run: Config, directory: Path, device: str, threads: int, what: str) -> bool:

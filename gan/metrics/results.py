@@ -107,7 +107,9 @@ def measured(result: Result) -> list[str]:
 
 
 def remarks(result: Result) -> list[str]:
-    """What has to be known beside the numbers: Gaussians fitted to fewer images than their features have dimensions."""
+    """What has to be known beside the numbers: Gaussians fitted to fewer images than their features have dimensions,
+    and subsets that are all the images there are.
+    """
     dimensions, protocol = result.feature_dimensions or 0, result.protocol
     found = []
     for metric, classes in (("fid", 1), ("intra_fid", max(1, len(result.classes)))):
@@ -119,6 +121,9 @@ def remarks(result: Result) -> list[str]:
                 f"{label(metric, protocol)}: {images} are fewer than the {dimensions:,} dimensions of the features; "
                 "much of the distance may be its bias"
             )
+    fewest = min(protocol.generated_count, protocol.reference.count)
+    if METRICS["kid"].keys[0] in result.metrics and protocol.kernel_subset_size >= fewest:
+        found.append(f"{label('kid', protocol)}: each subset is all {fewest:,} images, so ± says nothing")
     return found
 
 

@@ -59,15 +59,11 @@ class Metric:
     digits: int = 3
 
 
-def require_metrics(names: Sequence[str]) -> None:
-    """Check that all of `names` are metrics.
-
-    Raises:
-        UserError: one is not; the key `evaluation.metrics` is named.
-    """
+def require_metrics(names: Sequence[str], key: str = "evaluation.metrics") -> None:
+    """Refuse a name that is no metric; `key` is where it was read."""
     for name in names:
         if name not in METRICS:
-            raise UserError(f"evaluation.metrics: no metric {name!r}{nearest(name, METRICS)}")
+            raise UserError(f"{key}: no metric {name!r}{nearest(name, METRICS)}")
 
 
 @dataclass
