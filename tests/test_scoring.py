@@ -137,7 +137,9 @@ def test_feature_spaces_stand_side_by_side_and_fdr_is_the_mean_of_their_ratios(
         "images", first, npz, *arguments[:4], "--held-out", npz
     )
     few = folder(tmp_path / "few", pixels(20, 3))
-    assert "measured with another generated_count" in refused("images", first, npz, "--held-out", few)
+    assert "--held-out: 20 images found; as many as are scored, 30, accepted" in refused(
+        "images", first, npz, "--held-out", few
+    )
     assert "--metrics: no metric 'mnd'; did you mean 'mind'" in refused("images", first, npz, "--metrics", "mnd")
     assert "fid is not among" in refused("images", first, npz, "--held-out", other, "--metrics", "mind")
     assert "given with 2 extractors" in refused("images", first, npz, *arguments, "--weights", "x.pth")

@@ -204,6 +204,9 @@ def _opened(
     for role, (name, _) in enumerate(asked):
         if len(sets[role].images) < 2:
             raise UserError(f"{name}: {len(sets[role].images)} image found, at least 2 accepted")
+    scored, *held_out = [len(sets[role].images) for role in sorted(sets) if role != 1]
+    if held_out and held_out != [scored]:
+        raise UserError(f"--held-out: {held_out[0]:,} images found; as many as are scored, {scored:,}, accepted")
     return sets
 
 
