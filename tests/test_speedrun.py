@@ -25,14 +25,16 @@ def test_a_record_needs_five_seeds_below_the_target_beyond_chance() -> None:
 
 
 def test_the_table_compares_machines_by_the_textbook() -> None:
-    def entry(minutes: float, seconds: float) -> dict[str, object]:
-        runs = [{"seed": seed, "minutes": minutes, "distance": 60.0 + seed / 10} for seed in range(5)]
+    def entry(minutes: float, seconds: float, second: float) -> dict[str, object]:
+        runs = [{"minutes": minutes, "distance": 60.0 + seed / 10, "second": second + seed} for seed in range(5)]
         return {"date": "2026-01-01", "change": "x", "textbook_seconds": seconds, "runs": runs}
 
-    rows = table({"target": 68.2, "entries": [entry(20, 2.0), entry(5, 1.0)]}).splitlines()[2:]
+    entries = [entry(20, 2.0, 3.0), entry(5, 1.0, 2.0), entry(5, 1.0, 3.5)]
+    rows = table({"target": 68.2, "entries": entries}).splitlines()[2:]
     p = stats.t.cdf(-8.0 / (np.std([0, 0.1, 0.2, 0.3, 0.4], ddof=1) / math.sqrt(5)), 4)
-    assert rows[0] == f"| 2026-01-01 | x | 20.0 | 600 | 1.00 | 60.2 (60.0 to 60.4) | 5 | {p:.2g} | yes |"
+    assert rows[0] == f"| 2026-01-01 | x | 20.0 | 600 | 1.00 | 60.2 (60.0 to 60.4) | 5.000 | 5 | {p:.2g} | yes |"
     assert rows[1].split(" | ")[2:5] == ["5.0", "300", "2.00"]  # half of the gain is the machine's
+    assert rows[1].endswith(" | yes |") and rows[2].endswith(" | no |")  # worse in the second feature space
 
 
 def test_the_search_trains_on_nine_tenths_and_measures_against_the_rest(tmp_path: Path) -> None:
