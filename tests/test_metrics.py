@@ -454,6 +454,8 @@ def test_fewer_images_than_dimensions_are_told_beside_the_number():
     enough = replace(result, protocol=replace(few, generated_count=2048))
     assert remarks(enough) == remarks(replace(result, feature_dimensions=None)) == []
     assert remarks(replace(result, metrics={"inception_score_mean": 3.0})) == []
+    (remark,) = remarks(replace(result, metrics={"monge_inception_distance": 1.0}))
+    assert remark.startswith("MIND: 1,999 generated images are fewer than the 2,048 dimensions")
     classes = {str(k): 1.0 for k in range(10)}
     by_class = replace(enough, metrics={"intra_frechet_distance_mean": 1.0}, classes=classes)
     (remark,) = remarks(by_class)

@@ -108,11 +108,11 @@ def measured(result: Result) -> list[str]:
 
 def remarks(result: Result) -> list[str]:
     """What has to be known beside the numbers: Gaussians fitted to fewer images than their features have dimensions,
-    and subsets that are all the images there are.
+    sorted projections of as few, and subsets that are all the images there are.
     """
     dimensions, protocol = result.feature_dimensions or 0, result.protocol
     found = []
-    for metric, classes in (("fid", 1), ("intra_fid", max(1, len(result.classes)))):
+    for metric, classes in (("fid", 1), ("intra_fid", max(1, len(result.classes))), ("mind", 1)):
         counts = {"generated": protocol.generated_count // classes, "reference": protocol.reference.count // classes}
         few = [f"{count:,} {which}" for which, count in counts.items() if count < dimensions]
         if METRICS[metric].keys[0] in result.metrics and few:
