@@ -18,16 +18,15 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
-from scipy import stats
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.contestants import Setting, synthetic_store, textbook_iteration
+from benchmarks.speedrun_page import LEVEL, PAGE, RECORDS, SEEDS, page, table
 from benchmarks.throughput import commit, machine
 from gan.commands.saved_results import newest_result, read_result
 from gan.commands.scoring import Scorer
@@ -39,8 +38,6 @@ from gan.sampling.open import open_checkpoint
 from gan.training.checkpoint import read_checkpoint
 from gan.training.run_directory import RunDirectory
 
-PAGE = ROOT / "docs" / "speedrun.md"
-SEEDS, LEVEL = 5, 0.01  # what a record needs
 SECOND = "efficientnet_lite0_levels"  # what saw every planned damage that the last layer did not (docs/evaluation.md)
 TEXTBOOK = Setting("sngan", 48, 48, 32, torch.device("cpu"))  # five steps of D and one of G
 PROTOCOL = [
@@ -88,53 +85,8 @@ def second_opinion(directory: Path) -> float:
     return scorer.score(generator.network, "ema").metrics["frechet_distance"]
 
 
-def verdict(distances: list[float], target: float) -> tuple[float, bool]:
-    """p of a mean distance that is no smaller than the target, and whether so many seeds and that p make a record."""
-    if len(distances) < 2:
-        return 1.0, False
-    p = float(stats.ttest_1samp(distances, target, alternative="less").pvalue)
-    return p, len(distances) >= SEEDS and p < LEVEL
-
-
-def mean_of(entry: dict[str, Any], key: str) -> float:
-    """The mean of a figure over an entry's runs."""
-    return statistics.mean(run[key] for run in entry["runs"])
-
-
-def table(records: dict[str, Any]) -> str:
-    """The page's table: a row a record, the first one what all are compared with."""
-    rows = ["| date | change | minutes | textbook iterations | factor | FD | FD of levels | seeds | p | record |"]
-    rows.append("|---|---|---|---|---|---|---|---|---|---|")
-    rows += [row(entry, records["entries"][0], records["target"]) for entry in records["entries"]]
-    return "\n".join(rows)
-
-
-def row(entry: dict[str, Any], first: dict[str, Any], target: float) -> str:
-    """One record beside the first."""
-    iterations, of_first = (mean_of(one, "minutes") * 60 / one["textbook_seconds"] for one in (entry, first))
-    distances = [run["distance"] for run in entry["runs"]]
-    p, is_below = verdict(distances, target)
-    is_record = is_below and mean_of(entry, "second") <= mean_of(first, "second")
-    cells = (
-        entry["date"], entry["change"], f"{mean_of(entry, 'minutes'):.1f}", f"{iterations:.0f}",
-        f"{of_first / iterations:.2f}",
-        f"{statistics.mean(distances):.1f} ({min(distances):.1f} to {max(distances):.1f})",
-        f"{mean_of(entry, 'second'):.3f}", str(len(distances)), f"{p:.2g}" if len(distances) > 1 else "–",
-        "yes" if is_record else "no",
-    )  # fmt: skip
-    return f"| {' | '.join(cells)} |"
-
-
-def write_page(records: dict[str, Any]) -> None:
-    """Put the table between the page's markers."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition("<!-- records -->\n")
-    _, _, after = rest.partition("<!-- end -->")
-    write_text(PAGE, f"{before}<!-- records -->\n{table(records)}\n<!-- end -->{after}")
-
-
 @click.command()
-@click.option("--record", "file", default=ROOT / "docs" / "speedrun.yaml", type=click.Path(exists=True, path_type=Path))
+@click.option("--record", "file", default=RECORDS, type=click.Path(exists=True, path_type=Path))
 @click.option("--config", "name", default="cifar10/sngan_cr_small", show_default=True)
 @click.option("--set", "settings", multiple=True, help="Override a key of the config.")
 @click.option("--change", help="What is new, in a few words.")
@@ -172,7 +124,8 @@ def main(
     }  # fmt: skip
     records["entries"].append(entry)
     write_text(file, dump_yaml(records))
-    write_page(records)
+    if file.resolve() == RECORDS:
+        write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
     print(table(records))
 
 

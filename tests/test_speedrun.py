@@ -1,5 +1,6 @@
 """The speedrun's arithmetic: when a time is a record, what its table says, which images the search holds out."""
 
+import json
 import math
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.speedrun import config_of, table, verdict
+from benchmarks.speedrun import config_of
+from benchmarks.speedrun_page import PAGE, page, search_table, table, verdict
 from benchmarks.speedrun_search import PLAN, seconds_a_step, split
 from gan.config import find_config, load_config, parse_yaml
 
@@ -44,6 +46,26 @@ def test_the_search_trains_on_nine_tenths_and_measures_against_the_rest(tmp_path
     train, held_out = (np.load(file)["images"][:, 0, 0, 0] for file in (path, path.with_name("fit_test.npz")))
     assert held_out.tolist() == [0, 10, 20, 30, 40]
     assert sorted([*train, *held_out]) == list(range(50))
+
+
+def test_the_page_has_the_records_and_the_search_as_they_are(tmp_path: Path) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert page(text) == text
+    outcomes = {0: {"a": 120.0, "b": 110.0, "c": math.inf}, 1: {"a": 90.0, "b": 95.04}}
+    for number, found in outcomes.items():
+        folder = tmp_path / f"rung_{number}"
+        folder.mkdir()
+        for name, distance in found.items():
+            (folder / f"{name}.json").write_text(json.dumps({"distance": distance, "steps": 1000 + number}))
+    plan = {"rungs": [{"minutes": 2.5}, {"minutes": 5}, {"minutes": 10}], "settings": {name: [] for name in "cdab"}}
+    assert search_table(plan, tmp_path).splitlines() == [
+        "| setting | 2.5 min: FD (steps) | 5 min: FD (steps) | 10 min: FD (steps) |",
+        "|---|---|---|---|",
+        "| `a` | 120.0 (1,000) | 90.0 (1,001) |  |",
+        "| `b` | 110.0 (1,000) | 95.0 (1,001) |  |",
+        "| `c` | inf (1,000) |  |  |",
+        "| `d` |  |  |  |",
+    ]
 
 
 def test_every_setting_of_the_plan_is_one_that_a_config_takes(tmp_path: Path) -> None:

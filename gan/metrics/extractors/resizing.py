@@ -46,9 +46,7 @@ def use_antialiased(extractor: FeatureExtractorBase) -> None:
         found.forward = MethodType(_resizing_by_ours(type(extractor).forward), extractor)
     else:
         name = identify(extractor).name
-        raise UserError(
-            f"evaluation.resize: antialiased found; extractor '{name}' has its own way, accepted: extractor"
-        )
+        raise UserError(f"resize: antialiased found; extractor '{name}' has its own way, accepted: extractor")
     found.identity = replace(identify(extractor), resize=f"bicubic {size}, antialiased, as clean-fid")
 
 

@@ -1,0 +1,106 @@
+"""The tables of docs/speedrun.md, from its records and the search's outcomes: `python benchmarks/speedrun_page.py`.
+
+`--check` changes nothing and fails where the page is not what they make it.
+"""
+
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from scipy import stats
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from gan.config import parse_yaml
+from gan.files import write_text
+
+PAGE, RECORDS = ROOT / "docs" / "speedrun.md", ROOT / "docs" / "speedrun.yaml"
+PLAN = ROOT / "benchmarks" / "speedrun_search.yaml"
+BLOCK = re.compile(r"(<!-- (records|search) -->\n).*?(<!-- end -->)", re.DOTALL)
+SEEDS, LEVEL = 5, 0.01  # what a record needs
+
+
+def verdict(distances: list[float], target: float) -> tuple[float, bool]:
+    """p of a mean distance that is no smaller than the target, and whether so many seeds and that p make a record."""
+    if len(distances) < 2:
+        return 1.0, False
+    p = float(stats.ttest_1samp(distances, target, alternative="less").pvalue)
+    return p, len(distances) >= SEEDS and p < LEVEL
+
+
+def mean_of(entry: dict[str, Any], key: str) -> float:
+    """The mean of a figure over an entry's runs."""
+    return statistics.mean(run[key] for run in entry["runs"])
+
+
+def table(records: dict[str, Any]) -> str:
+    """The page's table: a row a record, the first one what all are compared with."""
+    rows = ["| date | change | minutes | textbook iterations | factor | FD | FD of levels | seeds | p | record |"]
+    rows.append("|---|---|---|---|---|---|---|---|---|---|")
+    rows += [row(entry, records["entries"][0], records["target"]) for entry in records["entries"]]
+    return "\n".join(rows)
+
+
+def row(entry: dict[str, Any], first: dict[str, Any], target: float) -> str:
+    """One record beside the first."""
+    iterations, of_first = (mean_of(one, "minutes") * 60 / one["textbook_seconds"] for one in (entry, first))
+    distances = [run["distance"] for run in entry["runs"]]
+    p, is_below = verdict(distances, target)
+    is_record = is_below and mean_of(entry, "second") <= mean_of(first, "second")
+    cells = (
+        entry["date"], entry["change"], f"{mean_of(entry, 'minutes'):.1f}", f"{iterations:.0f}",
+        f"{of_first / iterations:.2f}",
+        f"{statistics.mean(distances):.1f} ({min(distances):.1f} to {max(distances):.1f})",
+        f"{mean_of(entry, 'second'):.3f}", str(len(distances)), f"{p:.2g}" if len(distances) > 1 else "–",
+        "yes" if is_record else "no",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def search_table(plan: dict[str, Any], results: Path) -> str:
+    """What each setting came to at each rung, the survivors of the last one first."""
+    rungs = plan["rungs"]
+    found = [_outcomes(results / f"rung_{number}") for number in range(len(rungs))]
+    heads = [f"{rung['minutes']} min: FD (steps)" for rung in rungs]
+    rows = [f"| setting | {' | '.join(heads)} |", "|---" * (len(rungs) + 1) + "|"]
+
+    def rank(name: str) -> tuple[float, ...]:
+        reached = [rung[name]["distance"] for rung in found if name in rung]
+        return (-len(reached), *reached[-1:])
+
+    for name in sorted(plan["settings"], key=rank):
+        cells = [f"{rung[name]['distance']:.1f} ({rung[name]['steps']:,})" if name in rung else "" for rung in found]
+        rows.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _outcomes(folder: Path) -> dict[str, Any]:
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in folder.glob("*.json")}
+
+
+def page(text: str) -> str:
+    """The page with its tables as they have to be."""
+    records = parse_yaml(RECORDS.read_text(encoding="utf-8"), str(RECORDS))
+    plan = parse_yaml(PLAN.read_text(encoding="utf-8"), str(PLAN))
+    tables = {"records": table(records), "search": search_table(plan, PLAN.parent / plan["results"])}
+    return BLOCK.sub(lambda block: f"{block[1]}{tables[block[2]]}\n{block[3]}", text)
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Only say whether the page is up to date.")
+def main(check: bool) -> None:
+    """Write the tables of docs/speedrun.md."""
+    before = PAGE.read_text(encoding="utf-8")
+    after = page(before)
+    if check and after != before:
+        raise click.ClickException(f"{PAGE.relative_to(ROOT)} is out of date: python benchmarks/speedrun_page.py")
+    write_text(PAGE, after)
+
+
+if __name__ == "__main__":
+    main()
