@@ -20,8 +20,7 @@ from gan.config import parse_yaml
 from gan.files import write_text
 
 PAGE, RECORDS = ROOT / "docs" / "speedrun.md", ROOT / "docs" / "speedrun.yaml"
-PLAN = ROOT / "benchmarks" / "speedrun_search.yaml"
-BLOCK = re.compile(r"(<!-- (records|search) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (records|speedrun_search_\d+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SEEDS, LEVEL = 5, 0.01  # what a record needs
 
 
@@ -85,10 +84,15 @@ def _outcomes(folder: Path) -> dict[str, Any]:
 
 def page(text: str) -> str:
     """The page with its tables as they have to be."""
-    records = parse_yaml(RECORDS.read_text(encoding="utf-8"), str(RECORDS))
-    plan = parse_yaml(PLAN.read_text(encoding="utf-8"), str(PLAN))
-    tables = {"records": table(records), "search": search_table(plan, PLAN.parent / plan["results"])}
-    return BLOCK.sub(lambda block: f"{block[1]}{tables[block[2]]}\n{block[3]}", text)
+    return BLOCK.sub(lambda block: f"{block[1]}{_content(block[2])}\n{block[3]}", text)
+
+
+def _content(name: str) -> str:
+    if name == "records":
+        return table(parse_yaml(RECORDS.read_text(encoding="utf-8"), str(RECORDS)))
+    file = ROOT / "benchmarks" / f"{name}.yaml"
+    plan = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    return search_table(plan, file.parent / plan["results"])
 
 
 @click.command()

@@ -1,6 +1,6 @@
-"""Which settings make a picture soonest: successive halving on training images alone (see speedrun_search.yaml).
+"""Which settings make a picture soonest: successive halving on training images alone.
 
-    python benchmarks/speedrun_search.py --data cifar10_train.npz [--jobs 2]
+    python benchmarks/speedrun_search.py benchmarks/speedrun_search_1.yaml --data cifar10_train.npz [--jobs 2]
 
 Every tenth training image is held out and never trained on. A rung's minutes are of one core: before it, all its
 settings' steps are timed in turn in this process, and a setting gets as many steps as fit. Outcomes are kept, one small
@@ -31,7 +31,6 @@ from gan.experiments.runner import train
 from gan.files import write_text
 from gan.training.steps import discriminator_step, generator_step
 
-PLAN = ROOT / "benchmarks" / "speedrun_search.yaml"
 CPU = torch.device("cpu")
 
 
@@ -88,12 +87,12 @@ def outcome_of(config: Config, directory: Path, seconds: float) -> dict[str, Any
 
 
 @click.command()
-@click.option("--plan", "file", default=PLAN, type=click.Path(path_type=Path), show_default=True)
+@click.argument("file", metavar="PLAN", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--data", required=True, type=click.Path(exists=True, path_type=Path), help="cifar10_train.npz")
 @click.option("--out", default=Path("outputs/speedrun_search"), show_default=True, type=click.Path(path_type=Path))
 @click.option("--jobs", default=2, show_default=True)
 def main(file: Path, data: Path, out: Path, jobs: int) -> None:
-    """Run all rungs of a plan and print the survivors of each."""
+    """Run all rungs of PLAN and print the survivors of each."""
     torch.set_num_threads(1)
     plan = parse_yaml(file.read_text(encoding="utf-8"), str(file))
     results = file.parent / plan["results"]
@@ -118,7 +117,7 @@ def main(file: Path, data: Path, out: Path, jobs: int) -> None:
 
         def run(name: str, folder: Path = folder, number: int = number, times: Any = times, rung: Any = rung) -> None:
             steps = round(rung["minutes"] * 60 / times[name])
-            found = outcome_of(config_of(name, steps), out / f"rung_{number}" / name, times[name])
+            found = outcome_of(config_of(name, steps), out / file.stem / f"rung_{number}" / name, times[name])
             write_text(folder / f"{name}.json", json.dumps(found, indent=2) + "\n")
 
         with ThreadPoolExecutor(jobs) as pool:
