@@ -68,7 +68,7 @@ def test_the_page_has_the_records_and_the_search_as_they_are(tmp_path: Path) -> 
     ]
 
 
-@pytest.mark.parametrize("name", ["speedrun_search_1", "speedrun_search_2"])
+@pytest.mark.parametrize("name", ["speedrun_search_1", "speedrun_search_2", "speedrun_search_3"])
 def test_every_setting_of_a_plan_is_one_that_a_config_takes(tmp_path: Path, name: str) -> None:
     file = ROOT / "benchmarks" / f"{name}.yaml"
     plan = parse_yaml(file.read_text(encoding="utf-8"), str(file))
