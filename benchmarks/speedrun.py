@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.contestants import Setting, synthetic_store, textbook_iteration
 from benchmarks.speedrun_page import LEVEL, PAGE, RECORDS, SEEDS, page, table
 from benchmarks.throughput import commit, machine
+from gan.commands.reporting import one_line_errors
 from gan.commands.saved_results import newest_result, read_result
 from gan.commands.scoring import Scorer
 from gan.config import Config, dump_yaml, find_config, load_config, parse_yaml
@@ -105,28 +106,29 @@ def main(
     dry_run: bool,
 ) -> None:
     """Race a config and append it to the records."""
-    records = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-    configs = [config_of(name, list(settings), data, seed) for seed in range(seeds)]
-    directories = [out / f"{Path(name).name}_seed{config.seed}" for config in configs]
-    if dry_run:
-        print(f"target: FD {records['target']} at p < {LEVEL} over {SEEDS} seeds or more\n{table(records)}\n")
-        for config, directory in zip(configs, directories, strict=True):
-            print(f"would run {name} seed {config.seed}: {config.training.steps:,} steps, in {directory}")
-        return
-    if not change:
-        raise click.UsageError("--change: say what is new")
-    before = textbook_seconds()
-    runs = [raced(config, directory) for config, directory in zip(configs, directories, strict=True)]
-    seconds = statistics.mean([before, textbook_seconds()])
-    entry = {
-        "date": datetime.date.today().isoformat(), "change": change, "config": name, "settings": list(settings),
-        "machine": machine(torch.device("cpu")), "commit": commit(), "textbook_seconds": seconds, "runs": runs,
-    }  # fmt: skip
-    records["entries"].append(entry)
-    write_text(file, dump_yaml(records))
-    if file.resolve() == RECORDS:
-        write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
-    print(table(records))
+    with one_line_errors():
+        records = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        configs = [config_of(name, list(settings), data, seed) for seed in range(seeds)]
+        directories = [out / f"{Path(name).name}_seed{config.seed}" for config in configs]
+        if dry_run:
+            print(f"target: FD {records['target']} at p < {LEVEL} over {SEEDS} seeds or more\n{table(records)}\n")
+            for config, directory in zip(configs, directories, strict=True):
+                print(f"would run {name} seed {config.seed}: {config.training.steps:,} steps, in {directory}")
+            return
+        if not change:
+            raise click.UsageError("--change: say what is new")
+        before = textbook_seconds()
+        runs = [raced(config, directory) for config, directory in zip(configs, directories, strict=True)]
+        seconds = statistics.mean([before, textbook_seconds()])
+        entry = {
+            "date": datetime.date.today().isoformat(), "change": change, "config": name, "settings": list(settings),
+            "machine": machine(torch.device("cpu")), "commit": commit(), "textbook_seconds": seconds, "runs": runs,
+        }  # fmt: skip
+        records["entries"].append(entry)
+        write_text(file, dump_yaml(records))
+        if file.resolve() == RECORDS:
+            write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
+        print(table(records))
 
 
 if __name__ == "__main__":

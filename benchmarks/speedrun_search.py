@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.throughput import commit, machine
 from gan.build import build_game, build_latents, build_loader, image_facts, prepare_images
+from gan.commands.reporting import one_line_errors
 from gan.commands.saved_results import newest_result, read_result
 from gan.config import Config, find_config, load_config, parse_yaml
 from gan.errors import UserError
@@ -93,43 +94,46 @@ def outcome_of(config: Config, directory: Path, seconds: float) -> dict[str, Any
 @click.option("--jobs", default=2, show_default=True)
 def main(file: Path, data: Path, out: Path, jobs: int) -> None:
     """Run all rungs of PLAN and print the survivors of each."""
-    torch.set_num_threads(1)
-    plan = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-    results = file.parent / plan["results"]
-    images = split(data, out / "data")
-    base = [
-        *plan["common"],
-        "data.source=npz",
-        f"data.path={images}",
-        "evaluation.every=0",
-        "logging.samples_every=100000",
-    ]
-    names = list(plan["settings"])
-    for number, rung in enumerate(plan["rungs"]):
+    with one_line_errors():
+        torch.set_num_threads(1)
+        plan = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        results = file.parent / plan["results"]
+        images = split(data, out / "data")
+        base = [
+            *plan["common"],
+            "data.source=npz",
+            f"data.path={images}",
+            "evaluation.every=0",
+            "logging.samples_every=100000",
+        ]
+        names = list(plan["settings"])
+        for number, rung in enumerate(plan["rungs"]):
 
-        def config_of(name: str, steps: int = 1, seed: int = rung["seed"]) -> Config:
-            overrides = [*base, *plan["settings"][name], f"training.steps={steps}", f"seed={seed}"]
-            return load_config(find_config(plan["base"]), overrides)
+            def config_of(name: str, steps: int = 1, seed: int = rung["seed"]) -> Config:
+                overrides = [*base, *plan["settings"][name], f"training.steps={steps}", f"seed={seed}"]
+                return load_config(find_config(plan["base"]), overrides)
 
-        folder = results / f"rung_{number}"
-        waiting = [name for name in names if not (folder / f"{name}.json").exists()]
-        times = seconds_a_step({name: config_of(name) for name in waiting}) if waiting else {}
+            folder = results / f"rung_{number}"
+            waiting = [name for name in names if not (folder / f"{name}.json").exists()]
+            times = seconds_a_step({name: config_of(name) for name in waiting}) if waiting else {}
 
-        def run(name: str, folder: Path = folder, number: int = number, times: Any = times, rung: Any = rung) -> None:
-            steps = round(rung["minutes"] * 60 / times[name])
-            found = outcome_of(config_of(name, steps), out / file.stem / f"rung_{number}" / name, times[name])
-            write_text(folder / f"{name}.json", json.dumps(found, indent=2) + "\n")
+            def run(
+                name: str, folder: Path = folder, number: int = number, times: Any = times, rung: Any = rung
+            ) -> None:
+                steps = round(rung["minutes"] * 60 / times[name])
+                found = outcome_of(config_of(name, steps), out / file.stem / f"rung_{number}" / name, times[name])
+                write_text(folder / f"{name}.json", json.dumps(found, indent=2) + "\n")
 
-        with ThreadPoolExecutor(jobs) as pool:
-            list(pool.map(run, waiting))
-        found = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
-        ranked = sorted(names, key=lambda name: found[name]["distance"])
-        print(f"rung {number}, {rung['minutes']} minutes of one core:")
-        for name in ranked:
-            print(f"  {found[name]['distance']:8.1f}  {found[name]['steps']:6,} steps  {name}")
-        names = ranked[: rung["keep"]]
-    if not names:
-        raise UserError(f"{file}: no settings")
+            with ThreadPoolExecutor(jobs) as pool:
+                list(pool.map(run, waiting))
+            found = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
+            ranked = sorted(names, key=lambda name: found[name]["distance"])
+            print(f"rung {number}, {rung['minutes']} minutes of one core:")
+            for name in ranked:
+                print(f"  {found[name]['distance']:8.1f}  {found[name]['steps']:6,} steps  {name}")
+            names = ranked[: rung["keep"]]
+        if not names:
+            raise UserError(f"{file}: no settings")
 
 
 if __name__ == "__main__":
