@@ -670,7 +670,7 @@ def test_antialiased_extractors_are_stamped_and_read_what_they_would_of_resized_
         relative_difference(extract(clip, images)["clip"], extract(plain, read)["clip"]) for read in (small, images)
     )
     assert of_rounding < 0.1 * of_resizing
-    with pytest.raises(UserError, match=r"resize: antialiased found; extractor 'mnist_digits'"):
+    with pytest.raises(UserError, match=r"^resize: antialiased found; extractor 'mnist_digits'"):
         build_extractor("mnist_digits", resize="antialiased")
 
 
