@@ -3,13 +3,14 @@
     python benchmarks/speedrun.py --change "what is new" --config CONFIG --data cifar10_train.npz --seeds 5
     python benchmarks/speedrun.py --record docs/speedrun.yaml --seeds 2 --dry-run
 
-The clock is the training loop's, start-up and scores left out. Before and after the runs, the textbook's iteration
+The clock is the training loop's, start-up and scores left out. Before and after each run, the textbook's iteration
 (`benchmarks/textbook.py`) is timed in this process, so that machines can be compared: times are given in its
 iterations too. A record needs a mean distance below the target at p < 0.01 (one-sided t test over at least five seeds)
-and, in a second feature space, a mean no worse than that of the first entry, which is the config that all began with.
-The test images are touched by nothing else: settings are searched with `benchmarks/speedrun_search.py`, on training
-images alone. What was interrupted goes on where it was; records are appended to the YAML file, and the table of
-docs/speedrun.md follows it.
+and, in a second feature space, a mean no worse than that of the base, the config that all began with. The test images
+are touched by nothing else: settings are searched with `benchmarks/speedrun_search.py`, on training images alone.
+
+Each run is added to the YAML file as it ends, and the table of docs/speedrun.md follows it. The same command goes on
+with the seeds that are missing and with what was interrupted, in as many sittings as it takes.
 """
 
 import datetime
@@ -18,6 +19,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -40,6 +42,7 @@ from gan.training.checkpoint import read_checkpoint
 from gan.training.run_directory import RunDirectory
 
 SECOND = "efficientnet_lite0_levels"  # what saw every planned damage that the last layer did not (docs/evaluation.md)
+THREADS = os.cpu_count() or 1
 TEXTBOOK = Setting("sngan", 48, 48, 32, torch.device("cpu"))  # five steps of D and one of G
 PROTOCOL = [
     "evaluation.every=0", "evaluation.at_end=true", "evaluation.extractor=efficientnet_lite0",
@@ -54,7 +57,8 @@ def config_of(name: str, settings: list[str], data: Path | None, seed: int) -> C
 
 
 def textbook_seconds(iterations: int = 5) -> float:
-    """Median seconds of the textbook's iteration, after one to warm up."""
+    """Median seconds of the textbook's iteration, after one to warm up, on as many threads as a run has."""
+    torch.set_num_threads(THREADS)
     iterate = textbook_iteration(TEXTBOOK, synthetic_store(2000))
     iterate()
     times = []
@@ -65,16 +69,34 @@ def textbook_seconds(iterations: int = 5) -> float:
     return statistics.median(times)
 
 
-def raced(config: Config, directory: Path) -> dict[str, float]:
-    """One run: its seed, minutes of training and Fréchet distance, in both feature spaces."""
-    threads = os.cpu_count() or 1
-    if train(config, directory, "cpu", threads, f"seed {config.seed}"):
+def entry_of(records: dict[str, Any], change: str, name: str, settings: list[str]) -> dict[str, Any]:
+    """The records' entry of that change, a new one where there is none; `UserError` where it is another config's."""
+    for entry in records["entries"]:
+        if entry["change"] == change:
+            if (entry["config"], entry["settings"]) != (name, settings):
+                whose = " ".join([entry["config"], *entry["settings"]])
+                raise UserError(f"--change {change!r} is in the records, of {whose}; find other words for another one")
+            return entry
+    entry = {"change": change, "config": name, "settings": settings, "runs": []}
+    records["entries"].append(entry)
+    return entry
+
+
+def raced(config: Config, directory: Path) -> dict[str, Any]:
+    """One run: seed, minutes of training, the textbook's seconds, the distance in both feature spaces, and where."""
+    before = textbook_seconds()
+    if train(config, directory, "cpu", THREADS, f"seed {config.seed}"):
         raise UserError(f"{directory}: diverged")
     newest = RunDirectory(directory).newest_checkpoint()
     assert newest is not None
     distance = read_result(newest_result(directory)).metrics["frechet_distance"]
-    minutes = read_checkpoint(newest)["elapsed"] / 60
-    return {"seed": config.seed, "minutes": minutes, "distance": distance, "second": second_opinion(directory)}
+    return {
+        "seed": config.seed, "date": datetime.date.today().isoformat(),
+        "minutes": read_checkpoint(newest)["elapsed"] / 60,
+        "textbook_seconds": statistics.mean([before, textbook_seconds()]),
+        "distance": distance, "second": second_opinion(directory),
+        "machine": machine(torch.device("cpu")), "commit": commit(),
+    }  # fmt: skip
 
 
 def second_opinion(directory: Path) -> float:
@@ -105,7 +127,7 @@ def main(
     out: Path,
     dry_run: bool,
 ) -> None:
-    """Race a config and append it to the records."""
+    """Race a config and add its runs to the records."""
     with one_line_errors():
         records = parse_yaml(file.read_text(encoding="utf-8"), str(file))
         configs = [config_of(name, list(settings), data, seed) for seed in range(seeds)]
@@ -117,17 +139,14 @@ def main(
             return
         if not change:
             raise click.UsageError("--change: say what is new")
-        before = textbook_seconds()
-        runs = [raced(config, directory) for config, directory in zip(configs, directories, strict=True)]
-        seconds = statistics.mean([before, textbook_seconds()])
-        entry = {
-            "date": datetime.date.today().isoformat(), "change": change, "config": name, "settings": list(settings),
-            "machine": machine(torch.device("cpu")), "commit": commit(), "textbook_seconds": seconds, "runs": runs,
-        }  # fmt: skip
-        records["entries"].append(entry)
-        write_text(file, dump_yaml(records))
-        if file.resolve() == RECORDS:
-            write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
+        entry = entry_of(records, change, name, list(settings))
+        done = {run["seed"] for run in entry["runs"]}
+        for config, directory in zip(configs, directories, strict=True):
+            if config.seed not in done:
+                entry["runs"].append(raced(config, directory))
+                write_text(file, dump_yaml(records))
+                if file.resolve() == RECORDS:
+                    write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
         print(table(records))
 
 

@@ -37,26 +37,42 @@ def mean_of(entry: dict[str, Any], key: str) -> float:
     return statistics.mean(run[key] for run in entry["runs"])
 
 
+def iterations(entry: dict[str, Any]) -> float:
+    """The mean over an entry's runs of their time, in iterations of the textbook's step on the machine of each."""
+    return statistics.mean(run["minutes"] * 60 / run["textbook_seconds"] for run in entry["runs"])
+
+
+def base_of(records: dict[str, Any]) -> dict[str, Any] | None:
+    """The entry of the config that all are compared with, once it has runs."""
+    for entry in records["entries"]:
+        if entry["config"] == records["base"] and not entry["settings"]:
+            return entry
+    return None
+
+
 def table(records: dict[str, Any]) -> str:
-    """The page's table: a row a record, the first one what all are compared with."""
+    """The page's table: a row an entry, beside the base."""
     rows = ["| date | change | minutes | textbook iterations | factor | FD | FD of levels | seeds | p | record |"]
     rows.append("|---|---|---|---|---|---|---|---|---|---|")
-    rows += [row(entry, records["entries"][0], records["target"]) for entry in records["entries"]]
+    rows += [row(entry, base_of(records), records["target"]) for entry in records["entries"]]
     return "\n".join(rows)
 
 
-def row(entry: dict[str, Any], first: dict[str, Any], target: float) -> str:
-    """One record beside the first."""
-    iterations, of_first = (mean_of(one, "minutes") * 60 / one["textbook_seconds"] for one in (entry, first))
+def row(entry: dict[str, Any], base: dict[str, Any] | None, target: float) -> str:
+    """One entry beside the base."""
     distances = [run["distance"] for run in entry["runs"]]
     p, is_below = verdict(distances, target)
-    is_record = is_below and mean_of(entry, "second") <= mean_of(first, "second")
+    if not is_below:
+        is_record = "no"
+    elif base is None:
+        is_record = "when the base has been raced"
+    else:
+        is_record = "yes" if mean_of(entry, "second") <= mean_of(base, "second") else "no"
     cells = (
-        entry["date"], entry["change"], f"{mean_of(entry, 'minutes'):.1f}", f"{iterations:.0f}",
-        f"{of_first / iterations:.2f}",
+        max(run["date"] for run in entry["runs"]), entry["change"], f"{mean_of(entry, 'minutes'):.1f}",
+        f"{iterations(entry):.0f}", f"{iterations(base) / iterations(entry):.2f}" if base else "–",
         f"{statistics.mean(distances):.1f} ({min(distances):.1f} to {max(distances):.1f})",
-        f"{mean_of(entry, 'second'):.3f}", str(len(distances)), f"{p:.2g}" if len(distances) > 1 else "–",
-        "yes" if is_record else "no",
+        f"{mean_of(entry, 'second'):.3f}", str(len(distances)), f"{p:.2g}" if len(distances) > 1 else "–", is_record,
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

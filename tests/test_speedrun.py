@@ -3,15 +3,18 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy import stats
 
-from benchmarks.speedrun import config_of
+from benchmarks.speedrun import config_of, entry_of, main
 from benchmarks.speedrun_page import PAGE, page, search_table, table, verdict
 from benchmarks.speedrun_search import ROOT, seconds_a_step, split
-from gan.config import find_config, load_config, parse_yaml
+from gan.config import Config, find_config, load_config, parse_yaml
+from gan.errors import UserError
 
 
 def test_a_record_needs_five_seeds_below_the_target_beyond_chance() -> None:
@@ -27,16 +30,59 @@ def test_a_record_needs_five_seeds_below_the_target_beyond_chance() -> None:
 
 
 def test_the_table_compares_machines_by_the_textbook() -> None:
-    def entry(minutes: float, seconds: float, second: float) -> dict[str, object]:
-        runs = [{"minutes": minutes, "distance": 60.0 + seed / 10, "second": second + seed} for seed in range(5)]
-        return {"date": "2026-01-01", "change": "x", "textbook_seconds": seconds, "runs": runs}
+    def entry(config: str, minutes: float, seconds: float, second: float) -> dict[str, Any]:
+        measured = {"date": "2026-01-01", "minutes": minutes, "textbook_seconds": seconds}
+        runs = [measured | {"distance": 60.0 + seed / 10, "second": second + seed} for seed in range(5)]
+        return {"change": "x", "config": config, "settings": [], "runs": runs}
 
-    entries = [entry(20, 2.0, 3.0), entry(5, 1.0, 2.0), entry(5, 1.0, 3.5)]
-    rows = table({"target": 68.2, "entries": entries}).splitlines()[2:]
+    entries = [entry("base", 20, 2.0, 3.0), entry("quick", 5, 1.0, 2.0), entry("quick", 5, 1.0, 3.5)]
+    records = {"target": 68.2, "base": "base", "entries": entries}
+    rows = table(records).splitlines()[2:]
     p = stats.t.cdf(-8.0 / (np.std([0, 0.1, 0.2, 0.3, 0.4], ddof=1) / math.sqrt(5)), 4)
     assert rows[0] == f"| 2026-01-01 | x | 20.0 | 600 | 1.00 | 60.2 (60.0 to 60.4) | 5.000 | 5 | {p:.2g} | yes |"
     assert rows[1].split(" | ")[2:5] == ["5.0", "300", "2.00"]  # half of the gain is the machine's
     assert rows[1].endswith(" | yes |") and rows[2].endswith(" | no |")  # worse in the second feature space
+    assert table(records | {"entries": entries[::-1]}).splitlines()[2:] == rows[::-1]  # the base is known by its config
+    alone = table(records | {"entries": entries[1:2]}).splitlines()[2]
+    assert alone.split(" | ")[4] == "–" and alone.endswith(" | when the base has been raced |")
+
+    entries[1]["runs"] = [run | {"minutes": m, "textbook_seconds": s, "date": f"2026-01-0{m}"} for run, m, s in
+                          zip(entries[1]["runs"], [4, 4, 4, 8, 8], [1.0, 1.0, 1.0, 2.0, 2.0], strict=True)]  # fmt: skip
+    moved = table(records).splitlines()[3].split(" | ")  # seeds of two machines, each in its own textbook's iterations
+    assert moved[0] == "| 2026-01-08" and moved[2:5] == ["5.6", "240", "2.50"]
+
+
+def test_a_race_goes_on_with_its_entry() -> None:
+    records: dict[str, Any] = {"entries": []}
+    first = entry_of(records, "narrower", "quick", ["seed=1"])
+    first["runs"].append({"seed": 0})
+    assert entry_of(records, "narrower", "quick", ["seed=1"]) is first
+    assert entry_of(records, "again, elsewhere", "quick", ["seed=1"])["runs"] == []
+    assert [entry["change"] for entry in records["entries"]] == ["narrower", "again, elsewhere"]
+    with pytest.raises(UserError, match="--change 'narrower' is in the records, of quick seed=1;"):
+        entry_of(records, "narrower", "quick", [])
+
+
+def test_a_run_is_recorded_as_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "records.yaml"
+    file.write_text("target: 68.2\nbase: cifar10/sngan_cr_small\nentries: []\n")
+    raced: list[int] = []
+
+    def fake(config: Config, directory: Path) -> dict[str, Any]:
+        if len(raced) == 2:
+            raise UserError(f"{directory}: diverged")
+        raced.append(config.seed)
+        return {"seed": config.seed, "date": "2026-01-01", "minutes": 1.0, "textbook_seconds": 1.0,
+                "distance": 60.0 + config.seed, "second": 1.0}  # fmt: skip
+
+    monkeypatch.setattr("benchmarks.speedrun.raced", fake)
+    command = ["--record", str(file), "--config", "cifar10/quick", "--change", "x", "--seeds", "3"]
+    assert CliRunner().invoke(main, command).exit_code == 2
+    found = parse_yaml(file.read_text(), str(file))["entries"][0]
+    assert [run["seed"] for run in found["runs"]] == raced == [0, 1]
+    raced[:] = [2]
+    assert CliRunner().invoke(main, command).exit_code == 0  # seed 2 alone
+    assert [run["seed"] for run in parse_yaml(file.read_text(), str(file))["entries"][0]["runs"]] == [0, 1, 2]
 
 
 def test_the_search_trains_on_nine_tenths_and_measures_against_the_rest(tmp_path: Path) -> None:
