@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -39,6 +40,7 @@ SECTIONS: dict[str, type[schema.Section]] = {
     "optimizer": schema.OptimizerConfig,
     "training": schema.TrainingConfig,
     "ema": schema.EmaConfig,
+    "schedules.KEY": schema.MotionConfig,
     "logging": schema.LoggingConfig,
     "checkpoint": schema.CheckpointConfig,
     "evaluation": schema.EvaluationConfig,
@@ -57,9 +59,15 @@ def rows(section: type[schema.Section]) -> list[str]:
         if field and field[1] in section.model_fields and "Config" not in field[2].partition("=")[0]:
             about = section.model_fields[field[1]]
             default = "required" if about.is_required() else f"`{shown(about.default)}`"
-            found.append(f"| `{field[1]}` | {default} | {' '.join(above) or field[3] or ''} |")
+            meaning = "; ".join(filter(None, [" ".join(above) or field[3], choices(about.annotation)]))
+            found.append(f"| `{field[1]}` | {default} | {meaning} |")
         above = []
     return found
+
+
+def choices(annotation: Any) -> str:
+    """The values that a field takes, where its type lists them."""
+    return ", ".join(f"`{value}`" for value in get_args(annotation)) if get_origin(annotation) is Literal else ""
 
 
 def shown(value: object) -> str:

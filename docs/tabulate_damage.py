@@ -177,7 +177,7 @@ def bias(first: Tensor, second: Tensor) -> dict[str, float]:
 def tables(measured: Mapping[str, Any]) -> str:
     """What stands between the marks of the page."""
     damages = list(next(iter(measured.values()))["scores"])
-    lines = ["Fréchet distance, as a multiple of that of other real images:", ""]
+    lines = ["Fréchet distance, as a multiple of that of the undamaged images:", ""]
     lines += _rule(["feature space", *damages[1:]])
     for name, found in measured.items():
         distances = {damage: scores["frechet_distance"] for damage, scores in found["scores"].items()}
@@ -245,7 +245,7 @@ def outdated() -> list[str]:
 
 @click.command()
 @click.option("--measure", "anew", is_flag=True, help="Measure everything anew.")
-@click.option("--data", default=ROOT.parent / "shared" / "data", type=click.Path(path_type=Path), help="CIFAR-10.")
+@click.option("--data", default=ROOT, type=click.Path(path_type=Path), help="A folder with cifar10_{train,test}.npz.")
 @click.option("--kept", type=click.Path(path_type=Path), help="A folder to keep features in, should it be interrupted.")
 @click.option("--check", is_flag=True, help="Write nothing; end with status 1 where something is not up to date.")
 def main(anew: bool, data: Path, kept: Path | None, check: bool) -> None:

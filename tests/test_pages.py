@@ -3,8 +3,10 @@
 import importlib.util
 import re
 import textwrap
+from pathlib import Path
 from types import ModuleType
 
+from gan.experiments.comparison import load_comparison
 from tests import ROOT
 
 STEP = (ROOT / "docs" / "step.md").read_text(encoding="utf-8")
@@ -34,6 +36,16 @@ def test_every_table_of_the_study_is_made_from_the_committed_results() -> None:
 def test_the_configs_page_has_every_key_of_the_schema() -> None:
     tabulate_config = script("tabulate_config")
     assert tabulate_config.PAGE.read_text(encoding="utf-8") == tabulate_config.page()
+
+
+def test_the_experiment_that_the_page_shows_is_one(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "comparisons.md").read_text(encoding="utf-8")
+    shown = re.search(r"^    task: comparison\n(?:    .*\n)+", page, re.MULTILINE)
+    assert shown is not None
+    file = tmp_path / "experiment.yaml"
+    file.write_text(shown[0].replace("../stacked_digits", str(ROOT / "configs" / "stacked_digits")), encoding="utf-8")
+    comparison = load_comparison(file, (), tmp_path / "out")
+    assert {run.arm for run in comparison.runs} == {"linear", "independent_4", "cascade_4"}
 
 
 def dedented_windows(path: str, size: int) -> set[str]:

@@ -168,7 +168,8 @@ class OptimizerConfig(Section):
     # of the first and the second moment
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.0, 0.9]
     epsilon: Rate = 1e-8  # added to the root of the second moment
-    schedule: Literal["constant", "linear", "half_linear"] = "linear"  # to 0 from the first step, or from half way
+    # linear: to 0 from the first step; half_linear: from half way
+    schedule: Literal["constant", "linear", "half_linear"] = "linear"
 
 
 class TrainingConfig(Section):
@@ -185,9 +186,8 @@ class TrainingConfig(Section):
     recoveries: NonNegative = 0  # how often to go back to the newest checkpoint, with new random numbers, after a NaN
     init_from: str | None = None  # run, step and digest of the weights that training began with; --init-from writes it
     compile: bool = False  # both players and their power iterations by torch.compile, which takes a minute at the start
-    cuda_graphs: bool = (
-        False  # each player's update as one CUDA graph, the optimiser's step included; off CUDA as usual
-    )
+    # each player's update as one CUDA graph, the optimiser's step included; off CUDA as usual
+    cuda_graphs: bool = False
 
     @model_validator(mode="after")
     def _micro_batches_are_equal(self) -> "TrainingConfig":
@@ -225,7 +225,7 @@ class MotionConfig(Section):
 
     to: float | list[float]  # where it ends
     images: Positive  # real images that it takes
-    shape: Literal["cosine", "linear"] = "cosine"
+    shape: Literal["cosine", "linear"] = "cosine"  # half a cosine, or a straight line
 
 
 MOVABLE = (
@@ -259,13 +259,14 @@ class EvaluationConfig(Section):
     extractor: str = "efficientnet_lite0"  # needs no download; inception for published numbers
     weights: str | None = None  # file of the extractor's weights, where it takes one
     weights_sha256: str | None = None  # of a file that is not the official one: at least 8 digits
-    resize: Literal["extractor", "antialiased"] = "extractor"  # its own way, or bicubic as clean-fid does
+    # extractor: in its own way; antialiased: bicubic as clean-fid does
+    resize: Literal["extractor", "antialiased"] = "extractor"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the extractor's arithmetic
     compile: bool = False  # the extractor, where that leaves its features alone
     bootstrap: NonNegative = 0  # resamplings for 95 % intervals; 0: none
     samples: Annotated[int, Field(ge=2)] = 5000  # generated images
     seed: NonNegative = 0  # of the latents; not the run's, so that runs of different seeds can be compared
-    label_sampling: Literal["uniform", "reference"] = "uniform"  # or as often as the reference has them
+    label_sampling: Literal["uniform", "reference"] = "uniform"  # reference: as often as the reference has them
     reference: str = "auto"  # the split to measure against; auto: the test split where there is one
     reference_path: str | None = None  # file or folder to measure against, for sources that read one
     reference_samples: Annotated[int, Field(ge=2)] | None = None  # null: all
