@@ -14,6 +14,8 @@ with the seeds that are missing and with what was interrupted, in as many sittin
 """
 
 import datetime
+import hashlib
+import json
 import os
 import statistics
 import sys
@@ -82,6 +84,12 @@ def entry_of(records: dict[str, Any], change: str, name: str, settings: list[str
     return entry
 
 
+def directory_of(out: Path, change: str | None, name: str, settings: list[str], seed: int) -> Path:
+    """Where a run lies: each entry's have places of their own, for one that goes on is no race from the start."""
+    digest = hashlib.sha256(json.dumps([change, name, settings]).encode()).hexdigest()[:8]
+    return out / f"{Path(name).name}_{digest}_seed{seed}"
+
+
 def raced(config: Config, directory: Path) -> dict[str, Any]:
     """One run: seed, minutes of training, the textbook's seconds, the distance in both feature spaces, and where."""
     before = textbook_seconds()
@@ -104,7 +112,7 @@ def second_opinion(directory: Path) -> float:
     generator = open_checkpoint(directory, device="cpu")
     config = generator.config
     evaluation = config.evaluation.model_copy(update={"extractor": SECOND})
-    scorer = Scorer(config.model_copy(update={"evaluation": evaluation}), generator.num_classes, generator.device)
+    scorer = Scorer(config.model_copy(update={"evaluation": evaluation}), generator.class_names, generator.device)
     return scorer.score(generator.network, "ema").metrics["frechet_distance"]
 
 
@@ -131,7 +139,7 @@ def main(
     with one_line_errors():
         records = parse_yaml(file.read_text(encoding="utf-8"), str(file))
         configs = [config_of(name, list(settings), data, seed) for seed in range(seeds)]
-        directories = [out / f"{Path(name).name}_seed{config.seed}" for config in configs]
+        directories = [directory_of(out, change, name, list(settings), config.seed) for config in configs]
         if dry_run:
             print(f"target: FD {records['target']} at p < {LEVEL} over {SEEDS} seeds or more\n{table(records)}\n")
             for config, directory in zip(configs, directories, strict=True):

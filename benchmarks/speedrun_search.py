@@ -30,6 +30,7 @@ from gan.config import Config, find_config, load_config, parse_yaml
 from gan.errors import UserError
 from gan.experiments.runner import train
 from gan.files import write_text
+from gan.training.run_directory import RunDirectory
 from gan.training.steps import discriminator_step, generator_step
 
 CPU = torch.device("cpu")
@@ -78,6 +79,12 @@ def _play(config: Config) -> Any:
     return iteration
 
 
+def steps_begun(directory: Path) -> int | None:
+    """The steps of a run that was interrupted, which goes on with them; None where there is none."""
+    config = RunDirectory(directory).config
+    return load_config(config, []).training.steps if config.is_file() else None
+
+
 def outcome_of(config: Config, directory: Path, seconds: float) -> dict[str, Any]:
     """Train and score one run on one thread."""
     if train(config, directory, "cpu", 1, directory.name):
@@ -120,8 +127,9 @@ def main(file: Path, data: Path, out: Path, jobs: int) -> None:
             def run(
                 name: str, folder: Path = folder, number: int = number, times: Any = times, rung: Any = rung
             ) -> None:
-                steps = round(rung["minutes"] * 60 / times[name])
-                found = outcome_of(config_of(name, steps), out / file.stem / f"rung_{number}" / name, times[name])
+                directory = out / file.stem / f"rung_{number}" / name
+                steps = steps_begun(directory) or round(rung["minutes"] * 60 / times[name])
+                found = outcome_of(config_of(name, steps), directory, rung["minutes"] * 60 / steps)
                 write_text(folder / f"{name}.json", json.dumps(found, indent=2) + "\n")
 
             with ThreadPoolExecutor(jobs) as pool:

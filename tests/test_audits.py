@@ -480,6 +480,8 @@ def test_modes_of_a_run(run: Path) -> None:
         (["neighbours", "--extractor", "pixels", "--components", "3", "--variance", "0.5"], "accepted: one of them"),
         (["neighbours", "--extractor", "pixels", "--held-out-path", "somewhere"], "somewhere"),
         (["modes", "--step", "5"], "step 5"),
+        (["modes", "--gallery", "100"], "--gallery: given, but a classifier reads the digits"),
+        (["modes", "--neighbours", "15"], "--neighbours: given, but a classifier reads the digits"),
         (["modes", "--by", "communities", "--extractor", "pixels", "--minimum-size", "5000"], "no community"),
     ],
 )

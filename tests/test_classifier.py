@@ -122,6 +122,9 @@ def test_finished_arms_are_kept_and_a_lost_one_is_trained_to_the_same_numbers(tm
         ("arms.span.stages=40", "arms.span.stages: 40 found, 1 to 25 accepted"),
         ("arms={}", "arms: {} found"),
         ("seeds=[]", "seeds: [] found"),
+        ("seeds=[0, 0]", "seeds: one appears twice"),
+        ("arms={../linear: {}}", "arms.../linear: letters, digits, '_' and '-' accepted"),
+        ("training.batch_size=2000", "training.batch_size: 2000 found; at most the 1437 training images accepted"),
         ("backbone.name=vgg", "backbone.name: no 'vgg'"),
     ],
 )

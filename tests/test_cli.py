@@ -297,6 +297,17 @@ def test_dry_run_prints_config_and_costs_and_writes_nothing(tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_counts_the_images_of_packs_singly() -> None:
+    def costs(packing: int) -> float:
+        flags = ["--set", "conditional=false", "--set", f"discriminator.packing={packing}"]
+        result = call(train.main, DEFAULT, *flags, "--dry-run", "--device", "cpu")
+        assert result.exit_code == 0, result.output
+        return float(re.search(r"([\d.]+) GFLOP a step", result.stdout)[1])
+
+    # D passes a fourth of as many maps; its first layer alone has as many multiplications.
+    assert costs(4) < costs(2) < costs(1)
+
+
 def test_memory_of_a_dry_run_is_that_of_one_part_of_the_batch() -> None:
     def memory(*settings: str) -> int:
         flags = [part for setting in settings for part in ("--set", setting)]

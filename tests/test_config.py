@@ -58,6 +58,7 @@ def test_every_config_is_accepted_and_survives_being_saved(path: Path) -> None:
         ("generator.width=0x", ["generator.width", "'0x' found"]),
         ("data.flip=no", ["data.flip", "'no' found", "boolean"]),
         ("objective.stage_weights=[0, 0, 0]", ["objective.stage_weights"]),
+        ("objective={stage_weights: [0, 1, 1], generator_stages: first}", ["stage_weights: 0 found first"]),
         ("objective.loss=3", ["objective.loss: 3 found", "a name or a mapping"]),
         ("objective.loss={nmae: hinge}", ["objective.loss.nmae", "'objective.loss.name'"]),
         ("objective.loss.margin=1", ["objective.loss is a value", "no key 'margin'"]),
@@ -95,6 +96,10 @@ def test_the_schema_names_the_key_what_was_found_and_what_is_accepted(override: 
         (["objective.stage_weights=[1, 2]"], ["objective.stage_weights", "2 weights found, 3 accepted"]),
         (["data.source=cifer10"], ["data.source", "'cifar10'"]),
         (["conditional=true", "data.source=celeba"], ["conditional: true found", "no labels"]),
+        (
+            ["conditional=true", "data.source=stl10", "data.split=unlabeled", "data.resolution=96"],
+            ["conditional: true found", "stl10 unlabeled has no labels"],
+        ),
     ],
 )
 def test_the_builder_refuses_what_does_not_fit_together(overrides: list[str], words: list[str]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from gan.config import load_config
 from gan.device import make_autocast
 from gan.errors import UserError
 from gan.metrics import evaluator as evaluator_module
+from gan.metrics.distributed_evaluation import share
 from gan.metrics.evaluator import Evaluator
 from gan.sampling.latents import LatentStream
 from gan.seeds import seeded_generator
@@ -265,6 +267,21 @@ def test_an_evaluation_spread_over_ranks_gives_the_scores_of_one(found: list[dic
         for kind in ("metrics", "classes", "intervals"):
             assert one[kind] == expected[kind]  # to the bit: the main rank adds up in the order of one process
     assert found[1]["scores"]["metrics"] == found[0]["scores"]["metrics"]
+
+
+def test_every_batch_is_of_one_rank_and_the_main_one_has_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    for ranks in range(1, 10):
+        monkeypatch.setattr("gan.distributed.world_size", lambda ranks=ranks: ranks)
+        for count in (1, 4, 5, 9, 21, 37):
+            found = []
+            for rank in range(ranks):
+                monkeypatch.setattr("gan.distributed.rank", lambda rank=rank: rank)
+                found.append(share(count, 4))
+            assert found[0][0] == 0 and found[0][1] > 0 and found[-1][1] == count
+            assert all(one[1] == other[0] for one, other in pairwise(found))
+            assert all(first % 4 == 0 or first == count for first, _ in found)
+            sizes = [-(-(end - first) // 4) for first, end in found]
+            assert max(sizes) - min(sizes) <= 1
 
 
 def test_shares_of_the_data_do_not_overlap(found: list[dict[str, Any]]) -> None:

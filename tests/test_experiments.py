@@ -48,6 +48,7 @@ from tests import ROOT
 from tests.test_metrics import PROTOCOL
 
 SMOKE = ROOT / "configs" / "experiments" / "smoke.yaml"
+R1 = "objective.regularizers={r1: {weight: 1.0}}"
 COMPARISONS = sorted(path for path in SMOKE.parent.glob("*.yaml") if "task: comparison" in path.read_text())
 
 
@@ -422,6 +423,9 @@ def test_every_arm_is_tuned_alike_and_its_choice_is_what_runs(tmp_path: Path) ->
     text = write_report(tuned(comparison), ends, tmp_path)
     row = next(line for line in text.splitlines() if line.startswith("| cascade | optimizer.generator_lr=0.0001"))
     assert row.endswith("| 4 | 2 | 0.8 |")  # runs, diverged, minutes
+    keep(comparison, {("independent", 0): 30.0, ("independent", 1): 20.0, ("cascade", 0): 90.0, ("cascade", 1): -1.0})
+    with pytest.raises(UserError, match=r"primary\.scale: log found, but fid of arm arm, seed 0 is -1"):
+        tuned(comparison)
     with pytest.raises(UserError, match=r"tuning\.seeds: 1 is among seeds"):
         load_comparison(SMOKE, (GRID.replace("7", "1"),), tmp_path)
 
@@ -448,7 +452,13 @@ def test_several_experiments_are_summarised_from_what_may_be_read(
     assert result.exit_code == 0
     row = next(line for line in result.output.splitlines() if line.startswith("| energy_cascade_4 / linear |"))
     assert "| cascade_stacked_digits, cascade_loss | 10 |" in row
+    twice = CliRunner().invoke(main, ["--summary", str(SMOKE.parent / f"{names[0]}.yaml"), f"{names[0]}.yaml"])
+    assert twice.exit_code == 2
     monkeypatch.chdir(tmp_path)  # where no outputs/smoke lies
+    copied = tmp_path / f"{names[0]}.yaml"
+    copied.write_text((SMOKE.parent / copied.name).read_text().replace("../", f"{ROOT}/configs/"))
+    same = CliRunner().invoke(main, ["--summary", str(SMOKE.parent / copied.name), str(copied)])
+    assert same.exit_code == 2 and f"another experiment is called {names[0]} too" in same.output
     unread = CliRunner().invoke(main, ["--summary", str(SMOKE)])
     assert unread.exit_code == 2 and "no verdict yet" in unread.output
 
@@ -498,11 +508,21 @@ def test_kept_outcomes_belong_to_their_config(comparison: Comparison, tmp_path: 
             "feature_spaces=[random_convolutions]",
         ): r"feature_spaces was \[\], now \['random_convolutions'\]",
         ("settings=[optimizer.epsilon=1e-6]",): r"optimizer\.epsilon was 1e-08, now 1e-06",
+        (f"settings=['{R1}']",): r"regularizers\.r1\.interval was not there, now 1",
     }
     for overrides, message in others.items():
         changed = load_comparison(SMOKE, overrides, tmp_path).runs[0]
         with pytest.raises(UserError, match=message):
             load_outcome(tmp_path, changed)
+
+
+def test_an_outcome_of_an_arm_that_had_more_is_not_one_of_the_arm_without(tmp_path: Path) -> None:
+    richer = load_comparison(SMOKE, (f"settings=['{R1}']",), tmp_path).runs[0]
+    kept = replace(outcome(3.0), config=richer.config.model_dump(), mode_samples=richer.mode_samples)
+    save_outcome(tmp_path, richer, kept)
+    plain = load_comparison(SMOKE, ("settings=[]",), tmp_path).runs[0]
+    with pytest.raises(UserError, match=r"training\.steps was|regularizers\.r1\.interval was 1, now not there"):
+        load_outcome(tmp_path, plain)
 
 
 def test_an_outcome_outlives_a_key_that_the_schema_gains_and_notices_a_default_that_moves(

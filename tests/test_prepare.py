@@ -667,3 +667,19 @@ def test_the_command(tmp_path: Path, folder: Path) -> None:
     assert "1 corrupt image left out: dog/bad.png" in errors
     assert f"{folder}: 3 entries passed over as no images: 2 .txt, 1 hidden" in errors.splitlines()
     assert call("--out", tmp_path / "c")[0] == 2
+    for given, told in (
+        (
+            ["digits", "--out", tmp_path / "x.npz", "--subset", 10],
+            "--subset: given, but a data set becomes a file whole",
+        ),
+        ([*base[:2], tmp_path / "d", *base[3:], "--split", "test"], "--split: given, but for a data set that becomes"),
+        ([folder, "--out", out, "--verify"], "source: given, but --verify reads --out as it is"),
+    ):
+        status, output, errors = call(*given)
+        assert (status, output) == (2, "") and told in errors.splitlines()[-1]
+
+
+def test_the_current_folder_can_be_prepared(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert whole(prepare_directory(folder, ".", resolution=16, processes=1)).num_images > 0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.build import build_game, image_facts
+from gan.build import ImageFacts, build_discriminator, build_game, image_facts
 from gan.commands.gamma import gamma_remark, stylegan2_gamma
 from gan.config import load_config
 from gan.errors import UserError
@@ -41,6 +41,9 @@ class Critic(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         return images.flatten(1)
+
+    def features_of_both(self, images: Tensor, real_count: int) -> Tensor:
+        return self.features(images)
 
     def head(self, v: Tensor, labels: Tensor | None = None) -> Tensor:
         return v @ self.a + v.square().sum(1, keepdim=True) / 2 * self.s
@@ -201,6 +204,31 @@ def test_latent_consistency_of_linear_players_is_the_size_of_the_move() -> None:
     )
     found = LatentConsistency(generator_share=0.5).generator_penalty(seen(critic))
     torch.testing.assert_close(found.double(), -0.5 * move.square().mean(), rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("backbone", ["dcgan", "unrolled_dcgan"])  # without and with batch norm
+def test_consistency_asks_nothing_of_images_that_nothing_moves(backbone: str) -> None:
+    head = "{name: cascading_rejection, options: {stages: 3, rejection: decorrelated}}"
+    overrides = [f"discriminator.backbone={{name: {backbone}, width: 8}}", f"discriminator.head={head}"]
+    if backbone == "unrolled_dcgan":
+        overrides += ["data.source=stacked_mnist", "data.resolution=28", "conditional=false"]
+    resolution, channels = (28, 3) if backbone == "unrolled_dcgan" else (32, 1)
+    config = load_config(DEFAULT, ["conditional=false", *overrides])
+    discriminator = build_discriminator(config, ImageFacts(resolution, channels, None))
+    random = torch.Generator().manual_seed(0)
+    half = torch.randn(2 * B, channels, resolution, resolution // 2, generator=random)
+    real, fake = torch.cat([half, half.flip(3)], dim=3).chunk(2)  # mirrored, they are as they were
+    features = discriminator.features_of_both(torch.cat([real, fake]), B)
+    scores = discriminator.head.batch_scores(features)
+    batch = StepBatch(
+        discriminator, Mirror(), real, None, fake, None, torch.zeros(B, 1), features[B:], features[:B], scores[B:],
+        scores[:B], torch.full((3,), 1 / 3), 0, random, lambda: torch.autocast("cpu", enabled=False),
+        augment=lambda fakes: fake,
+    )  # fmt: skip
+    assert not torch.allclose(scores, discriminator.head(features))  # by the batch's moments, not the average's
+    assert BalancedConsistency(shift=0).discriminator_penalty(batch).item() == pytest.approx(0, abs=1e-9)
+    batch = replace(batch, generator=lambda latents, labels: fake)
+    assert LatentConsistency().discriminator_penalty(batch).item() == pytest.approx(0, abs=1e-9)
 
 
 def test_lecam_follows_the_running_means_of_the_other_side() -> None:

@@ -15,6 +15,8 @@ import evaluate
 import train
 from gan.commands import image_sets, score, scoring
 from gan.commands.ratio import run_frechet_ratios
+from gan.commands.saved_results import yardstick
+from gan.config import EvaluationConfig
 from gan.errors import UserError
 from gan.metrics.extractors.catalogue import build_extractor
 from gan.sampling.export import export
@@ -214,7 +216,8 @@ def test_the_best_checkpoint_and_the_cost_of_scoring_are_recorded(run: Path) -> 
     assert list(scored) == [0, 2, 4, 6]
     best = read_checkpoint(run / "checkpoints" / "best.pt")
     step = min(scored, key=lambda step: scored[step])
-    assert best["best"] == {"key": "frechet_distance", "step": step, "value": scored[step]} and best["step"] == step
+    kept = {"key": "frechet_distance", "step": step, "value": scored[step]}
+    assert best["best"] == {**kept, "yardstick": best["best"]["yardstick"]} and best["step"] == step
     result = call("checkpoint", run, "--best", "--device", "cpu", "--json")
     assert json.loads(result.stdout)["metrics"]["frechet_distance"] == pytest.approx(scored[step])
     assert json.loads(result.stdout)["step"] == step
@@ -358,6 +361,49 @@ def test_the_best_goes_by_its_direction_and_survives_a_resume(tmp_path: Path) ->
     other = BestCheckpoint(Checkpoints(tmp_path / "other", 1), "frechet_distance")
     other.load_state_dict(best.state_dict())
     assert other.step is None and not BestCheckpoint(Checkpoints(tmp_path, 1), None).consider(1, {}, dict)
+
+
+def test_scores_by_another_yardstick_are_not_compared(tmp_path: Path) -> None:
+    inception, levels = (EvaluationConfig(extractor=name) for name in ("inception", "efficientnet_lite0_levels"))
+    assert yardstick(inception) == yardstick(inception.model_copy(update={"every": 7, "metrics": ["fid", "kid"]}))
+    assert yardstick(inception) != yardstick(inception.model_copy(update={"samples": 7}))
+    best = BestCheckpoint(Checkpoints(tmp_path, 1), "frechet_distance", yardstick=yardstick(inception))
+    assert best.consider(1, {"frechet_distance": 20.0}, dict)
+    resumed = BestCheckpoint(Checkpoints(tmp_path, 1), "frechet_distance", yardstick=yardstick(levels))
+    resumed.load_state_dict(best.state_dict())
+    assert [resumed.consider(step, {"frechet_distance": v}, dict) for step, v in ((2, 90.0), (3, 95.0))] == [
+        True,
+        False,
+    ]
+
+
+def test_classes_are_compared_by_their_names(tmp_path: Path) -> None:
+    def images(name: str, classes: list[str]) -> Path:
+        labels = np.arange(24) % len(classes)
+        np.savez(tmp_path / name, images=pixels(24, 0), labels=labels, class_names=np.array(classes))
+        return tmp_path / name
+
+    three, same = (images(name, ["bird", "cat", "dog"]) for name in ("a.npz", "b.npz"))
+    two = images("c.npz", ["cat", "dog"])
+    assert images_of(three, same, "--metrics", "intra_fid")["metrics"]["intra_frechet_distance_mean"] < 1e-6
+    line = refused("images", three, two, "--metrics", "intra_fid", "--device", "cpu")
+    assert f"classes: {three}'s label 0 is 'bird', {two}'s is 'cat'; the same ones accepted" in line
+    images_of(three, two, "--metrics", "fid")  # where classes do not count
+
+
+@pytest.mark.parametrize("setting", ["evaluation.label_sampling=reference", "evaluation.metrics=[intra_fid]"])
+def test_a_reference_of_other_classes_is_refused_where_classes_count(tmp_path: Path, setting: str) -> None:
+    np.savez(tmp_path / "x_train.npz", images=pixels(24, 0), labels=np.arange(24) % 2)
+    np.savez(tmp_path / "x_test.npz", images=pixels(24, 1), labels=np.arange(24) % 3)
+    source = ["data.source=npz", f"data.path={tmp_path / 'x_train.npz'}", f"data.root={tmp_path}"]
+    source.append(f"evaluation.reference_path={tmp_path / 'x_test.npz'}")
+    settings = [*TINY, *source, "conditional=true", "evaluation.at_end=true", setting]
+    given = [part for one in settings for part in ("--set", one)]
+    arguments = [str(DEFAULT), *given, "--out", str(tmp_path / "run"), "--device", "cpu"]
+    result = CliRunner().invoke(train.main, arguments)
+    assert result.exit_code == 2, result.output
+    assert "classes: the generator's label 2 is 'none', the reference's is '2'" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_labels_are_drawn_as_the_reference_has_them() -> None:

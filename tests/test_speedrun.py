@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from benchmarks.speedrun import config_of, entry_of, main
+from benchmarks.speedrun import config_of, directory_of, entry_of, main
 from benchmarks.speedrun_page import PAGE, page, search_table, table, verdict
-from benchmarks.speedrun_search import ROOT, seconds_a_step, split
+from benchmarks.speedrun_search import ROOT, seconds_a_step, split, steps_begun
 from gan.config import Config, find_config, load_config, parse_yaml
 from gan.errors import UserError
 
@@ -61,6 +61,18 @@ def test_a_race_goes_on_with_its_entry() -> None:
     assert [entry["change"] for entry in records["entries"]] == ["narrower", "again, elsewhere"]
     with pytest.raises(UserError, match="--change 'narrower' is in the records, of quick seed=1;"):
         entry_of(records, "narrower", "quick", [])
+
+
+def test_every_entry_races_in_places_of_its_own() -> None:
+    places = [("a", "quick", []), ("b", "quick", []), ("a", "quick", ["training.steps=9"]), (None, "quick", [])]
+    found = {directory_of(Path("out"), *place, seed) for place in places for seed in (0, 1)}
+    assert len(found) == 8 and directory_of(Path("out"), "a", "cifar10/quick", [], 3).name.startswith("quick_")
+
+
+def test_a_search_goes_on_with_the_steps_that_it_began_with(tmp_path: Path) -> None:
+    assert steps_begun(tmp_path) is None
+    (tmp_path / "config.yaml").write_text(load_config(find_config("cifar10/quick"), ["training.steps=77"]).to_yaml())
+    assert steps_begun(tmp_path) == 77
 
 
 def test_a_run_is_recorded_as_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Stacked MNIST as published: the source, the referee, the networks, packing."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +122,15 @@ def test_the_test_split_is_the_archive_beside(archive: Path, tmp_path: Path) -> 
     archive.with_name("tiny_test.npz").unlink()
     with pytest.raises(UserError, match=r"tiny_test\.npz does not exist"):
         stacked(archive, tmp_path, split="test")
+
+
+def test_the_split_is_a_word_of_the_archives_name(archive: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        archive.with_name(f"tiny_{split}.npz").rename(tmp_path / f"latest-{split}.npz")
+    assert stacked(tmp_path / "latest-train.npz", tmp_path, split="test").parts.num_images == 50
+    assert stacked(tmp_path / "latest-test.npz", tmp_path, split="train").parts.num_images == 200
+    (tmp_path / "latest-train.npz").rename(tmp_path / "latest.npz")
+    assert stacked(tmp_path / "latest.npz", tmp_path, split="train").parts.num_images == 200
 
 
 def test_archives_without_ten_grey_classes_are_refused(tmp_path: Path) -> None:
@@ -304,6 +315,17 @@ def test_real_and_fake_are_normalised_apart_and_only_where_needed() -> None:
     features = discriminator.features_of_both(images, 4)
     torch.testing.assert_close(features[:4], discriminator.features(images[:4]))
     assert not torch.allclose(features, discriminator.features(images))
+
+
+def test_the_kept_fakes_of_packs_are_counted_in_packs() -> None:
+    top_k = "objective.top_k={fraction: 0.5, decay: 0.97}"
+    game = game_of("discriminator.packing=2", "training.batch_size=12", top_k)
+    images, latents = batch()
+    chosen: list[Any] = []
+    execution = lambda update, batch, choices, player, noise: chosen.append(choices) or update(*batch)  # noqa: E731
+    for number in range(20):
+        generator_step(replace(game, execution=execution), latents, None, images, None)
+        assert chosen[-1][2] == game.top_k.count(6, number)
 
 
 @pytest.mark.parametrize("backbone", ["dcgan", "sngan", "r3gan"])

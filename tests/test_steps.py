@@ -106,6 +106,17 @@ def test_learned_stage_weights_are_trained_by_the_discriminator_alone() -> None:
     assert game.stage_weights.logits.abs().min() > 0
 
 
+def test_directions_leave_learned_stage_weights_alone() -> None:
+    game = make_game("discriminator.head.name=sliced_cascade", "objective.stage_weights=learned")
+    images, _, latents, _ = batch()
+    before = copy.deepcopy(game)
+    _, seen = discriminator_step(game, images, None, latents, None)
+    scores = before.discriminator.head(seen.features)
+    losses = before.loss.discriminator_loss(scores[:B], scores[B:]).mean(0).detach()
+    (gradient,) = torch.autograd.grad(before.stage_weights() @ losses, before.stage_weights.logits)
+    torch.testing.assert_close(game.stage_weights.logits.grad, gradient, rtol=1e-4, atol=1e-7)
+
+
 def test_direction_objectives_join_the_discriminators_loss() -> None:
     game = make_game("discriminator.head.name=sliced_cascade")
     images, _, latents, _ = batch()

@@ -7,7 +7,10 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +26,8 @@ from gan.training.diagnostics import Observation
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.schedule import Clock, Schedule
 from gan.training.steps import discriminator_step
-from gan.training.tracking import LOG, Averages, Tracker, read_log
+from gan.training.tracking import ELAPSED, LOG, TRAINING, Averages, Tracker, read_log
+from gan.training.trainer import Trainer
 from tests import DEFAULT
 
 CPU = torch.device("cpu")
@@ -174,6 +178,31 @@ def test_a_signal_stops_saves_and_the_same_command_goes_on(
     stopped = read_checkpoint(path)["step"]
     assert 0 < stopped < 100000
     assert f"stopped and saved at step {stopped}; to go on: the command" in capsys.readouterr().err
+
+
+def test_timings_are_of_the_steps_that_were_timed(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, play, save = [0.0], Trainer._play_generator, Checkpoints.save
+
+    def ten_seconds(trainer: Trainer) -> None:
+        play(trainer)
+        now[0] += 10
+
+    def a_minute(checkpoints: Checkpoints, step: int, state: Mapping[str, Any]) -> Path:
+        now[0] += 60
+        if step == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return save(checkpoints, step, state)
+
+    monkeypatch.setattr("gan.training.schedule.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(Trainer, "_play_generator", ten_seconds)
+    monkeypatch.setattr(Checkpoints, "save", a_minute)
+    often = ("logging.scalars_every=4", "checkpoint.every=3", "training.steps=12")
+    assert not run(tmp_path, data, *often)
+    assert run(tmp_path, data, *often)
+    found = [line for line in read_log(tmp_path / LOG) if TRAINING in line]
+    assert [(line["step"], line[TRAINING], line[ELAPSED]) for line in found] == [
+        (4, 10, 40), (8, 10, 80), (12, 10, 120),
+    ]  # fmt: skip
 
 
 SCORED = ["evaluation.every=2", "evaluation.at_end=true", "evaluation.samples=20", "evaluation.reference=test"]

@@ -51,8 +51,10 @@ def image_facts(config: Config) -> ImageFacts:
     if channels is None or info.has_labels is None or (info.has_labels and not num_classes):
         store = prepare_images(config.data)
         channels, num_classes = store.channels, store.num_classes
+    if data.split in info.unlabelled:
+        num_classes = 0
     if config.conditional and not num_classes:
-        where = f" {config.data.path}" if config.data.path else ""
+        where = f" {config.data.path or config.data.split}" if config.data.path or info.unlabelled else ""
         raise UserError(f"conditional: true found, but {config.data.source}{where} has no labels; false accepted")
     return ImageFacts(config.data.resolution, channels, num_classes if config.conditional else None)
 

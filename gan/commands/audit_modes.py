@@ -48,6 +48,18 @@ class Modes:
     protocol: dict[str, Any]
 
 
+def reads_digits(run: AuditedRun, by: str) -> bool:
+    """Whether modes are classes that a classifier reads, and not communities of a graph; `by` as in `audit_modes`.
+
+    Raises:
+        UserError: `by` does not fit the source.
+    """
+    digits = run.config.data.source in DIGIT_READERS
+    if by == "digits" and not digits:
+        raise UserError(f"--by digits: {run.config.data.source} is no source of digits; accepted: communities")
+    return digits and by != "communities"
+
+
 def audit_modes(run: AuditedRun, options: AuditOptions, by: str, minimum_size: int, as_json: bool) -> str:
     """Compare how generated and real images are spread over the modes of the real ones; returns a table, or JSON.
 
@@ -61,11 +73,7 @@ def audit_modes(run: AuditedRun, options: AuditOptions, by: str, minimum_size: i
     Raises:
         UserError: `by` does not fit the source, or an option is out of range.
     """
-    digits = run.config.data.source in DIGIT_READERS
-    if by == "digits" and not digits:
-        raise UserError(f"--by digits: {run.config.data.source} is no source of digits; accepted: communities")
-    in_communities = by == "communities" or not digits
-    modes = community_modes(run, options, minimum_size) if in_communities else digit_modes(run)
+    modes = digit_modes(run) if reads_digits(run, by) else community_modes(run, options, minimum_size)
     stem = run.stem("modes", modes.reader)
     save_examples(run.path / "audits", stem, modes)
     content = {

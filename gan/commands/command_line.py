@@ -2,10 +2,12 @@
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from gan.errors import UserError, nearest
 
@@ -22,6 +24,19 @@ class FilePath(click.Path):
         if value == "":
             self.fail("'' found, a path accepted", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def refuse_given(names: Collection[str], why: str) -> None:
+    """Refuse parameters of the running command that were given and that it would not use.
+
+    Raises:
+        UserError: one was; `why` says in which case it is not used.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in names and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UserError(f"{parameter.opts[0]}: given, but {why}")
 
 
 class Refused(click.ClickException):

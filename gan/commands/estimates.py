@@ -93,7 +93,7 @@ def estimate_costs(
     """Count one step's operations and saved activations on two samples, and time one convolution on `device`."""
     labels = None if facts.num_classes is None else torch.zeros(2, dtype=torch.int64)
     latents = torch.zeros(2, config.generator.latent_dim)
-    images = torch.zeros(2, facts.channels, facts.resolution, facts.resolution)
+    images = torch.zeros(2 * config.discriminator.packing, facts.channels, facts.resolution, facts.resolution)
     generator_flops, generator_saved = _forward_costs(generator, latents, labels)
     discriminator_flops, discriminator_saved = _forward_costs(discriminator, images, labels)
     batch, ratio = config.training.batch_size, config.training.discriminator_steps

@@ -27,7 +27,7 @@ from gan.build import (
     recorded_images,
 )
 from gan.commands.initial_weights import initial_weights
-from gan.commands.saved_results import load_result, save_result
+from gan.commands.saved_results import load_result, save_result, yardstick
 from gan.commands.scoring import Scorer
 from gan.config import Config
 from gan.data.loader import real_batch
@@ -86,10 +86,11 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
             _say(_summary(run, step, state["elapsed"], state["recoveries"], result))
             return True
     scored = config.evaluation.at_end or config.evaluation.every > 0
-    scorer = Scorer(config, facts.num_classes, device) if scored else None  # before training, should weights be missing
+    record = image_record(facts, store)
+    # Before training, should weights be missing.
+    scorer = Scorer(config, record.class_names, device) if scored else None
 
     main = distributed.is_main()
-    record = image_record(facts, store)
     checkpoints = Checkpoints(run.checkpoints, config.checkpoint.keep, identity, main, record.model_dump())
     settings = board_settings(config.model_dump(), config.to_yaml(), game.discriminator.head)
     with run.claimed() if main else nullcontext():
@@ -280,7 +281,7 @@ def _best_checkpoint(config: Config, checkpoints: Checkpoints) -> BestCheckpoint
     if config.evaluation.best is None:
         return BestCheckpoint(checkpoints, None)
     metric = METRICS[config.evaluation.best]
-    return BestCheckpoint(checkpoints, metric.keys[0], higher=metric.higher_is_better)
+    return BestCheckpoint(checkpoints, metric.keys[0], metric.higher_is_better, yardstick(config.evaluation))
 
 
 def _summary(run: RunDirectory, step: int, seconds: float, recoveries: int, result: Result | None) -> str:

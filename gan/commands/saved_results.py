@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,16 @@ def result_path(directory: Path, step: int, weights: str, asked: EvaluationConfi
         asked: what to measure, and how.
     """
     question = asked.model_dump(exclude=IRRELEVANT, exclude_defaults=True) | {"metrics": sorted(set(asked.metrics))}
-    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:8]
-    return directory / f"step_{step:08d}_{weights}_{asked.extractor}_{asked.samples}_{digest}.json"
+    return directory / f"step_{step:08d}_{weights}_{asked.extractor}_{asked.samples}_{_digest(question)}.json"
+
+
+def yardstick(asked: EvaluationConfig) -> str:
+    """What tells measurements apart that cannot be compared: a digest of how each metric is measured."""
+    return _digest(asked.model_dump(exclude={*IRRELEVANT, "metrics", "bootstrap"}, exclude_defaults=True))
+
+
+def _digest(question: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def save_result(directory: Path, step: int, result: Result, asked: EvaluationConfig) -> Path:

@@ -13,7 +13,7 @@ from gan import distributed
 from gan.allocator import keep_freed_memory
 from gan.commands.image_sets import ImageSet, open_set, resolution_of, run_of, user_cache
 from gan.commands.saved_results import save_result
-from gan.commands.scoring import Scorer
+from gan.commands.scoring import Scorer, require_same_classes
 from gan.config import EvaluationConfig
 from gan.device import resolve_device
 from gan.errors import UserError, printable
@@ -82,7 +82,7 @@ def _scored(generator: LoadedGenerator, weights: str) -> list[tuple[EvaluationCo
     for name in names:
         alone = section.model_copy(update={"extractor": name})
         config = generator.config.model_copy(update={"evaluation": alone})
-        scorer = Scorer(config, generator.num_classes, generator.device)
+        scorer = Scorer(config, generator.class_names, generator.device)
         found.append((alone, scorer.score(generator.network, weights)))
     return found
 
@@ -172,6 +172,8 @@ def score_images(
     asked = list(zip(names, (limit, reference_limit or limit, limit), strict=False))
     resolution = resolution or resolution_of(tuple(names))
     sets = _opened(asked, resolution, place, skip_corrupt, cache)
+    if "intra_fid" in metrics:
+        _require_same_classes(names, sets)
     rows: dict[str, list[Result]] = {name: [] for name in (images, *names[2:])}
     for extractor in extractors:
         network = build_extractor(
@@ -208,6 +210,13 @@ def _opened(
     if held_out and held_out != [scored]:
         raise UserError(f"--held-out: {held_out[0]:,} images found; as many as are scored, {scored:,}, accepted")
     return sets
+
+
+def _require_same_classes(names: Sequence[str], sets: Mapping[int, ImageSet]) -> None:
+    reference = sets[1]
+    for role, one in sets.items():
+        if one.labels is not None and reference.labels is not None:
+            require_same_classes(f"{names[role]}'s", one.class_names, f"{names[1]}'s", reference.class_names)
 
 
 def _as_json(rows: Mapping[str, Sequence[Result]], ratios: Mapping[str, float], skipped: Mapping[str, int]) -> str:

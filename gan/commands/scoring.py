@@ -1,7 +1,9 @@
 """Scores of a generator by the protocol its config asks for."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +35,16 @@ class Scorer:
 
     Args:
         config: the run's.
-        num_classes: of the labels that the generators take, or None.
+        class_names: of the labels that the generators take; empty where they take none.
         device: where images are generated and scored.
 
     Raises:
-        UserError: the extractor's weights cannot be had, or the reference images.
+        UserError: the extractor's weights cannot be had, or the reference images, or these have other classes where
+            classes count.
     """
 
     config: Config
-    num_classes: int | None
+    class_names: Sequence[str]
     device: torch.device
 
     def __post_init__(self) -> None:
@@ -66,10 +69,19 @@ class Scorer:
         )
         self._store = store = reference_images(self.config.data, section.reference, section.reference_path)
         self._label_pool: Tensor | None = None
-        if section.label_sampling == "reference" and self.num_classes:
-            if store.labels is None:
-                raise UserError("evaluation.label_sampling: reference found, but the reference has no labels")
+        if "intra_fid" in section.metrics:
+            self._require_classes("metrics: intra_fid")
+        if section.label_sampling == "reference" and self.class_names:
+            self._require_classes("label_sampling: reference")
             self._label_pool = torch.from_numpy(np.array(store.labels))
+
+    def _require_classes(self, setting: str) -> None:
+        """Check that generator and reference have the same classes, by which a setting of the config goes."""
+        if not self.class_names:
+            raise UserError(f"evaluation.{setting} found, but the generator takes no labels")
+        if not self._store.has_labels:
+            raise UserError(f"evaluation.{setting} found, but the reference has no labels")
+        require_same_classes("the generator's", self.class_names, "the reference's", self._store.class_names)
 
     @cached_property
     def _reference(self) -> ReferenceStatistics:
@@ -81,21 +93,31 @@ class Scorer:
         """Score `generator`, which is left as it was, as are all random states; `weights` says whose: ema or raw."""
         section = self.config.evaluation
         given: list[Tensor] = []
-        sampler = generator_sampler(self.config, self.num_classes, generator, given, self._label_pool)
+        num_classes = len(self.class_names) or None
+        sampler = generator_sampler(self.config, num_classes, generator, given, self._label_pool)
         return self._evaluator.evaluate(
             sampler,
             section.samples,
             self._reference,
             seed=section.seed,
             weights=weights,
-            label_sampling="none" if self.num_classes is None else section.label_sampling,
-            labels=None if self.num_classes is None else lambda: torch.cat(given),
+            label_sampling="none" if num_classes is None else section.label_sampling,
+            labels=None if num_classes is None else lambda: torch.cat(given),
             skip=sampler.skip,
         )
 
     def score_real(self, store: ImageStore) -> Result:
         """Score as many real images of `store` as there would be samples, at even distances."""
         return self._evaluator.evaluate_images(evenly(store.images, self.config.evaluation.samples), self._reference)
+
+
+def require_same_classes(whose: str, names: Sequence[str], others: str, other_names: Sequence[str]) -> None:
+    """Refuse to compare class by class what has other classes, or the same in another order."""
+    if list(names) == list(other_names):
+        return
+    for label, (one, other) in enumerate(zip_longest(names, other_names, fillvalue="none")):
+        if one != other:
+            raise UserError(f"classes: {whose} label {label} is {one!r}, {others} is {other!r}; the same ones accepted")
 
 
 @dataclass

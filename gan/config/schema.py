@@ -306,6 +306,8 @@ class Config(Section):
         weights = self.objective.stage_weights
         if isinstance(weights, list) and sum(weights) <= 0:
             raise ValueError("objective.stage_weights: at least one must be positive")
+        if isinstance(weights, list) and self.objective.generator_stages == "first" and weights[0] == 0:
+            raise ValueError("objective.stage_weights: 0 found first; with generator_stages: first, more accepted")
         return self
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """MNIST and its kin: torchvision's files, or an archive of each split."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -38,8 +39,7 @@ def mnist(*, dataset: str, split: str, resolution: int, root: Path, path: Path |
 
 def _archive_of(path: Path, split: str) -> Path:
     for named in SPLITS:
-        if named in path.name:
-            path = path.with_name(path.name.replace(named, split))
+        path = path.with_name(re.sub(rf"(?<![a-z]){named}(?![a-z])", split, path.name))
     if not path.is_file():
         raise UserError(f"data.path: {path} does not exist; accepted: an archive of the split {split}")
     return path

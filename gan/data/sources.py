@@ -20,7 +20,8 @@ class SourceInfo:
 
     `resolution` is native. `splits` is empty where the path is the split and any name will do. `options` are the
     keyword arguments of `prepare` that the source takes, `required` those it cannot do without.
-    The path of one that `downloads` is a folder or, with `archives`, an .npz archive as well.
+    The path of one that `downloads` is a folder or, with `archives`, an .npz archive as well. `unlabelled` are the
+    splits without labels of a source that has them.
     """
 
     channels: int | None
@@ -33,6 +34,7 @@ class SourceInfo:
     required: tuple[str, ...] = ()
     downloads: bool = False
     archives: bool = False
+    unlabelled: tuple[str, ...] = ()
 
     @property
     def reference_split(self) -> str:
@@ -89,7 +91,10 @@ SOURCES: dict[str, Source] = {
     "fashion_mnist": Source(_mnist(1, 10, flip=True), partial(mnist, dataset="FashionMNIST")),
     "kmnist": Source(_mnist(1, 10, flip=False), partial(mnist, dataset="KMNIST")),
     "svhn": Source(_download(3, 32, 10, "train extra test", flip=False), torchvision_sets.svhn),
-    "stl10": Source(_download(3, 96, 10, "train test unlabeled", flip=True), torchvision_sets.stl10),
+    "stl10": Source(
+        replace(_download(3, 96, 10, "train test unlabeled", flip=True), unlabelled=("unlabeled",)),
+        torchvision_sets.stl10,
+    ),
     "celeba": Source(_download(3, None, None, "train valid test all", flip=True), torchvision_sets.celeba),
     "lsun": Source(
         SourceInfo(3, None, True, None, ("train", "val"), True, ("path", "classes"), ("path",)), torchvision_sets.lsun

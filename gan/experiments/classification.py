@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +19,7 @@ from gan.data.loader import Loader, to_float
 from gan.data.sources import source_info
 from gan.data.store import ImageStore
 from gan.errors import NonFiniteError, UserError
+from gan.experiments.comparison import require_different, require_file_names
 from gan.experiments.page import table, with_interval
 from gan.experiments.statistics import paired_difference
 from gan.files import write_text
@@ -58,6 +59,12 @@ class ClassifierConfig(Section):
     arms: Annotated[dict[str, Arm], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        require_different(self.seeds)
+        require_file_names(self.arms)
+        return self
+
 
 @dataclass(frozen=True)
 class Sets:
@@ -76,6 +83,9 @@ def run_classifier(config: ClassifierConfig, device: torch.device, out: Path) ->
     """
     keep_freed_memory()
     sets = _labelled_sets(config)
+    if sets.train.num_images < config.training.batch_size:
+        found, most = config.training.batch_size, sets.train.num_images
+        raise UserError(f"training.batch_size: {found} found; at most the {most} training images accepted")
     for name, arm in config.arms.items():  # a mistake in the last arm is found before the first is trained
         build_classifier(config, name, arm, config.seeds[0], sets.train)
     for seed in config.seeds:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -78,6 +78,27 @@ def _as_primary(value: Any) -> Any:
     return {"measure": value} if isinstance(value, str) else value
 
 
+def require_different(seeds: Sequence[int]) -> None:
+    """Check that no seed would count twice.
+
+    Raises:
+        ValueError: one is there twice.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("seeds: one appears twice; different ones accepted")
+
+
+def require_file_names(arms: Iterable[str]) -> None:
+    """Check that files may be called by the arms' names.
+
+    Raises:
+        ValueError: there are other signs in one, such as those that lead to another folder.
+    """
+    for name in arms:
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise ValueError(f"arms.{name}: letters, digits, '_' and '-' accepted")
+
+
 class Plan(Section):
     """What any comparison of arms over seeds fixes before a run; the first arm is what the others are compared with."""
 
@@ -94,17 +115,14 @@ class Plan(Section):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: one appears twice; different ones accepted")
+        require_different(self.seeds)
         looks = [len(self.seeds)] if self.looks == "fixed" else self.looks
         if sorted({*looks}) != looks or looks[-1:] != [len(self.seeds)] or (len(looks) > 1 and looks[0] < 2):
             raise ValueError(f"looks: {looks} found; ascending numbers from 2 on, the last {len(self.seeds)}, accepted")
         for name in (name for pair in self.also_compare for name in pair):
             if name not in self.arms:
                 raise ValueError(f"also_compare: no arm {name!r}{nearest(name, self.arms)}")
-        for name in self.arms:
-            if not name.replace("_", "").replace("-", "").isalnum():
-                raise ValueError(f"arms.{name}: letters, digits, '_' and '-' accepted")
+        require_file_names(self.arms)
         return self
 
     @property
@@ -112,6 +130,18 @@ class Plan(Section):
         """Base and arm of every difference: each arm against the first, then the further pairs."""
         base, *others = self.arms
         return [(base, arm) for arm in others] + [(first, second) for first, second in self.also_compare]
+
+    def require_on_scale(self, value: float, arm: str, seed: int) -> None:
+        """Check that the primary measure's scale has the value of a run.
+
+        Raises:
+            UserError: it has a logarithm alone of positive ones.
+        """
+        if self.primary.log and value <= 0:
+            raise UserError(
+                f"primary.scale: log found, but {self.primary.measure} of arm {arm}, seed {seed} is {value:g}; "
+                "accepted: scale: linear, or more samples, if it is 0 because they are few"
+            )
 
     @property
     def rule(self) -> Rule:

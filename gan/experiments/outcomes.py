@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from gan.files import write_text
 from gan.metrics.protocol import Protocol
 from gan.metrics.table import METRICS
 from gan.training.run_directory import fixed_settings, flatten
-from gan.training.tracking import LOG, read_log
+from gan.training.tracking import ELAPSED, LOG, TRAINING, read_log
 
 LIBRARIES = ("torch", "torchvision", "torch-fidelity", "numpy", "scipy")
 CURVES = ("evaluation/", "stages/", "scores/margin")  # what is kept of metrics.jsonl
@@ -89,10 +88,14 @@ def load_outcome(results: Path, planned: Planned) -> Outcome | None:
         raise UserError(f"{path}: its config is not accepted any more: {error}") from error
     before = _settings(ran, outcome.mode_samples, list(outcome.feature_spaces))
     now = _settings(planned.config, planned.modes_read, planned.feature_spaces)
-    if changed := [key for key in now if before.get(key) != now[key]]:
-        listed = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in changed[:3])
+    if changed := [key for key in sorted(before.keys() | now.keys()) if before.get(key, ...) != now.get(key, ...)]:
+        listed = "; ".join(f"{key} was {_shown(before, key)}, now {_shown(now, key)}" for key in changed[:3])
         raise UserError(f"{path}: an outcome of another config ({listed}); remove it, or give other results")
     return outcome
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    return repr(settings[key]) if key in settings else "not there"
 
 
 def save_outcome(results: Path, planned: Planned, outcome: Outcome) -> None:
@@ -118,7 +121,6 @@ def read_outcome(
     """
     log = read_log(run / LOG)
     precision = resolve_precision(planned.config.training.precision, resolve_device(device))
-    seconds = sum(line.get("speed/seconds_per_step", 0.0) * interval for line, interval in _intervals(log))
     measures, protocol = dict(extra), {}
     if not diverged:
         result = load_result(run / "evaluations", planned.config.training.steps, planned.config.evaluation)
@@ -136,7 +138,7 @@ def read_outcome(
         diverged=diverged,
         measures=measures,
         steps=int(log[-1]["step"]) if log else 0,
-        seconds=seconds,
+        seconds=_seconds(run, log),
         machine=machine_name(device, threads),
         made_by=provenance() | {"device": device, "threads": threads, "precision": precision},
         protocol=protocol,
@@ -152,23 +154,19 @@ def without_root(config: Config) -> dict[str, Any]:
     return tree
 
 
-def _intervals(log: list[dict[str, float]]) -> list[tuple[dict[str, float], int]]:
-    """Lines with timings, and how many steps each is about."""
-    timed = [line for line in log if "speed/seconds_per_step" in line]
-    steps = [0, *(int(line["step"]) for line in timed)]
-    return [(line, end - start) for line, (start, end) in zip(timed, pairwise(steps), strict=True)]
+def _seconds(run: Path, log: list[dict[str, float]]) -> float:
+    """How long a run trained, its pauses left out."""
+    trained = [line for line in log if TRAINING in line]
+    if trained and ELAPSED not in trained[-1]:
+        raise UserError(f"{run}: its log has no {ELAPSED}; remove it, and it is trained again")
+    return trained[-1][ELAPSED] if trained else 0.0  # nothing is logged where the first values are not finite
 
 
 def curve(log: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Scores by step and seconds, and the last line's diagnostics."""
+    """Scores by step and seconds of training, and the last line's diagnostics."""
     points, seconds = [], 0.0
-    elapsed = {int(line["step"]): line["speed/seconds_per_step"] * interval for line, interval in _intervals(log)}
-    counted: set[int] = set()
     for line in log:
-        step = int(line["step"])
-        if step in elapsed and step not in counted:
-            seconds += elapsed[step]
-            counted.add(step)
+        step, seconds = int(line["step"]), line.get(ELAPSED, seconds)
         kept = {name: value for name, value in line.items() if name.startswith("evaluation/") and math.isfinite(value)}
         if kept:
             points.append({"step": step, "seconds": round(seconds, 3), **kept})

@@ -62,11 +62,8 @@ def _values(config: Plan, arm: str, outcomes: Mapping[int, Any], seeds: Sequence
         if not outcomes[seed].diverged and name not in outcomes[seed].measures:
             raise UserError(f"the outcome of arm {arm}, seed {seed} has no {name}; remove it, and it is made anew")
         values[seed] = value = None if outcomes[seed].diverged else outcomes[seed].measures[name]
-        if value is not None and config.primary.log and value <= 0:
-            raise UserError(
-                f"primary.scale: log found, but {name} of arm {arm}, seed {seed} is {value:g}; accepted: scale: linear"
-                ", or more samples, if it is 0 because they are few"
-            )
+        if value is not None:
+            config.require_on_scale(value, arm, seed)
     return values
 
 

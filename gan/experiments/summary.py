@@ -94,7 +94,9 @@ def summarise(experiments: Sequence[Path], overrides: tuple[str, ...], out: Path
     """
     tasks: dict[ArmPair, dict[str, Task]] = {}
     unread = []
-    for path in experiments:
+    for number, path in enumerate(experiments):
+        if path.stem in [other.stem for other in experiments[:number]]:
+            raise UserError(f"{path}: another experiment is called {path.stem} too; different names accepted")
         found = _tasks(path, overrides)
         if not found:
             unread.append(path.stem)

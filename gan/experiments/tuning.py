@@ -52,6 +52,7 @@ def _score(config: ComparisonConfig, outcomes: Iterable[Outcome]) -> float:
         if outcome.diverged:
             return math.inf
         value = outcome.measures[primary.measure]
+        config.require_on_scale(value, outcome.arm, outcome.seed)
         values.append(math.log(value) if primary.log else value)
     mean = sum(values) / len(values)
     return mean if lower_is_better(primary.measure) else -mean

@@ -21,7 +21,8 @@ from gan.metrics.results import Result
 def share(count: int, batch_size: int) -> tuple[int, int]:
     """The first of `count` images that is this rank's and the one after its last; the main rank has the first ones."""
     ranks, batches = distributed.world_size(), -(-count // batch_size)
-    first, end = (batches * rank // ranks * batch_size for rank in (distributed.rank(), distributed.rank() + 1))
+    # Rounded up, so that the main rank has a batch wherever there is one: it is the one that knows the dimensions.
+    first, end = (-(-batches * rank // ranks) * batch_size for rank in (distributed.rank(), distributed.rank() + 1))
     return min(first, count), min(end, count)
 
 

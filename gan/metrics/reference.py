@@ -108,7 +108,7 @@ def load_statistics(directory: Path, key: CacheKey, with_features: bool) -> Refe
     except Exception:  # A damaged archive raises almost anything; whatever cannot be read is computed again.
         return None
     dimensions = len(mean)
-    if mean.dtype != torch.float64 or covariance.shape != (dimensions, dimensions):
+    if mean.dtype != torch.float64 or not dimensions or covariance.shape != (dimensions, dimensions):
         return None
     if features is not None and features.shape != (min(key.identity.count, key.features_limit), dimensions):
         return None

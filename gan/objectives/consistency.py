@@ -30,13 +30,23 @@ class BalancedConsistency(Regularizer):
         labels = None
         if batch.real_labels is not None and batch.fake_labels is not None:
             labels = torch.cat([batch.real_labels, batch.fake_labels])
-        assert batch.real_scores is not None
-        scores = torch.cat([batch.real_scores, batch.fake_scores])
+        assert batch.real_features is not None
         with batch.autocast():
-            moved_scores = batch.discriminator(moved, labels)
-        return (
-            2 * ((scores - moved_scores).square() @ batch.stage_weights).mean()
-        )  # The factor makes it the sum of both halves' means.
+            moved_features = batch.discriminator.features_of_both(moved, len(batch.real_images))
+            features = torch.cat([batch.real_features, batch.fake_features])
+        # The factor makes it the sum of both halves' means.
+        return 2 * squared_differences(batch, features, moved_features, labels).mean()
+
+
+def squared_differences(batch: StepBatch, features: Tensor, moved: Tensor, labels: Tensor | None) -> Tensor:
+    """Σ_i λ_i (D_i − D_i')² of every image, `(B,)`, of its features `(B, F)` and those of the moved one.
+
+    The head scores both here, so that one whose scores in a step depend on the whole batch is compared to itself.
+    """
+    with batch.autocast():
+        head = batch.discriminator.head
+        difference = at_least_float32(head(features, labels)) - at_least_float32(head(moved, labels))
+    return difference.square() @ batch.stage_weights
 
 
 class LatentConsistency(Regularizer):
@@ -60,8 +70,8 @@ class LatentConsistency(Regularizer):
         with batch.autocast():
             with torch.no_grad():
                 moved = batch.generator(self._moved(batch), batch.fake_labels).to(batch.fake_images.dtype)
-            scores = batch.discriminator(batch.augment(moved), batch.fake_labels)
-        return ((batch.fake_scores - scores).square() @ batch.stage_weights).mean()
+            moved_features = batch.discriminator.features(batch.augment(moved))
+        return squared_differences(batch, batch.fake_features, moved_features, batch.fake_labels).mean()
 
     def generator_penalty(self, batch: StepBatch) -> Tensor:
         with batch.autocast():

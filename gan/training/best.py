@@ -17,12 +17,14 @@ class BestCheckpoint:
         checkpoints: where the numbered ones go.
         key: which score; None keeps nothing.
         higher: whether higher is better.
+        yardstick: how it is measured; scores by another one are not compared.
     """
 
-    def __init__(self, checkpoints: Checkpoints, key: str | None, higher: bool = False) -> None:
+    def __init__(self, checkpoints: Checkpoints, key: str | None, higher: bool = False, yardstick: str = "") -> None:
         self.checkpoints = checkpoints
         self.key = key
         self.higher = higher
+        self.yardstick = yardstick
         self.step: int | None = None
         self.value: float | None = None
 
@@ -42,16 +44,16 @@ class BestCheckpoint:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Which score it goes by, and the best of it with its step."""
-        return {"key": self.key, "step": self.step, "value": self.value}
+        """Which score it goes by, how that is measured, and the best of it with its step."""
+        return {"key": self.key, "yardstick": self.yardstick, "step": self.step, "value": self.value}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`, unless it went by another score.
+        """Go on from `state`, unless it went by another score or measured it otherwise: then the next one is the best.
 
         Raises:
             ValueError: a step or a score that there cannot be.
         """
-        if state["key"] != self.key:
+        if (state["key"], state.get("yardstick")) != (self.key, self.yardstick):
             return
         step, value = state["step"], state["value"]
         if (step, value) != (None, None) and not (is_count(step) and isinstance(value, float) and math.isfinite(value)):

@@ -56,7 +56,8 @@ class RunDirectory:
             raise StorageError(f"cannot write to {self.path}: {error.strerror or error}") from error
         with ExitStack() as held:
             try:
-                held.enter_context(locked(self.path / ".lock", patience=0))
+                # Somebody who only asks whether it is locked holds it for an instant.
+                held.enter_context(locked(self.path / ".lock", patience=0.5))
             except TimeoutError as error:
                 raise BusyError(f"--out {self.path}: another process is training in it; choose another") from error
             for directory in (self.path, self.samples, self.checkpoints):

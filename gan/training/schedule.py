@@ -86,6 +86,10 @@ class Clock:
         seconds, self._lap = now - self._lap, now
         return seconds
 
+    def running(self) -> float:
+        """Seconds since the last lap, which goes on."""
+        return self._now() - self._lap
+
     def since_log(self) -> float:
         """Seconds since the last call."""
         now = self._now()

@@ -60,7 +60,8 @@ class Game:
         """An update of `player`, `update(self, *batch)`, as `execution` has it."""
         number = self.noise.upcoming(player)
         count = next(len(one) for one in batch if one is not None)
-        choices = (player, self.regularizers.acting(number), self.top_k.count(count, number))
+        kept = self.top_k.count(count // self.discriminator.packing, number)
+        choices = (player, self.regularizers.acting(number), kept)
         return self.execution(partial(update, self), batch, choices, player, self.noise)
 
 
@@ -142,7 +143,7 @@ def direction_loss(game: Game, features: Tensor, labels: Tensor | None, real_cou
     if not head.learns_directions:
         return 0.0
     real_scores, fake_scores = head.direction_scores(features, labels).tensor_split([real_count])
-    weights = game.stage_weights()
+    weights = game.stage_weights().detach()  # learned ones minimise D's loss alone
     return weighted_mean(fake_scores, weights) - weighted_mean(real_scores, weights)
 
 

@@ -18,6 +18,7 @@ from gan.training.state import is_count
 
 LOG = "metrics.jsonl"  # in the directory of a run
 TRAINING = "speed/seconds_per_step"  # in every line that training writes
+ELAPSED = "speed/training_seconds"  # since the first step, pauses left out
 SCORES = "evaluation/"  # before the name of every score
 
 

@@ -25,7 +25,7 @@ from gan.training.preview import Preview
 from gan.training.schedule import Clock, Schedule
 from gan.training.state import Batches, Restartable, Stateful, is_amount, is_count, load_optimizer
 from gan.training.steps import Game
-from gan.training.tracking import Averages, Tracker
+from gan.training.tracking import ELAPSED, Averages, Tracker
 
 Evaluate = Callable[[nn.Module], Result]
 DiscriminatorStep = Callable[[Tensor, Tensor | None, Tensor, Tensor | None], tuple[dict[str, Tensor], Observation]]
@@ -90,6 +90,7 @@ class Trainer:
         self._latents = latents
         self._averages = Averages(game.discriminator.head.stages)
         self._alarm = DeadStageAlarm()
+        self._timed_from = 0  # the step after which the log's clock began
         self.parts: dict[str, Stateful] = {
             **parts,
             "ema": ema.average,
@@ -116,6 +117,7 @@ class Trainer:
             self.sample()
             self.unscored = schedule.evaluate_every > 0
         clock = Clock(next(self.game.generator.parameters()).device)
+        self._timed_from = self.step
 
         def aside(action: Callable[[], Any]) -> None:
             leave_out(progress, clock.pause(action))
@@ -239,10 +241,14 @@ class Trainer:
         means = self._averages.take()
         self._require_finite(means)
         values = diagnostics.name_stages(means)
-        seconds = clock.since_log()
-        interval = self.step % self.schedule.log_every or self.schedule.log_every
+        seconds, interval = clock.since_log(), self.step - self._timed_from
+        self._timed_from = self.step
         images = interval * self.schedule.discriminator_steps * len(self._real[0]) * distributed.world_size()
-        speed = {"speed/images_per_second": images / seconds, "speed/seconds_per_step": seconds / interval}
+        speed = {
+            "speed/images_per_second": images / seconds,
+            "speed/seconds_per_step": seconds / interval,
+            ELAPSED: self.elapsed + clock.running(),
+        }
         rates = {
             "learning_rate/generator": float(game.generator_optimizer.param_groups[0]["lr"]),
             "learning_rate/discriminator": float(game.discriminator_optimizer.param_groups[0]["lr"]),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import click
 
-from gan.commands.command_line import FilePath, OneLineGroup, which_checkpoint
+from gan.commands.command_line import FilePath, OneLineGroup, refuse_given, which_checkpoint
 from gan.commands.reporting import one_line_errors
 from gan.errors import UserError
 from gan.processes import importing, one_voice, started_with_others
@@ -18,6 +18,9 @@ from gan.processes import importing, one_voice, started_with_others
 EXTRACTORS = "inception, efficientnet_lite0, vgg16, clip-vit-b-32, dinov2-vit-s-14, ..."
 SEVERAL = "Several, separated by commas, are measured side by side."
 FOLDER = FilePath()
+OF_COMMUNITIES = (
+    "extractor", "weights", "gallery", "held_out", "components", "variance", "neighbours", "minimum_size",
+)  # fmt: skip
 RUN_CACHE = "Where real images and their features are kept. [default: that of training, or data in RUN]"
 METRICS = "Names of metrics (docs/evaluation.md), separated by commas; a wrong one is answered with all of them."
 
@@ -245,5 +248,8 @@ def modes(by: str, minimum_size: int, as_json: bool, **arguments: Any) -> None:
     """
     with one_line_errors(), one_voice():
         with importing():
-            from gan.commands.audit_modes import audit_modes
-        click.echo(audit_modes(*open_audit(**arguments), by, minimum_size, as_json))
+            from gan.commands.audit_modes import audit_modes, reads_digits
+        audited, options = open_audit(**arguments)
+        if reads_digits(audited, by):
+            refuse_given(OF_COMMUNITIES, "a classifier reads the digits; accepted with --by communities")
+        click.echo(audit_modes(audited, options, by, minimum_size, as_json))

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import click
 
-from gan.commands.command_line import FilePath, OneLineCommand
+from gan.commands.command_line import FilePath, OneLineCommand, refuse_given
 from gan.commands.reporting import one_line_errors
 from gan.errors import UserError, printable
 from gan.processes import importing
+
+SELECTION = ("classes", "class_pattern", "images_per_class", "subset", "seed", "skip_corrupt", "processes")
 
 
 @click.command("prepare", cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,6 +51,7 @@ def main(
     """
     with one_line_errors():
         if out.suffix == ".npz" and source is not None:
+            refuse_given({*SELECTION, "verify"}, "a data set becomes a file whole; accepted: a directory as --out")
             with importing():
                 from gan.commands.image_sets import user_cache
                 from gan.commands.prepare_archive import prepare_archive
@@ -57,7 +60,9 @@ def main(
         with importing():
             from gan.data import preparation
 
+        refuse_given(("split", "cache"), "for a data set that becomes an .npz file alone")
         if verify:
+            refuse_given({*SELECTION, "source", "resolution"}, "--verify reads --out as it is")
             done = preparation.verify(out)
         else:
             if source is None or resolution is None:

@@ -64,7 +64,7 @@ def prepare_directory(
         UserError: the source or the selection cannot be used, an image cannot be read, or `out` holds something else.
         StorageError: `out` cannot be written.
     """
-    out, selection = Path(out), selection or Selection()
+    out, selection = Path(out).resolve(), selection or Selection()  # `.` has no name
     if isinstance(resolution, bool) or not isinstance(resolution, int) or resolution < 1:
         raise UserError(f"--resolution: found {resolution!r}; accepted: an integer of at least 1")
     _check_target(out)
