@@ -43,7 +43,7 @@ def judge(task: Task, folder: Path, faults: Faults, whole: Any) -> str:
         return f"status {first}: {said.strip().splitlines()[-1:]}" if first else "-"
     lines = [line for line in said.replace("\r", "\n").splitlines() if re.match(r"command[a-z ]*: ", line)]
     accepted = (0, 2, 4) if call in ("open", "unlink") else (0, 4)
-    if first not in accepted or "Traceback" in said or len(lines) < bool(first):
+    if first not in accepted or "Traceback" in said or len(lines) != bool(first):
         return f"status {first}: {said.strip().splitlines()[-1:]}"
     second, again = in_a_process(lambda: start(task, folder, None), folder.with_suffix(".again"))
     if second and not (second == 2 and " is there " in again):  # only its last sync had failed, or nothing
@@ -69,7 +69,7 @@ def main(quick: bool, names: tuple[str, ...], record: Path | None) -> None:
         for name in names:
             total += _all_of(name, place, _base(TASKS[name].base, bases, place), quick, known, record)
     click.echo(f"in all: {total['survived']} survived, {total['lost']} lost, {total['not reached']} not reached")
-    raise SystemExit(1 if total["lost"] else 0)
+    raise SystemExit(1 if total["lost"] or not total["survived"] else 0)
 
 
 def _base(name: str, bases: dict[str, Path | None], place: Path) -> Path | None:

@@ -96,7 +96,16 @@ def _compared(folder: Path) -> Any:
     states = {path.parent.name: read_checkpoint(checkpoint_paths(path)[-1]) for path in runs}
     ends = {name: _sha({**state, "elapsed": 0, "digest": 0}) for name, state in states.items()}
     found = [path for path in folder.rglob("report.*") if path.is_file()]
-    return ends, sorted(path.name for path in found), {path.parent.name: _scores(path.parent) for path in runs}
+    scores = {path.parent.name: _scores(path.parent) for path in runs}
+    return ends, sorted(path.name for path in found), scores, _reported(folder / "compared" / "report.json")
+
+
+def _reported(report: Path) -> Any:
+    """What a comparison's report has of every run, but for how long it took and what made it."""
+    arms = json.loads(report.read_text())["arms"]
+    taken = ("seconds", "machine", "made_by", "curve")
+    return {arm: {seed: {key: value for key, value in one.items() if key not in taken} for seed, one in runs.items()}
+            for arm, runs in arms.items()}  # fmt: skip
 
 
 def _experiment(folder: Path) -> list[str]:

@@ -42,7 +42,12 @@ def checkpoint_cases(chance: random.Random, folder: Path) -> Case:
         write_checkpoint(whole, {"step": 1, "weights": {"a": torch.arange(40.0)}, "order": [1, "x", None]})
     path = folder / "step_00000001.pt"
     path.write_bytes(flipped(whole.read_bytes(), chance))
-    return lambda: read_checkpoint(path)
+
+    def read() -> None:
+        state = read_checkpoint(path)
+        assert torch.equal(state["weights"]["a"], torch.arange(40.0)) and state["order"] == [1, "x", None]
+
+    return read
 
 
 def npz_cases(chance: random.Random, folder: Path) -> Case:
@@ -131,7 +136,15 @@ def export_cases(chance: random.Random, folder: Path) -> Case:
         whole.mkdir()
         write_export(whole)
     damaged = _with_one_damaged(whole, folder / "damaged", chance)
-    return lambda: gan.load(damaged, device="cpu").sample(1)
+    expected = gan.load(whole, device="cpu").network.state_dict()
+
+    def read() -> None:
+        generator = gan.load(damaged, device="cpu")
+        found = generator.network.state_dict()
+        assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+        generator.sample(1)
+
+    return read
 
 
 def write_export(folder: Path) -> None:

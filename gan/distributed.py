@@ -120,17 +120,20 @@ def collect(tensor: Tensor, receive: Callable[[Tensor], object]) -> None:
     """
     if not _joined():
         return
-    with _peers():
-        if not is_main():
-            shape = torch.tensor([tensor.ndim, *tensor.shape, *[0] * (_MAX_DIMENSIONS - tensor.ndim)])
+    if not is_main():
+        shape = torch.tensor([tensor.ndim, *tensor.shape, *[0] * (_MAX_DIMENSIONS - tensor.ndim)])
+        with _peers():
             dist.send(shape, 0)
             if tensor.numel():
                 dist.send(tensor.contiguous(), 0)
-            return
-        for source in range(1, world_size()):
+        return
+    for source in range(1, world_size()):
+        with _peers():
             dimensions, *sizes = _received(torch.empty(_MAX_DIMENSIONS + 1, dtype=torch.int64), source).tolist()
             theirs = torch.empty(sizes[:dimensions], dtype=tensor.dtype)
-            receive(_received(theirs, source) if theirs.numel() else theirs)
+            if theirs.numel():
+                _received(theirs, source)
+        receive(theirs)
 
 
 def from_main(value: Value) -> Value:

@@ -239,15 +239,15 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pyte
     assert read_checkpoint(tmp_path / "step_00000007.pt")["step"] == 7
 
 
-def diverge_once(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """The `at`-th discriminator step gives an infinite score."""
+def diverge(monkeypatch: pytest.MonkeyPatch, *at: int) -> None:
+    """The `at`-th discriminator steps give an infinite score."""
     taken = 0
 
     def diverging(*arguments: object) -> object:
         nonlocal taken
         taken += 1
         values, seen = discriminator_step(*arguments)
-        if taken == at:
+        if taken in at:
             values["scores/real"][0] = torch.inf
         return values, seen
 
@@ -261,7 +261,7 @@ def test_recovery_goes_on_from_the_newest_checkpoint_with_other_numbers(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run(tmp_path / "plain", data)
-    diverge_once(monkeypatch, at=9)  # in the fifth generator step; the checkpoint is of the third
+    diverge(monkeypatch, 9)  # in the fifth generator step; the checkpoint is of the third
     run(tmp_path / "recovered", data, "training.recoveries=1")
     output = capsys.readouterr()
     assert "going on from step 3 with other random numbers, recovery 1 of 1" in output.err
@@ -273,11 +273,17 @@ def test_recovery_goes_on_from_the_newest_checkpoint_with_other_numbers(
     assert state["recoveries"] == 1
 
 
-def test_recoveries_run_out(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    diverge_once(monkeypatch, at=9)
+def test_recoveries_run_out(
+    tmp_path: Path,
+    data: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    diverge(monkeypatch, 9, 15)  # and again in the second step after the return
     with pytest.raises(NonFiniteError):
-        run(tmp_path, data)
-    assert not isinstance(read_checkpoint(tmp_path / "checkpoints" / "step_00000003.pt"), UserError)
+        run(tmp_path, data, "training.recoveries=1")
+    assert capsys.readouterr().err.count("recovery 1 of 1") == 1
+    assert read_checkpoint(tmp_path / "checkpoints" / "step_00000003.pt")["step"] == 3
 
 
 def test_the_command_reports_a_full_disk_with_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,12 +305,13 @@ def test_a_killed_process_loses_nothing(tmp_path: Path, data: Path) -> None:  # 
     command = [*program, *overrides, "--out", str(tmp_path / "killed"), "--device", "cpu"]
     delay = random.Random(0)
     for _ in range(2):
+        known = set((tmp_path / "killed").glob("checkpoints/step_*.pt"))
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not list((tmp_path / "killed").glob("checkpoints/*")):
-            time.sleep(0.05)
-        time.sleep(delay.uniform(0, 0.5))
+        while process.poll() is None and not set((tmp_path / "killed").glob("checkpoints/step_*.pt")) - known:
+            time.sleep(0.01)
+        time.sleep(delay.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
     assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
     states = [read_checkpoint(tmp_path / name / "checkpoints" / "step_00000060.pt") for name in ("whole", "killed")]
     for state in states:

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 import compare
 import evaluate
+import gan.sample
 import train
 from gan.commands import launch
 from gan.data import __main__ as prepare
@@ -338,7 +339,12 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, run: Path) -
     assert "not of a run of this config" in line
 
 
-def test_global_random_state_is_not_left_seeded_by_sampling() -> None:
+def test_global_random_state_is_not_left_seeded(run: Path, tmp_path: Path) -> None:
     state = torch.get_rng_state()
-    call(train.main, DEFAULT, "--dry-run", "--device", "cpu")
-    assert torch.equal(state, torch.get_rng_state())
+    drawn = ("--count", 4, "--seed", 3, "--out", tmp_path / "samples", "--device", "cpu")
+    for command, *arguments in (
+        (gan.sample.main, run, *drawn), (train.main, DEFAULT, "--dry-run", "--device", "cpu"),
+    ):  # fmt: skip
+        result = call(command, *arguments)
+        assert result.exit_code == 0, result.output
+        assert torch.equal(state, torch.get_rng_state())

@@ -150,16 +150,31 @@ def _bytes(state: dict[str, Any]) -> Any:
 
 
 def test_a_checkpoint_of_a_replayed_game_goes_on_without_graphs_and_the_other_way_round() -> None:
-    for one, other in ((make_game(), captured_game()[0]), (captured_game()[0], make_game())):
-        for _ in played(one, last=2):
+    undisturbed = make_game()
+    assert list(played(undisturbed))
+    for (one, used), (other, others) in ((_plain(), captured_game()), (captured_game(), _plain())):
+        for _ in played(one, last=6):
             pass
-        state = torch.load(_bytes(one.generator_optimizer.state_dict()), weights_only=True)
+        saved = torch.load(_bytes({name: part.state_dict() for name, part in one.parts.items()}), weights_only=True)
         before = dict(other.generator_optimizer.param_groups[0])
-        for group in other.generator_optimizer.param_groups:
-            group["base_lr"] = 2**-11
-        load_optimizer(other.generator_optimizer, state)
+        for name, part in other.parts.items():
+            if isinstance(part, torch.optim.Optimizer):
+                for group in part.param_groups:
+                    group.setdefault("base_lr", float(group["lr"]))
+                load_optimizer(part, saved[name])
+            else:
+                part.load_state_dict(saved[name])
         after = other.generator_optimizer.param_groups[0]
         assert (type(after["lr"]), after["capturable"]) == (type(before["lr"]), before["capturable"])
+        for _ in played(other, first=6):
+            pass
+        torch.testing.assert_close(weights(other), weights(undisturbed), rtol=1e-6, atol=1e-7)
+        (tapes,) = (found for found in (used, others) if found is not None)
+        assert len(tapes.tapes) >= 2 and tapes.replays > 0
+
+
+def _plain() -> tuple[Game, None]:
+    return make_game(), None
 
 
 class Drifting(Hinge):

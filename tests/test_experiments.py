@@ -72,6 +72,15 @@ def test_the_signed_rank_test_is_wilcoxons() -> None:
     assert signed_rank_test([]) == signed_rank_test([0.0, 0.0]) == 1.0
 
 
+@pytest.mark.parametrize("value", [0.1, 0.5, -1.0, 1e-7, 3e5])
+def test_equal_differences_are_tested_by_their_signs_whatever_their_bits(value: float) -> None:
+    for count in (2, 3, 6, 10):
+        assert t_test([value] * count) == pytest.approx(2 * 0.5**count)
+        assert equivalence_test([value] * count, 0.3) == (0.0 if abs(value) < 0.3 else 1.0)
+    assert t_test([0.0] * 5) == t_test([value]) == t_test([]) == 1.0
+    assert t_test([value, 1.01 * value, value]) == pytest.approx(stats.ttest_1samp([1, 1.01, 1], 0).pvalue)
+
+
 def test_the_signed_rank_test_counts_every_pattern_of_signs() -> None:
     for values in ([math.inf, 1.0, -2.0, 2.0, 0.0], [math.inf, math.inf, -1.0], [-math.inf, 3.0, 3.0, 3.0, -3.0, 1.0]):
         moved = [one for one in values if one]
@@ -632,7 +641,7 @@ data.root={tmp_path}/data, checkpoint.every=2, evaluation.samples=20, evaluation
     while process.poll() is None and not list((tmp_path / "killed").glob("runs/*/checkpoints/*")):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     again = CliRunner().invoke(main, [str(SMOKE), *options, "--out", str(tmp_path / "killed")])
     assert again.exit_code == 0
     reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "killed")]

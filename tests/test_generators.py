@@ -34,6 +34,8 @@ def test_a_generator_makes_images_and_came_with_the_printed_score(name: str) -> 
     assert images.shape == (8, generator.description.channels, 32, 32) and images.float().std() > 20
     picture = Image.open(FOLDER / name / "samples.png")
     assert picture.width > 8 * 32 and picture.height >= 8 * 32
+    scores = [one["metrics"]["frechet_distance"] for one in generator.description.evaluations]
+    assert any(score == pytest.approx(PRINTED[name], abs=0.05) for score in scores), scores
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"Fréchet distance {PRINTED[name]}" in readme
     assert f"python evaluate.py checkpoint docs/generators/{name}" in readme

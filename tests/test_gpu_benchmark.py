@@ -48,8 +48,10 @@ def test_a_case_that_breaks_its_process_is_left_out_by_the_next_one(tmp_path: Pa
 def test_another_card_and_a_torn_line_are_left_alone(tmp_path: Path) -> None:
     findings = Findings(tmp_path / "findings.jsonl", CPU)
     line = {"part": "part", "case": "case", "card": "another"}
-    findings.path.write_text(json.dumps(line) + "\n" + json.dumps({**line, **findings.identity})[:30] + "\n")
+    findings.path.write_text(json.dumps(line) + "\n" + json.dumps({**line, **findings.identity})[:30])
     assert findings.lines() == [] and not findings.settled("part", "case")
+    findings.write("part", "case", images_per_second=3.0)
+    assert [one["images_per_second"] for one in findings.lines()] == [3.0]  # the line after the torn one is whole
 
 
 @pytest.mark.parametrize(("name", "limit", "words"), [("no such part", 60, "no such part"), ("rates", 0.2, "stopped")])
@@ -91,4 +93,8 @@ def test_the_limits_fit_the_half_hour_and_the_page_has_every_part() -> None:
 def test_every_config_can_be_played_in_every_way(way: str) -> None:
     for path in (ROOT / "configs").rglob("*.yaml"):
         if path.parent.name != "experiments":
-            assert small(path, WAYS[way], tiny=False).data == load_config(path).data
+            config, whole = small(path, WAYS[way], tiny=False), load_config(path)
+            assert (config.training.batch_size, config.training.accumulation) == (4, 1)
+            assert (config.training.compile, config.training.cuda_graphs) == (way == "compiled", way == "graphs")
+            assert all(term.interval == 1 for term in config.objective.regularizers.values())
+            assert (config.generator, config.discriminator) == (whole.generator, whole.discriminator)

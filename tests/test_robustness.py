@@ -182,10 +182,18 @@ def test_a_description_that_does_not_fit_its_weights_is_one_line(
 def test_a_config_of_endless_blocks_beside_weights_is_one_line(tmp_path: Path) -> None:
     write_export(tmp_path)
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    for generator in ({"name": "r3gan", "options": {"blocks": 10**9}}, {"width": 10**9}):
+    damaged = "damaged, or not of the config beside it"
+    for generator, words in (
+        ({"name": "r3gan", "options": {"blocks": 10**9}}, "generator.options.blocks: 1000000000 found, up to 1000"),
+        ({"name": "r3gan", "options": {"blocks": 1000}}, damaged),
+        ({"width": 10**9}, damaged),
+    ):
         changed = config | {"generator": config["generator"] | generator}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed))
-        with pytest.raises(UserError):
+        description = json.loads((tmp_path / "config.json").read_text())
+        description["architecture"] = changed["generator"]["name"]
+        (tmp_path / "config.json").write_text(json.dumps(description))
+        with pytest.raises(UserError, match=words):
             gan.load(tmp_path, device="cpu")
 
 

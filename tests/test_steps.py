@@ -137,6 +137,7 @@ def test_bfloat16_agrees_with_float32_to_its_precision() -> None:
         losses.append(discriminator_step(game, images, None, latents, None)[0]["loss/discriminator"])
         assert losses[-1].dtype == torch.float32
     torch.testing.assert_close(losses[0], losses[1], rtol=0.02, atol=0.02)
+    assert not torch.equal(*losses)
 
 
 def test_auto_precision_is_bfloat16_only_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from gan.build import prepare_images
 from gan.commands import launch as launching
 from gan.commands.launch import launch
 from gan.commands.scoring import Scorer
@@ -413,7 +414,8 @@ def test_a_directory_that_cannot_be_written_is_named(
     def read_only(path: object, flags: int, mode: int = 0o777) -> int:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
+    prepare_images(load_config(DEFAULT, [*TINY, f"data.root={data}"]).data)
     monkeypatch.setattr(os, "open", read_only)
-    with pytest.raises(StorageError, match=r"cannot write .*: Read-only file system") as error:
+    with pytest.raises(StorageError, match=rf"cannot write (to )?{tmp_path / 'run'}.*: Read-only file system") as error:
         run(tmp_path / "run", data)
     assert error.value.exit_status == 4

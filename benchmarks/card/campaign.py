@@ -51,7 +51,12 @@ def run(command: list[str], folder: Path, until: float) -> Found:
         text, _ = process.communicate(timeout=max(1.0, until - time.time()))
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)
-        text, _ = process.communicate(timeout=GRACE)
+        try:
+            process.communicate(timeout=GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return {"seconds": time.time() - start, "stopped": True, "error": f"it did not save within {GRACE} s"}
         return {"seconds": time.time() - start, "stopped": True}
     if process.returncode:
         return {"seconds": time.time() - start, "error": (text.strip().splitlines() or ["no word"])[-1][:300]}

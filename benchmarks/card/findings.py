@@ -68,8 +68,10 @@ class Findings:
         """Append a line, onto the disk before anything else happens."""
         entry = {"part": part, "case": case, **values, "time": time.time(), **self.identity}
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        so_far = self.path.read_bytes() if self.path.exists() else b""
+        end_of_torn = "\n" if so_far and not so_far.endswith(b"\n") else ""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(end_of_torn + json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
         print(json.dumps({"part": part, "case": case, **values}), flush=True)

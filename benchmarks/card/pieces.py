@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from gan.metrics.extractors.catalogue import build_extractor
 from gan.models.heads.cascade import cascade_scores
 
 HEADS = [(64, 128, 3, 0), (256, 128, 3, 0), (1024, 128, 3, 0), (256, 1024, 5, 0), (64, 128, 3, 10), (256, 512, 5, 100)]
+READY = "ready"
 COMMAND = Path(__file__).parents[1] / "gpu.py"
 
 
@@ -105,7 +107,17 @@ def seeds(findings: Findings, tiny: bool) -> None:
 def _at_once(count: int, findings: Findings, tiny: bool) -> Found:
     command = [sys.executable, str(COMMAND), "--device", str(findings.device), "--part", "one seed"]
     command += ["--out", str(findings.path.parent), *(["--tiny"] if tiny else [])]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(count)]
+    for process in processes:  # all have warmed up before the first one counts
+        assert process.stdout is not None
+        while (line := process.stdout.readline()) and line.strip() != READY:
+            pass
+    for process in processes:
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # it has failed, which its status says
+            process.stdin.write("\n")
+            process.stdin.flush()
     texts = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise RuntimeError(f"one of {count} processes failed")
@@ -113,15 +125,16 @@ def _at_once(count: int, findings: Findings, tiny: bool) -> Found:
 
 
 def one_seed(findings: Findings, tiny: bool) -> None:
-    """One of several processes: it warms up, waits for the clock, and counts what it does in a while."""
+    """One of several processes: it warms up, waits for a line on its input, and counts what it does in a while."""
     widths, batch = ((8, 8), 4) if tiny else (WIDTHS["sngan"], 64)
     game = Ours(Setting("sngan", *widths, batch, findings.device), synthetic_store(), "training.cuda_graphs=true")
     for _ in range(1 if tiny else 5):
         game.iterate()
-    period = 5 if tiny else 15
-    time.sleep(period - time.time() % period)  # so that all count over the same while
+    seconds = 4 if tiny else 14
+    print(READY, flush=True)
+    sys.stdin.readline()  # so that all count over the same while
     start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < period - 1:
+    while time.perf_counter() - start < seconds:
         game.iterate()
         count += 1
         if findings.device.type == "cuda":

@@ -38,7 +38,7 @@ def chosen(tiny: bool, way: str) -> list[Path]:
 
 
 def take_steps(path: Path, precision: str, way: str, device: torch.device, tiny: bool) -> Found:
-    """Some steps of both players on four images; what they report must be finite."""
+    """Some steps of both players on four images; the weights that they come to must be finite."""
     config = small(path, [f"training.precision={precision}", *WAYS[way]], tiny)
     torch._dynamo.reset()
     with compiling(tiny):

@@ -47,11 +47,21 @@ def paired_difference(first: Sequence[float], second: Sequence[float], confidenc
     return estimate([b - a for a, b in zip(first, second, strict=True)], confidence)
 
 
+def are_equal(values: Sequence[float]) -> bool:
+    """Whether `values` are one number, but for the rounding of what they were computed from."""
+    return float(np.ptp(values)) <= 1e-12 * float(np.abs(values).max())
+
+
 def t_test(values: Sequence[float]) -> float:
-    """Two-sided p of Student's one-sample test that the mean of `values` is 0; 1 where nothing varies or is there."""
-    found = estimate(values) if values else None
-    if found is None or not found.deviation > 0:
+    """Two-sided p of Student's one-sample test that the mean of `values` is 0; 1 with fewer than two.
+
+    Where nothing varies there is no t: then by the signs alone, as the signed-rank test has it.
+    """
+    if len(values) < 2:
         return 1.0
+    if are_equal(values):
+        return signed_rank_test(values)
+    found = estimate(values)
     return float(2 * stats.t.sf(abs(found.mean) / found.deviation * math.sqrt(found.count), found.count - 1))
 
 
@@ -84,7 +94,7 @@ def equivalence_test(values: Sequence[float], margin: float) -> float:
         return 1.0
     found = estimate(values)
     inside = margin - abs(found.mean)
-    if not found.deviation > 0:
+    if are_equal(values):
         return 0.0 if inside > 0 else 1.0
     return float(stats.t.sf(inside / found.deviation * math.sqrt(found.count), found.count - 1))
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from scipy.stats import rankdata
 
 from gan.experiments.statistics import (
@@ -151,5 +152,5 @@ def _is_lower(found: Contrast) -> bool:
     if found.test == "t":
         assert found.interval is not None
         return found.interval.mean < 0
-    ranks = rankdata([abs(one) for one in found.differences])
-    return sum(math.copysign(rank, one) for rank, one in zip(ranks, found.differences, strict=True) if one) < 0
+    moved = [one for one in found.differences if one]
+    return sum(math.copysign(rank, one) for rank, one in zip(rankdata(np.abs(moved)), moved, strict=True)) < 0

@@ -14,6 +14,7 @@ from gan.metrics.table import METRICS
 from gan.sampling.generate import Description
 
 TASK = "unconditional-image-generation"
+REGISTERED = ("cifar10", "cifar100")  # 32 × 32 like the images, and known to torch-fidelity by name
 
 
 def model_card(description: Description, config: Config, fmt: str, name: str) -> str:
@@ -29,7 +30,7 @@ def model_card(description: Description, config: Config, fmt: str, name: str) ->
     title = f"# {plain(description.architecture)} {size}, {plain(config.data.source)}"
     parts = [title, "![samples](samples.png)", _samples(description), _table(_facts(description, config))]
     parts += ["## Scores", *map(_scores, results)] if results else ["## Scores", "None measured at this step."]
-    parts += ["## How to load it", _usage(description, fmt, name)]
+    parts += ["## How to load it", _usage(description, config.data.source, fmt, name)]
     text = "\n\n".join(parts) + "\n"
     return _front_matter(description, config, results) + text if fmt == "huggingface" else text
 
@@ -63,7 +64,7 @@ def _facts(description: Description, config: Config) -> dict[str, object]:
         + f", {config.objective.loss.name} loss, batch {config.training.batch_size}",
         "step": f"{description.step:,} of {config.training.steps:,}",
         "weights": ("exponential moving average" if description.weights == "ema" else "raw")
-        + (", rounded to float16 after they were scored" if description.dtype == "float16" else ""),
+        + (", rounded to float16 after they were scored" if description.of_halves else ""),
         "seed of the run": config.seed,
         "SHA-256 of the state": description.digest,
         "licence": description.licence if description.licence != "unknown" else "not stated",
@@ -110,7 +111,7 @@ def _table(rows: Mapping[str, object]) -> str:
     return "\n".join(["| | |", "|---|---|", *cells])
 
 
-def _usage(description: Description, fmt: str, name: str) -> str:
+def _usage(description: Description, source: str, fmt: str, name: str) -> str:
     size, classes = description.latent_dim, description.num_classes
     if fmt == "onnx":
         labels = ', "labels": np.arange(16) % ' + str(classes) if classes else ""
@@ -128,9 +129,10 @@ def _usage(description: Description, fmt: str, name: str) -> str:
             f"images = generator(torch.randn(16, {size}){labels})",
         ]
         sized = size + 1 if classes else size
+        real = f"{source}-train" if source in REGISTERED else "FOLDER_OF_REAL_IMAGES"
         command = (
             f"fidelity --input1 generator.pth --input1-model-z-type normal --input1-model-z-size {sized} "
-            "--input1-model-num-samples 50000 --input2 cifar10-train --fid"
+            f"--input1-model-num-samples 50000 --input2 {real} --fid"
         )
         more = (
             f"\n\nWithout labels it takes latents of {sized} numbers: the last one chooses the class."

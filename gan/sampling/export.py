@@ -68,7 +68,9 @@ def export(
     generator = open_generator(path, step=step, weights=weights, device="cpu")
     if dtype == "float16":
         _round_to_half(generator, path)
-    description = generator.description.model_copy(update={"dtype": dtype})
+    known = generator.description
+    kept = {"dtype": dtype, "rounded": known.of_halves}
+    description = known.model_copy(update=kept)
     results = description.evaluations or evaluations(path, description)
     description = description.model_copy(update={"licence": licence or description.licence, "evaluations": results})
     config = without_local_paths(generator.config)
@@ -89,7 +91,7 @@ def evaluations(path: Path, description: Description) -> tuple[dict[str, Any], .
     Raises:
         UserError: a file cannot be read; damaged ones are left out.
     """
-    run = RunDirectory(path.parent.parent if path.suffix == ".pt" else path)
+    run = RunDirectory(path.resolve().parent.parent if path.suffix == ".pt" else path)
     found = []
     for file in sorted(run.evaluations.glob("*.json")):
         try:

@@ -68,6 +68,7 @@ class Description(Section):
     parameters: int
     digest: str
     dtype: Literal["float32", "float16"] = "float32"
+    rounded: bool = False  # to float16, by an earlier export
     licence: str = "unknown"
     evaluations: tuple[dict[str, Any], ...] = ()
 
@@ -75,6 +76,11 @@ class Description(Section):
     def _each_class_has_a_name(self) -> "Description":
         require_names(self.num_classes, self.class_names)
         return self
+
+    @property
+    def of_halves(self) -> bool:
+        """Whether every weight is one that float16 has, however it is stored."""
+        return self.rounded or self.dtype == "float16"
 
     @property
     def facts(self) -> ImageFacts:
