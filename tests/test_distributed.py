@@ -319,7 +319,7 @@ def test_checkpoints_do_not_depend_on_the_number_of_ranks(folder: Path) -> None:
                 expected = states["one"][player][key]
                 if expected.ndim > 1:  # what batch norm takes out again, a bias before it, moves by rounding alone
                     moved, off = (expected - before).norm(), (states[name][player][key] - expected).norm()
-                    assert 0 < moved and off < 0.05 * moved, (player, key, off / moved)
+                    assert moved > 0 and off < 0.05 * moved, (player, key, off / moved)
 
 
 def test_the_log_is_that_of_the_whole_batch_and_is_written_once(folder: Path) -> None:
