@@ -7,6 +7,8 @@ error, and the next one runs. Given again, the command goes on with what it has 
 """
 
 import math
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,11 +59,11 @@ def run_part(name: str, limit: float, findings: Findings, tiny: bool) -> None:
     command += ["--out", str(findings.path.parent), "--since", str(start), *(["--tiny"] if tiny else [])]
     status, error = BROKEN, None
     while status == BROKEN:
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
         try:
             _, said = process.communicate(timeout=max(0.0, start + limit - time.time()))
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that it has begun
             process.communicate()
             error = f"stopped after {limit:.0f} s"
             break

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from gan.models.attention import ATTENTION, Attention
 from gan.models.attention.block import Layout
-from gan.models.attention.dot_product import PADDED_FROM_KEYS, DotProduct
+from gan.models.attention.dot_product import PADDED_FROM_KEYS, DotProduct, aligned
 from gan.models.attention.mixture import PARTS
 from gan.models.blocks.spectral_norm import SpectralNorm, update_spectral_norms
 
@@ -239,6 +239,16 @@ def test_first_and_second_derivatives(name: str, options: dict, pooled: bool) ->
 
     assert gradcheck(run, (maps, *learned.values()), fast_mode=True)
     assert gradgradcheck(run, (maps, *learned.values()), fast_mode=True)
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(12, 48), (8, 32), (5, 7)])
+def test_channels_that_are_filled_up_for_a_gpu_change_nothing(inner: int, outer: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    queries = torch.randn(2, 1, 20, inner, generator=random, dtype=torch.float64)
+    keys = torch.randn(2, 1, 9, inner, generator=random, dtype=torch.float64)
+    values = torch.randn(2, 1, 9, outer, generator=random, dtype=torch.float64)
+    expected = (0.3 * queries @ keys.mT).softmax(-1) @ values
+    torch.testing.assert_close(aligned(queries, keys, values, 0.3), expected)
 
 
 @pytest.mark.parametrize("positions", [PADDED_FROM_KEYS, PADDED_FROM_KEYS // 4])

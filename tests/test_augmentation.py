@@ -81,6 +81,14 @@ def test_other_maps_are_those_of_scipy_where_no_edge_is_near(one: Warp, inverse:
         assert abs(ours - expected)[inside].max() < 1e-9
 
 
+def test_places_between_pixels_are_not_rounded_to_bfloat16() -> None:
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    turned = draw_warp(x, torch.Generator().manual_seed(1), torch.ones(()))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = warped(x, turned)
+    torch.testing.assert_close(found, warped(x, turned), rtol=0, atol=1e-6)
+
+
 def test_maps_follow_one_another() -> None:
     """What is mirrored, turned and then shifted is what three warps in turn make of it."""
     x = images()

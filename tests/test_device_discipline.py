@@ -21,6 +21,7 @@ from torch import Tensor
 from gan.build import ImageFacts, build_game
 from gan.config import Config, load_config
 from gan.data.loader import Loader
+from gan.data.stacked_mnist import StackedLoader, compose
 from gan.data.store import ImageStore
 from gan.models import BACKBONES, GENERATORS
 from gan.models.attention import ATTENTION
@@ -221,6 +222,14 @@ def test_an_iteration_copies_the_batch_and_nothing_else(resident: bool, meta: st
         iterate(trainer)
     batch = {(torch.int64, 1): 2, (torch.bool, 1): 2}  # which images, which of them flipped; two batches
     assert mode.copied == Counter(batch if resident else {**batch, (torch.uint8, 4): 2})
+
+
+def test_composed_batches_copy_which_digits_they_take_and_nothing_else(meta: str) -> None:
+    digits = ImageStore(np.zeros((20, 8, 8, 1), np.uint8), np.arange(20) % 10, ("0",) * 10, "mnist", "train", "0")
+    loader = StackedLoader(compose(digits), BATCH, meta, seed=0)
+    with Discipline(meta) as mode:
+        loader.next_batch()
+    assert mode.copied == Counter({(torch.int64, 2): 1})
 
 
 def test_an_iteration_reads_nothing(device: str) -> None:

@@ -27,6 +27,7 @@ from gan.metrics.formulas import divergence_from_uniform
 from gan.models.blocks.phase_convolution import phase_convolve
 from gan.models.blocks.same_padding import SameConv2d, SameConvTranspose2d
 from gan.models.unrolled_dcgan import UnrolledDCGANBackbone, UnrolledDCGANGenerator
+from gan.training.execution import MOVING
 from gan.training.steps import discriminator_step, generator_step
 from tests import ROOT
 
@@ -317,15 +318,20 @@ def test_real_and_fake_are_normalised_apart_and_only_where_needed() -> None:
     assert not torch.allclose(features, discriminator.features(images))
 
 
-def test_the_kept_fakes_of_packs_are_counted_in_packs() -> None:
-    top_k = "objective.top_k={fraction: 0.5, decay: 0.97}"
+def test_an_update_is_captured_once_its_kept_packs_are_as_many_as_they_will_be() -> None:
+    top_k = "objective.top_k={fraction: 0.5, decay: 0.93}"
     game = game_of("discriminator.packing=2", "training.batch_size=12", top_k)
     images, latents = batch()
     chosen: list[Any] = []
     execution = lambda update, batch, choices, player, noise: chosen.append(choices) or update(*batch)  # noqa: E731
-    for number in range(20):
+    counts = []
+    for number in range(14):
         generator_step(replace(game, execution=execution), latents, None, images, None)
-        assert chosen[-1][2] == game.top_k.count(6, number)
+        counts.append(game.top_k.count(6, number))
+        assert chosen[-1][2] == (MOVING if counts[-1] > 3 else None)
+    assert counts[0] == 6 and counts[-1] == 3  # of six packs, not of twelve images
+    discriminator_step(replace(game, execution=execution), images, None, latents, None)
+    assert chosen[-1][2] is None
 
 
 @pytest.mark.parametrize("backbone", ["dcgan", "sngan", "r3gan"])

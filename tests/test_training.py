@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -204,6 +205,34 @@ def test_timings_are_of_the_steps_that_were_timed(tmp_path: Path, data: Path, mo
     assert [(line["step"], line[TRAINING], line[ELAPSED]) for line in found] == [
         (4, 10, 40), (8, 10, 80), (12, 10, 120),
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_compiled_run_logs_what_a_plain_one_does(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # no kernels are written
+    settings = ("training.precision=float32", "discriminator.head.options.rejection=orthogonal")
+    for name, compiled in (("compiled", "true"), ("plain", "false")):
+        run(tmp_path / name, data, *settings, f"training.compile={compiled}")
+    compiled, plain = lines(tmp_path / "compiled"), lines(tmp_path / "plain")
+    assert len(compiled) == len(plain) == 3
+    for one, other in zip(compiled, plain, strict=True):
+        assert one.keys() == other.keys() and any(name.startswith("stages/gradient_share") for name in one)
+        assert one["loss/discriminator"] == pytest.approx(other["loss/discriminator"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_of_many_passes_is_within_the_compilers_limit(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    penalty = "{weight: 0.1, options: {method: finite_difference}}"
+    settings = ("generator.name=r3gan", "generator.width=16", "discriminator.backbone.name=r3gan",
+                "discriminator.backbone.width=16", "objective.loss=relativistic", "training.compile=true",
+                f"objective.regularizers={{r1: {penalty}, r2: {penalty}, latent_consistency: {{weight: 0.1}}}}",
+                "training.steps=2")  # fmt: skip
+    assert run(tmp_path, data, *settings)
 
 
 SCORED = ["evaluation.every=2", "evaluation.at_end=true", "evaluation.samples=20", "evaluation.reference=test"]

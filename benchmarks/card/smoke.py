@@ -15,6 +15,13 @@ from gan.config import Config, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WAYS = {"eager": [], "graphs": ["training.cuda_graphs=true"], "compiled": ["training.compile=true"]}
+PLAYED_WITH_HEADS = CONFIGS / "digits" / "dcgan_cr.yaml"
+HEADS = {  # what no config has, and factorisations among it
+    "orthogonal": "{name: cascading_rejection, options: {rejection: orthogonal}}",
+    "decorrelated": "{name: cascading_rejection, options: {rejection: decorrelated}}",
+    "sliced cascade": "{name: sliced_cascade}",
+    "energy cascade": "{name: energy_cascade}",
+}
 STEPS = 5  # the fourth of a kind is captured, the fifth replayed
 COMPILED = ("digits", "cifar10")  # the others are these networks at more pixels; each takes a minute
 
@@ -24,8 +31,13 @@ def smoke(findings: Findings, tiny: bool, way: str) -> None:
     for path in chosen(tiny, way):
         for precision in ("float32", "bfloat16"):
             case = f"{path.parent.name}/{path.stem} {precision} {way}"
-            findings.case("smoke", case, partial(take_steps, path, precision, way, findings.device, tiny))
+            findings.case("smoke", case, partial(take_steps, path, [], precision, way, findings.device, tiny))
             gc.collect()
+    for name, head in HEADS.items():
+        case = f"{PLAYED_WITH_HEADS.stem}, {name} {way}"
+        change = [f"discriminator.head={head}"]
+        findings.case("smoke", case, partial(take_steps, PLAYED_WITH_HEADS, change, "auto", way, findings.device, tiny))
+        gc.collect()
 
 
 def chosen(tiny: bool, way: str) -> list[Path]:
@@ -37,9 +49,9 @@ def chosen(tiny: bool, way: str) -> list[Path]:
     return [path for path in paths if way != "compiled" or path.parent.name in COMPILED]
 
 
-def take_steps(path: Path, precision: str, way: str, device: torch.device, tiny: bool) -> Found:
+def take_steps(path: Path, changes: list[str], precision: str, way: str, device: torch.device, tiny: bool) -> Found:
     """Some steps of both players on four images; the weights that they come to must be finite."""
-    config = small(path, [f"training.precision={precision}", *WAYS[way]], tiny)
+    config = small(path, [*changes, f"training.precision={precision}", *WAYS[way]], tiny)
     torch._dynamo.reset()
     with compiling(tiny):
         play = Play(config, 4, device)

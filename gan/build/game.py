@@ -50,8 +50,9 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
     require_room(config, facts, device)
     precision = resolve_precision(config.training.precision, device)
     layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
-    generator = _over_ranks(build_generator(config, facts), config, device).to(device).to(memory_format=layout)
-    discriminator = _over_ranks(build_discriminator(config, facts), config, device).to(device).to(memory_format=layout)
+    generator, discriminator = build_generator(config, facts), build_discriminator(config, facts)
+    generator = _over_ranks(generator, config, device).to(device).to(memory_format=layout)
+    discriminator = _over_ranks(discriminator, config, device, twice=True).to(device).to(memory_format=layout)
     power_iterations = update_spectral_norms
     if config.training.compile:
         power_iterations = torch.compile(update_spectral_norms, fullgraph=True, dynamic=False)
@@ -96,8 +97,8 @@ def build_accumulation(config: Config) -> Accumulation:
     return accumulation
 
 
-def _over_ranks(network: Network, config: Config, device: torch.device) -> Network:
-    """`network` with its batch norms over all ranks, where the config says so."""
+def _over_ranks(network: Network, config: Config, device: torch.device, *, twice: bool = False) -> Network:
+    """`network` with its batch norms over all ranks, if the config says so; `twice`: it is differentiated twice."""
     if not config.training.sync_batch_norm or distributed.world_size() == 1 or not has_batch_norms(network):
         return network
     if config.training.compile:
@@ -105,7 +106,7 @@ def _over_ranks(network: Network, config: Config, device: torch.device) -> Netwo
             "training.compile: true found; with sync_batch_norm and several processes, whose batch norms wait for each "
             "other, false accepted"
         )
-    return synchronise_batch_norms(network, device)
+    return synchronise_batch_norms(network, device, twice=twice)
 
 
 def _adam(modules: list[nn.Module], lr: float, section: OptimizerConfig, graphs: bool) -> torch.optim.Adam:
@@ -113,7 +114,9 @@ def _adam(modules: list[nn.Module], lr: float, section: OptimizerConfig, graphs:
     parameters = [parameter for module in modules for parameter in module.parameters()]
     first, second = section.betas
     rate = torch.tensor(lr, device=parameters[0].device) if graphs else lr
-    return torch.optim.Adam(parameters, rate, (first, second), section.epsilon, fused=True, capturable=graphs)
+    adam = torch.optim.Adam(parameters, rate, (first, second), section.epsilon, fused=True, capturable=graphs)
+    adam._warned_capturable_if_run_uncaptured = graphs  # the first steps are not captured, as they should be
+    return adam
 
 
 def build_loss(config: Config) -> Loss:

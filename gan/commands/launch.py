@@ -67,6 +67,8 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
         StorageError: `out` cannot be written.
     """
     keep_freed_memory()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what captures and compiles asks for the current one
     precision = resolve_precision(config.training.precision, device)
     run = RunDirectory(out)
     weights = initial_weights(run, init_from, config.training.init_from)

@@ -69,7 +69,7 @@ class Loader:
         """Images float32 (B, C, H, W) in [−1, 1], and labels int64 (B,) or None, both on the device."""
         order = self._pending or self._draw()
         self._pending = None if self.resident else self._draw()
-        indices = self._send(order.indices)
+        indices = sent(order.indices, self.device)
         if self._images is not None:
             images = self._images[indices]
         else:
@@ -77,7 +77,7 @@ class Loader:
             images = order.gathered.result().to(self.device, non_blocking=True)
         images = images.permute(0, 3, 1, 2)  # (B, H, W, C) → (B, C, H, W)
         if order.flips is not None:
-            images = torch.where(self._send(order.flips)[:, None, None, None], images.flip(3), images)
+            images = torch.where(sent(order.flips, self.device)[:, None, None, None], images.flip(3), images)
         labels = None if self._labels is None else self._labels[indices]
         return to_float(images.contiguous(memory_format=self._layout)), labels
 
@@ -116,15 +116,16 @@ class Loader:
             gathered = self._thread.submit(gather, self._store.images, indices.numpy(), pinned=pinned)
         return _Order(state, indices, flips, gathered)
 
-    def _send(self, values: Tensor) -> Tensor:
-        """Small CPU values to the device, without waiting for it: only from pinned memory is the copy asynchronous."""
-        if self.device.type == "cuda":
-            values = values.pin_memory()
-        return values.to(self.device, non_blocking=True)
-
     def _enter_thread(self) -> None:
         if self.device.type == "cuda":  # pinning in a thread would otherwise open a context on GPU 0
             torch.cuda.set_device(self.device)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Small CPU values on the device, without waiting for it: only from pinned memory is the copy asynchronous."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def gather(images: Pixels, indices: Labels, *, pinned: bool = False) -> Tensor:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gan.data.image_store import ImageStore
-from gan.data.loader import to_float
+from gan.data.loader import sent, to_float
 from gan.data.recipe import Labels, Pixels
 from gan.seeds import seeded_generator
 
@@ -86,7 +86,7 @@ class StackedLoader:
         shape = (self.world_size, self.batch_size, len(PLACES))
         everyone = torch.randint(len(self._digits), shape, generator=seeded_generator(self.seed, self.batch))
         self.batch += 1
-        chosen = everyone[self.rank].to(self.device)
+        chosen = sent(everyone[self.rank], self.device)
         images = self._digits[chosen.flatten()].view(-1, len(PLACES), self._side, self._side)
         labels = (self._labels[chosen] * self._places).sum(1)
         return to_float(images.contiguous(memory_format=self._layout)), labels

@@ -87,7 +87,8 @@ def warped(images: Tensor, warp: Warp) -> Tensor:
         _turned(warp.turn_after),
         _shifted(warp.slide_x, warp.slide_y),
     ]
-    grid = F.affine_grid(_product(maps)[:, :2], list(images.shape), align_corners=False)
+    with torch.autocast(images.device.type, enabled=False):  # places between pixels need more than bfloat16 has
+        grid = F.affine_grid(_product(maps)[:, :2], list(images.shape), align_corners=False)
     return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", padding_mode="reflection", align_corners=False)
 
 

@@ -58,6 +58,10 @@ class TopK:
         """k, of so many samples in a step, from 0."""
         return max(1, round(max(self.fraction, self.decay**step) * samples))
 
+    def has_settled(self, samples: int, step: int) -> bool:
+        """Whether k, of so many samples, is what it will be in all later steps."""
+        return self.count(samples, step) == max(1, round(self.fraction * samples))
+
     def __call__(self, losses: Tensor, scores: Tensor, stage_weights: Tensor, step: int) -> Tensor:
         """Losses `(B, n)` → `(k, n)` in a step, from 0; samples are ranked by Σ_i λ_i D_i of their scores `(B, N)`."""
         count = self.count(len(losses), step)

@@ -16,8 +16,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose statistics in training are those of all ranks' maps `(B, C, H, W)` together.
 
     PyTorch's own `nn.SyncBatchNorm` refuses CPU tensors as soon as there are several ranks (up to torch 2.14: its
-    kernels exist for GPUs only); this one runs anywhere and can be differentiated twice. Every rank must hold as many
-    maps. State dicts are those of `nn.BatchNorm2d`.
+    kernels exist for GPUs only), and has no second derivative; this one runs anywhere and has all. Every rank must hold
+    as many maps. State dicts are those of `nn.BatchNorm2d`.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -44,10 +44,14 @@ def has_batch_norms(network: nn.Module) -> bool:
     return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
-def synchronise_batch_norms(network: Network, device: torch.device) -> Network:
-    """`network`, whose batch norms are replaced by ones over all ranks with the same parameters and statistics."""
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network)  # faster, where it runs
+def synchronise_batch_norms(network: Network, device: torch.device, *, twice: bool) -> Network:
+    """`network`, whose batch norms are replaced by ones over all ranks with the same parameters and statistics.
+
+    On GPUs they are torch's own, which are faster but wait for the device in every pass and have no second derivative,
+    unless gradients are differentiated `twice`, as those of penalties are.
+    """
+    if device.type == "cuda" and not twice:
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.BatchNorm2d:

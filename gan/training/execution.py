@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gan.training.noise import Noise
 
+MOVING = "moving"
 Body = Callable[[], Any]
 Execution = Callable[[Callable[..., Any], Sequence[Tensor | None], tuple[Any, ...], str, Noise], Any]
 
@@ -45,9 +46,9 @@ class Captured(NamedTuple):
 class Replayed:
     """Plays updates on inputs that stay where they are, and from the fourth of a kind on as graphs.
 
-    What Python decides in an update, `choices` (whose it is, which regularisers act, how many samples count) and the
-    batch's shapes, tells the kinds apart. One that differs in anything else than these and the values of tensors must
-    not be played so.
+    What Python decides in an update, `choices` (whose it is, which regularisers act) and the batch's shapes, tells the
+    kinds apart. One that differs in anything else than these and the values of tensors must not be played so; one with
+    `MOVING` among its choices, in which a number still moves from step to step, is played as Python has it.
 
     Args:
         graphs: what captures; None where nothing can, so that updates are played on the fixed inputs, but not captured.
@@ -78,7 +79,7 @@ class Replayed:
         self._played[kind] = played + 1
         if self._graphs is None:
             return update(*inputs)
-        if played < self.WARM_UP:
+        if played < self.WARM_UP or MOVING in choices:
             return self._graphs.warm_up(lambda: update(*inputs))
         if kind not in self._captured:
             before = [one.grad for one in self._parameters]

@@ -16,7 +16,7 @@ from gan.objectives.reduction import StageWeights, TopK, weighted_mean
 from gan.objectives.regularizers import Regularizers, StepBatch
 from gan.training.accumulation import Accumulation, Update
 from gan.training.diagnostics import Observation, concatenated
-from gan.training.execution import Execution
+from gan.training.execution import MOVING, Execution
 from gan.training.fakes import Fakes
 from gan.training.noise import Noise
 
@@ -60,8 +60,9 @@ class Game:
         """An update of `player`, `update(self, *batch)`, as `execution` has it."""
         number = self.noise.upcoming(player)
         count = next(len(one) for one in batch if one is not None)
-        kept = self.top_k.count(count // self.discriminator.packing, number)
-        choices = (player, self.regularizers.acting(number), kept)
+        judged = count // self.discriminator.packing
+        is_moving = player == "generator" and not self.top_k.has_settled(judged, number)
+        choices = (player, self.regularizers.acting(number), MOVING if is_moving else None)
         return self.execution(partial(update, self), batch, choices, player, self.noise)
 
 

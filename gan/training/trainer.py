@@ -236,7 +236,9 @@ class Trainer:
             "gradient_norm/discriminator": diagnostics.gradient_norm(self.game.discriminator),
         }
         game, seen = self.game, diagnostics.gathered(self._seen)
-        stages = diagnostics.diagnose(game.discriminator.head, game.loss, game.stage_weights().detach(), seen)
+        with torch.compiler.set_stance("force_eager"):  # not compiled anew for what is not trained
+            stages = diagnostics.diagnose(game.discriminator.head, game.loss, game.stage_weights().detach(), seen)
+            likeness = self._compare_stages(seen)
         self._averages.add({**gradients, **stages, "stages/weight": game.stage_weights().detach()})
         means = self._averages.take()
         self._require_finite(means)
@@ -254,7 +256,7 @@ class Trainer:
             "learning_rate/discriminator": float(game.discriminator_optimizer.param_groups[0]["lr"]),
         }
         moved = {f"schedules/{name}": value for name, value in self.schedule.moved(self.step - 1).items()}
-        self.tracker.scalars(self.step, {**values, **self._compare_stages(seen), **rates, **moved, **speed})
+        self.tracker.scalars(self.step, {**values, **likeness, **rates, **moved, **speed})
         self.logged += 1
         for stage in self._alarm.update(means["stages/auc"]):
             _say(f"stage {stage} is dead: it separates nothing at step {self.step} (AUC ≤ {DEAD_AUC})")

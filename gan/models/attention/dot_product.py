@@ -46,10 +46,19 @@ class DotProduct(LogitForm):
 
 def _fused(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     """Torch's kernel for the device; those that never form the n × m matrix have no second derivative."""
+    if queries.device.type == "cuda":
+        return aligned(queries, keys, values, scale)
     missing = values.shape[-1] - queries.shape[-1]
     if missing > 0 and queries.device.type == "cpu" and keys.shape[-2] >= PADDED_FROM_KEYS:
         queries, keys = F.pad(queries, (0, missing)), F.pad(keys, (0, missing))
     return F.scaled_dot_product_attention(queries, keys, values, scale=scale)
+
+
+def aligned(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """The same with channels filled up with zeros to multiples of 8; with others GPUs form the n × m matrix."""
+    width = values.shape[-1]
+    queries, keys, values = (F.pad(part, (0, -part.shape[-1] % 8)) for part in (queries, keys, values))
+    return F.scaled_dot_product_attention(queries, keys, values, scale=scale)[..., :width]
 
 
 class _TwiceDifferentiable(torch.autograd.Function):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gan.models.blocks.precision import without_autocast
 from gan.models.blocks.spectral_norm import SpectralNorm
 
 Resample = Literal["none", "up", "down"]
@@ -51,7 +52,9 @@ class Conv2d(nn.Conv2d):
 def upsample_convolve(maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Nearest ×2 upsampling, then a convolution: `(B, C, H, W)` → `(B, O, 2H, 2W)`."""
     if weight.shape[-1] == 1:  # A pointwise kernel convolves the small map, which is then copied.
-        return F.interpolate(F.conv2d(maps, weight, bias), scale_factor=2.0, mode="nearest")
+        maps = F.conv2d(maps, weight, bias)
+        with without_autocast(maps):  # which copies float32 on GPUs
+            return F.interpolate(maps, scale_factor=2.0, mode="nearest")
     kernel = _spread(weight).flip(-2, -1).transpose(0, 1)
     return F.conv_transpose2d(maps, kernel, bias, stride=2, padding=1)
 

@@ -35,9 +35,10 @@ class SpectralNorm(nn.Module):
     def update(self, weight: Tensor, iterations: int = 1) -> None:
         """Take power iterations towards the leading singular vectors of `weight`."""
         matrix = weight.flatten(1)
-        for _ in range(iterations):
-            self.v.copy_(normalize(torch.mv(matrix.T, self.u), dim=0))
-            self.u.copy_(normalize(torch.mv(matrix, self.v), dim=0))
+        with without_autocast(weight):
+            for _ in range(iterations):
+                self.v.copy_(normalize(torch.mv(matrix.T, self.u), dim=0))
+                self.u.copy_(normalize(torch.mv(matrix, self.v), dim=0))
 
 
 def update_spectral_norms(network: nn.Module) -> None:
