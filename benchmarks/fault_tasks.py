@@ -104,8 +104,10 @@ def _reported(report: Path) -> Any:
     """What a comparison's report has of every run, but for how long it took and what made it."""
     arms = json.loads(report.read_text())["arms"]
     taken = ("seconds", "machine", "made_by", "curve")
-    return {arm: {seed: {key: value for key, value in one.items() if key not in taken} for seed, one in runs.items()}
-            for arm, runs in arms.items()}  # fmt: skip
+    return {
+        arm: [{key: value for key, value in one.items() if key not in taken} for one in runs]
+        for arm, runs in arms.items()
+    }
 
 
 def _experiment(folder: Path) -> list[str]:
