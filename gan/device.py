@@ -21,7 +21,7 @@ def resolve_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # which a device without memory, such as meta, cannot give
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         present = ["auto", "cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise UserError(f"--device {name}: no such device here; accepted: {', '.join(present)}") from error

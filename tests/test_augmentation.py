@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
-from gan.build import build_augmentation, build_game, image_facts
+from gan.build import build_augmentation, build_game, build_loss, image_facts
 from gan.config import load_config
 from gan.errors import UserError
 from gan.objectives import ada
@@ -188,3 +188,32 @@ def test_a_game_is_played_with_them(precision: str) -> None:
     assert all(value.isfinite().all() for value in found.values())
     pairs = zip(before, game.generator.parameters(), strict=True)
     assert any(not torch.equal(old, new) for old, new in pairs)
+
+
+def test_the_sign_that_steers_is_that_of_the_losss_own_boundary() -> None:
+    """With least squares' targets of 0 and 1 a score of 0.4 says fake."""
+    settings = [
+        "objective.loss=least_squares", "augmentation={operations: [color], target: 0.6}", "conditional=false",
+        "discriminator.head={name: linear, options: {spectral_norm: false}}",
+    ]  # fmt: skip
+    assert build_loss(load_config(DEFAULT, settings)).boundary == 0.5
+    game = build_game(config := load_config(DEFAULT, settings), image_facts(config), torch.device("cpu"))
+    torch.nn.init.zeros_(game.discriminator.head.linear.weight)
+    torch.nn.init.constant_(game.discriminator.head.linear.bias, 0.4)
+    images = torch.zeros(4, 1, 32, 32)
+    latents = torch.zeros(4, config.generator.latent_dim)
+    values, _ = discriminator_step(game, images, None, latents, None)
+    assert values["augmentation/real_sign"] == -1
+
+
+@pytest.mark.parametrize("loss", ["relativistic", "wasserstein"])
+def test_scores_without_a_zero_steer_nothing(loss: str) -> None:
+    with pytest.raises(UserError, match=r"augmentation\.target: 0\.6 found; with objective\.loss"):
+        build_augmentation(
+            load_config(DEFAULT, [f"objective.loss={loss}", "augmentation={operations: [color], target: 0.6}"])
+        )
+
+
+def test_a_share_of_what_is_no_operation_is_refused() -> None:
+    with pytest.raises(UserError, match="shares: 'cutout' found"):
+        load_config(DEFAULT, ["augmentation={operations: [color], shares: {cutout: 0.5}}"])

@@ -208,3 +208,8 @@ def test_what_is_written_is_read_back_by_both_versions_of_yaml() -> None:
         written = dump_yaml({"key": [value]})
         assert parse_yaml(written, "here") == {"key": [value]}
         assert yaml.safe_load(written) == {"key": [value]}
+
+
+def test_the_best_of_a_run_that_is_never_scored_is_refused() -> None:
+    with pytest.raises(UserError, match="which never score; accepted: null"):
+        load_config(DEFAULT, ["evaluation.best=fid", "evaluation.at_end=false"])

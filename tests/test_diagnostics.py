@@ -71,7 +71,11 @@ def test_gradient_shares_of_a_linear_loss_are_the_lengths_of_the_effective_weigh
     expected = jacobian.norm(dim=1) * weights
     found = gradient_shares(cascade, Hinge(), weights, seen)
     torch.testing.assert_close(found, expected / expected.sum())
-    torch.testing.assert_close(gradient_shares(cascade, NonSaturating(), UNIFORM, seen).sum().item(), 1.0)
+    fakes = seen.features[seen.real_count :]
+    slopes = torch.sigmoid(-cascade(fakes)).detach()  # |d softplus(−D)/dD|
+    jacobians = torch.stack([torch.autograd.functional.jacobian(cascade, one[None])[0, :, 0] for one in fakes])
+    expected = (slopes.unsqueeze(-1) * jacobians).square().sum((0, 2)).sqrt()
+    torch.testing.assert_close(gradient_shares(cascade, NonSaturating(), UNIFORM, seen), expected / expected.sum())
 
 
 def test_correlations_and_cosines_are_numpys() -> None:

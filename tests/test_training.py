@@ -7,7 +7,9 @@ import shutil
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,10 +24,11 @@ from gan.commands import launch as launching
 from gan.commands.launch import launch
 from gan.commands.scoring import Scorer
 from gan.config import load_config
-from gan.errors import NonFiniteError, StorageError, UserError
+from gan.errors import BusyError, NonFiniteError, StorageError, UserError
 from gan.training.checkpoint import Checkpoints, checkpoint_paths, read_checkpoint
 from gan.training.diagnostics import Observation
 from gan.training.ema import ExponentialMovingAverage
+from gan.training.latents import Latents
 from gan.training.schedule import Clock, Schedule
 from gan.training.steps import discriminator_step
 from gan.training.tracking import ELAPSED, LOG, TRAINING, Averages, Tracker, read_log
@@ -292,10 +295,10 @@ def test_non_finite_values_stop_training_with_the_step_the_term_and_the_stage(
         return values, seen
 
     monkeypatch.setattr(launching, "discriminator_step", diverging)
-    with pytest.raises(NonFiniteError, match=r"scores/real of stage 2 became inf .* up to 4; the state is in") as error:
-        run(tmp_path, data)
+    with pytest.raises(NonFiniteError, match=r"scores/real of stage 2 became inf .* up to 3; the state is in") as error:
+        run(tmp_path, data)  # found before the checkpoint of step 3 is made, and not with the line of step 4
     assert error.value.exit_status == 3
-    assert read_checkpoint(tmp_path / "checkpoints" / "non_finite_00000004.pt")["step"] == 4
+    assert read_checkpoint(tmp_path / "checkpoints" / "non_finite_00000003.pt")["step"] == 3
     assert [line["step"] for line in lines(tmp_path)] == [2]
 
 
@@ -448,3 +451,147 @@ def test_a_directory_that_cannot_be_written_is_named(
     with pytest.raises(StorageError, match=rf"cannot write (to )?{tmp_path / 'run'}.*: Read-only file system") as error:
         run(tmp_path / "run", data)
     assert error.value.exit_status == 4
+
+
+def test_weights_that_became_nan_end_in_the_line_and_the_status_of_divergence(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in what the stages' likeness makes of NaN: LAPACK finds no eigenvalues of it."""
+    taken = 0
+
+    def diverging(game: Any, *arguments: object) -> tuple[dict[str, torch.Tensor], Observation]:
+        nonlocal taken
+        taken += 1
+        if taken == 7:
+            next(game.discriminator.parameters()).data.fill_(torch.nan)
+        return discriminator_step(game, *arguments)
+
+    monkeypatch.setattr(launching, "discriminator_step", diverging)
+    with warnings.catch_warnings(), pytest.raises(NonFiniteError, match="up to 4; the state is in"):
+        warnings.simplefilter("error")
+        run(tmp_path, data, "checkpoint.every=2")
+    assert (tmp_path / "checkpoints" / "non_finite_00000004.pt").exists()
+    assert [path.stem for path in checkpoint_paths(tmp_path / "checkpoints")] == ["step_00000002"]
+
+
+def test_no_checkpoint_is_made_of_what_is_not_finite(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recovery and the next start would go back to it, and lines of the log are rarer than checkpoints here."""
+    taken = 0
+
+    def diverging(*arguments: object) -> tuple[dict[str, torch.Tensor], Observation]:
+        nonlocal taken
+        taken += 1
+        values, seen = discriminator_step(*arguments)
+        if taken == 9:  # the fifth step
+            values["scores/real"][0] = torch.inf
+        return values, seen
+
+    monkeypatch.setattr(launching, "discriminator_step", diverging)
+    assert run(tmp_path, data, "training.steps=8", "logging.scalars_every=8", "training.recoveries=1")
+    assert [line["step"] for line in lines(tmp_path)] == [8]
+
+
+def test_a_run_that_is_lengthened_keeps_the_best_of_its_ends(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score, order = Scorer.score, iter([100.0, 100.0, 90.0, 50.0, 70.0, 70.0])
+    monkeypatch.setattr(
+        Scorer,
+        "score",
+        lambda *arguments, **named: replace(score(*arguments, **named), metrics={"frechet_distance": next(order)}),
+    )
+    settings = [*SCORED, "evaluation.best=fid"]
+    run(tmp_path, data, *settings)
+    assert read_checkpoint(tmp_path / "checkpoints" / "best.pt")["step"] == 6
+    run(tmp_path, data, *settings, "training.steps=8")
+    assert read_checkpoint(tmp_path / "checkpoints" / "best.pt")["step"] == 6
+
+
+def test_results_of_steps_that_are_taken_anew_are_not_kept(tmp_path: Path, data: Path) -> None:
+    run(tmp_path / "a", data, *SCORED)
+    shutil.rmtree(tmp_path / "a" / "checkpoints")
+    for name in ("a", "b"):
+        run(tmp_path / name, data, *SCORED, "seed=1")
+    one, other = (
+        json.loads(next((tmp_path / name / "evaluations").glob("step_00000006*")).read_text())["metrics"]
+        for name in ("a", "b")
+    )
+    assert one == other
+
+
+def test_a_signal_in_the_last_step_leaves_the_scores_to_the_next_start(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, calls = Checkpoints.save, []
+
+    def signalled(self: Checkpoints, step: int, state: Mapping[str, Any]) -> Path:
+        if step == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return save(self, step, state)
+
+    def scored(*arguments: object, **named: object) -> object:
+        calls.append(1)
+        return score(*arguments, **named)
+
+    score = Scorer.score
+    settings = ["evaluation.at_end=true", "evaluation.samples=20", "evaluation.reference=test"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", signalled)
+        patched.setattr(Scorer, "score", scored)
+        assert not run(tmp_path, data, *settings)
+    assert not calls
+    assert run(tmp_path, data, *settings)
+    assert lines(tmp_path)[-1]["step"] == 6 and "evaluation/frechet_distance" in lines(tmp_path)[-1]
+
+
+def test_a_directory_in_which_another_process_trained_meanwhile_is_left_alone(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, data, "training.steps=3")
+    settings, nested = launching.board_settings, []
+
+    def meanwhile(*arguments: object) -> object:
+        if not nested:
+            nested.append(1)
+            run(tmp_path, data)
+        return settings(*arguments)
+
+    monkeypatch.setattr(launching, "board_settings", meanwhile)
+    with pytest.raises(BusyError, match="another process has trained in it meanwhile"):
+        run(tmp_path, data)
+    logged = lines(tmp_path)
+    assert [line["step"] for line in logged] == [2, 3, 4, 6]
+    assert run(tmp_path, data) and lines(tmp_path) == logged
+
+
+def test_a_generator_that_hears_the_first_stage_alone_has_its_gradient_from_there(tmp_path: Path, data: Path) -> None:
+    run(tmp_path, data, "objective.generator_stages=first")
+    for line in lines(tmp_path):
+        assert [line[f"stages/gradient_share/stage_{stage}"] for stage in (1, 2, 3)] == [1, 0, 0]
+
+
+def test_a_number_that_is_written_otherwise_does_not_lock_a_run_out(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """-1 equals -1.0 and is another text to the identity that checkpoints carry."""
+    loss = "objective.loss={{name: least_squares, options: {{fake_target: {}}}}}"
+    run(tmp_path, data, loss.format(-1), "training.steps=3")
+    with pytest.raises(UserError, match=r"fake_target was -1, now -1\.0"):
+        run(tmp_path, data, loss.format(-1.0))
+    assert run(tmp_path, data, loss.format(-1))
+
+
+def test_latents_of_another_kind_of_device_are_refused() -> None:
+    latents = Latents(0, CPU, 4, None)
+    with pytest.raises(ValueError, match="another kind of device"):
+        latents.load_state_dict({player: torch.zeros(16, dtype=torch.uint8) for player in latents.state_dict()})
+
+
+def test_nested_lines_of_a_log_are_damaged_lines(tmp_path: Path) -> None:
+    (tmp_path / LOG).write_text('{"step": 1}\n' + "[" * 100_000 + "\n")
+    with pytest.raises(UserError, match="line 2: damaged"):
+        read_log(tmp_path / LOG)
+    Tracker(tmp_path, 1).close()
+    assert (tmp_path / LOG).read_text() == '{"step": 1}\n'

@@ -1,5 +1,6 @@
 """The game, from what the players play for to how batches are drawn and when things happen."""
 
+import math
 from functools import partial
 from typing import TypeVar
 
@@ -162,10 +163,19 @@ def build_regularizers(config: Config, discriminator: Discriminator) -> Regulari
 
 
 def build_augmentation(config: Config) -> Augmentation:
-    """What happens to images before the discriminator sees them."""
+    """What happens to images before the discriminator sees them.
+
+    Raises:
+        UserError: its probability is to follow the sign of scores that have no zero.
+    """
     section = config.augmentation
     if section is None:
         return Augmentation()
+    if section.target is not None and math.isnan(build_loss(config).boundary):
+        raise UserError(
+            f"augmentation.target: {section.target} found; with objective.loss {config.objective.loss.name}, whose "
+            "scores have no zero, null accepted"
+        )
     start = 1.0 if section.target is None else 0.0
     probability = start if section.probability is None else section.probability
     return Augmentation(section.operations, probability, section.target, section.images_to_full, section.shares)

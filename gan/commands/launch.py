@@ -27,13 +27,13 @@ from gan.build import (
     recorded_images,
 )
 from gan.commands.initial_weights import initial_weights
-from gan.commands.saved_results import load_result, save_result, yardstick
+from gan.commands.saved_results import drop_results, load_result, save_result, yardstick
 from gan.commands.scoring import Scorer
 from gan.config import Config
 from gan.data.loader import real_batch
 from gan.data.store import ImageStore
 from gan.device import resolve_precision
-from gan.errors import NonFiniteError, UserError
+from gan.errors import BusyError, NonFiniteError, UserError
 from gan.files import write_text
 from gan.metrics.results import Result, format_table
 from gan.metrics.table import METRICS
@@ -97,6 +97,8 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
     settings = board_settings(config.model_dump(), config.to_yaml(), game.discriminator.head)
     with run.claimed() if main else nullcontext():
         if main:
+            _require_untouched(run, state)
+            drop_results(run.evaluations, -1 if state is None else state["step"])
             if state is not None:
                 _tell_of_another_decay(run, config, state["step"])
                 checkpoints.prune()
@@ -129,6 +131,15 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
         finally:
             trainer.tracker.close()
     return summary is not None
+
+
+def _require_untouched(run: RunDirectory, state: Mapping[str, Any] | None) -> None:
+    """Of the directory, which now is held, the state was read before it was."""
+    newest = run.newest_checkpoint()
+    if (None if newest is None else newest.stem) != (None if state is None else f"step_{state['step']:08d}"):
+        raise BusyError(
+            f"--out {run.path}: another process has trained in it meanwhile; the same command goes on there"
+        )
 
 
 def _saved_state(run: RunDirectory, config: Config, store: ImageStore) -> dict[str, Any] | None:
@@ -250,6 +261,8 @@ def _finish(trainer: Trainer, config: Config, run: RunDirectory, scorer: Scorer 
     if config.evaluation.at_end and scorer is not None:
         result = _kept_result(run, trainer.step, config)
         if result is None:
+            if trainer.stopped:
+                return None
             with StopSignals(patient=distributed.world_size() > 1) as stop:
                 result = stop.unless_requested(lambda: scorer.score(trainer.ema.average, "ema"))
             if result is None:

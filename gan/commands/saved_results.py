@@ -55,6 +55,13 @@ def load_result(directory: Path, step: int, asked: EvaluationConfig) -> Result |
         return None  # missing or damaged: to be measured again
 
 
+def drop_results(directory: Path, step: int) -> None:
+    """Remove the results of steps after `step`, which are taken anew and may come to other weights."""
+    for path in directory.glob("step_*_*.json"):
+        if (number := path.name.split("_")[1]).isdecimal() and int(number) > step:
+            path.unlink(missing_ok=True)
+
+
 def newest_result(run: Path) -> Path:
     """The result of a run's last scored step; among those of one step, the one written last.
 

@@ -53,7 +53,8 @@ class DataConfig(Section):
     images_per_class: Positive | None = None  # how many images of each class of a folder, the first ones; null: all
     skip_corrupt: bool = False  # leave out and name files of a folder that cannot be read, instead of refusing them
     count: Positive | None = None  # how many images to compose, for stacked_digits
-    flip: bool | None = None  # mirror images left to right at random; null: where the source says that it is sensible
+    # mirror images left to right at random; null: unless the source is one of digits, so say false for text of your own
+    flip: bool | None = None
     root: str = "outputs/data"  # where prepared arrays and downloads live
 
     _home = field_validator("path", "root")(from_home)
@@ -158,6 +159,12 @@ class AugmentationConfig(Section):
     probability: Annotated[float, Field(ge=0, le=1)] | None = None  # null: 1, or 0 at the start of an adaptive one
     target: Annotated[float, Field(gt=-1, lt=1)] | None = None  # of the reals' mean sign; null: a fixed probability
     images_to_full: Positive = 500_000  # real images from probability 0 to 1, when adaptive
+
+    @model_validator(mode="after")
+    def _shares_are_of_operations(self) -> "AugmentationConfig":
+        if others := [name for name in self.shares if name not in self.operations]:
+            raise ValueError(f"shares: {others[0]!r} found, which is none of operations: {', '.join(self.operations)}")
+        return self
 
 
 class OptimizerConfig(Section):
@@ -280,6 +287,10 @@ class EvaluationConfig(Section):
     def _best_is_measured(self) -> "EvaluationConfig":
         if self.best is not None and self.best not in self.metrics:
             raise ValueError(f"best {self.best!r} is not among the metrics; accepted: {', '.join(self.metrics)}")
+        if self.best is not None and not (self.every or self.at_end):
+            raise ValueError(
+                f"best {self.best!r} found, and every: 0 with at_end: false, which never score; accepted: null"
+            )
         return self
 
 

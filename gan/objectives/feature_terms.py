@@ -108,7 +108,8 @@ def _off_diagonal_energy(modules: Iterator[nn.Module]) -> Tensor:
     energies = []
     for module in modules:
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            rows = module.weight.flatten(1)
+            transposed = isinstance(module, nn.ConvTranspose2d)  # whose weight is (in, out, k, k)
+            rows = (module.weight.transpose(0, 1) if transposed else module.weight).flatten(1)
             gram = rows @ rows.T
             energies.append(gram.square().sum() - gram.diagonal().square().sum())
     return torch.stack(energies).sum()

@@ -5,6 +5,8 @@ are given to the generator's loss for the sake of relativistic losses and ignore
 mean over the batch are applied in one place, `weighted_mean` in `reduction.py`.
 """
 
+import math
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,6 +15,7 @@ class Loss:
     """What every adversarial loss has: a loss for each player. Keywords of the constructor are its options."""
 
     relativistic: bool = False  # whether the generator's loss reads the real scores
+    boundary: float = 0.0  # the score of what is as likely real as fake; NaN where scores have no zero
 
     def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
         """What the discriminator minimises, `(B, N)` like the scores."""
@@ -73,6 +76,7 @@ class LeastSquares(Loss):
         self.fake_target = fake_target
         self.real_target = real_target
         self.generator_target = generator_target
+        self.boundary = (real_target + fake_target) / 2
 
     def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
         return ((real_scores - self.real_target).square() + (fake_scores - self.fake_target).square()) / 2
@@ -83,6 +87,8 @@ class LeastSquares(Loss):
 
 class Wasserstein(Loss):
     """D(G(z)) − D(x); G: −D(G(z)) (Arjovsky et al. 2017); the discriminator must be Lipschitz by other means."""
+
+    boundary = math.nan
 
     def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
         return fake_scores - real_scores
@@ -98,6 +104,7 @@ class Relativistic(Loss):
     """
 
     relativistic = True
+    boundary = math.nan
 
     def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
         return F.softplus(fake_scores - real_scores)

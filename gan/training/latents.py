@@ -61,6 +61,12 @@ class Latents:
         return {player: generator.get_state() for player, generator in self._generators.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken."""
+        """Go on where `state` was taken.
+
+        Raises:
+            ValueError: on another kind of device, whose generators have other states.
+        """
         for player, generator in self._generators.items():
+            if state[player].shape != generator.get_state().shape:
+                raise ValueError("its latents were drawn on another kind of device; go on there, or use --init-from")
             generator.set_state(state[player].cpu())

@@ -82,15 +82,16 @@ class RunDirectory:
             UserError: a run of another config is here; the keys that differ are named.
         """
         before, now = flatten(saved), flatten(config)
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        # As text, for an option that was 1 and is 1.0 is another one to `run_identity`.
+        changed = sorted(key for key in before.keys() | now.keys() if _text(before, key) != _text(now, key))
         refused = [key for key in changed if not key.startswith(CHANGEABLE) and key not in PLACES]
         if refused:
-            changes = [f"{key} was {_shown(before, key)}, now {_shown(now, key)}" for key in refused]
+            changes = [f"{key} was {_text(before, key)}, now {_text(now, key)}" for key in refused]
             names = listed(changes, 4, "; ")
             raise UserError(f"--out {self.path} holds a run of another config ({names}); choose another directory")
 
 
-def _shown(values: Mapping[str, Any], key: str) -> str:
+def _text(values: Mapping[str, Any], key: str) -> str:
     """As YAML has it."""
     return json.dumps(values[key]) if key in values else "absent"
 

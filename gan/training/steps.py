@@ -134,7 +134,7 @@ def discriminator_gradients(
     values = {"loss/discriminator": loss, "scores/real": real_scores.mean(0), "scores/fake": fake_scores.mean(0)}
     values |= game.discriminator.head.batch_statistics(features, labels)
     if game.augmentation.target is not None:
-        values["augmentation/real_sign"] = (real_scores @ weights).sign().mean()
+        values["augmentation/real_sign"] = (real_scores @ weights - game.loss.boundary).sign().mean()
     return detached("discriminator", values, penalties), Observation(features.detach(), labels, judged)
 
 

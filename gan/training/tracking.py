@@ -36,7 +36,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
             if not is_count(values["step"]) or not all(map(_is_number, values.values())):
                 raise ValueError("a line of other values than numbers")
             lines.append(values)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}, line {len(lines) + 1}: damaged; remove the line, or the run") from error
     return lines
 
@@ -94,6 +94,10 @@ class Averages:
             means[name], flat = flat[:size], flat[size:]
         self._sums, self._counts = {}, {}
         return means
+
+    def totals(self) -> dict[str, Tensor]:
+        """The sums since the last `take`."""
+        return dict(self._sums)
 
     def state_dict(self) -> dict[str, Any]:
         """The sums of a window that has begun."""
@@ -234,5 +238,5 @@ class SilentTracker(Tracker):
 def _is_until(line: str, step: int) -> bool:
     try:
         return line.endswith("\n") and is_count(found := json.loads(line)["step"]) and found <= step
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False

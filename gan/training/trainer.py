@@ -84,6 +84,7 @@ class Trainer:
         self.recoveries = 0  # returns to a checkpoint after values that were not finite
         self.logged = 0  # lines that training wrote to the log
         self.unscored = False  # whether the scores of this step are still to be had
+        self.stopped = False  # whether a request to stop ended `train`
         self._discriminator_step = discriminator_step
         self._generator_step = generator_step
         self._batches = batches
@@ -107,6 +108,8 @@ class Trainer:
 
     def train(self) -> bool:
         """Train to the last step; returns whether it was reached (False after an interrupt, with the state saved).
+
+        `stopped` is then whether a request to stop came, be it in the last step.
 
         Raises:
             NonFiniteError: a loss was not finite; the state is saved beside the checkpoints.
@@ -155,6 +158,7 @@ class Trainer:
             if stopped and 0 < self.step < schedule.steps:
                 self.elapsed += clock.lap()
                 self.save()
+        self.stopped = stopped
         return self.step == schedule.steps
 
     def sample(self) -> None:
@@ -168,7 +172,13 @@ class Trainer:
         self.tracker.grid(self.step, "samples", self.preview.arrange(images, labels))
 
     def save(self) -> Path:
-        """Write a checkpoint of everything, with the log up to it on the disk; returns its file."""
+        """Write a checkpoint of everything, with the log up to it on the disk; returns its file.
+
+        Raises:
+            NonFiniteError: something of the steps since the last line of the log was not finite, and nobody is to go
+                on from there.
+        """
+        self._require_finite(self._averages.totals() | self._gradient_norms())
         self.tracker.sync()
         return self.checkpoints.save(self.step, self.state_dict())
 
@@ -190,7 +200,8 @@ class Trainer:
 
     def record_scores(self, result: Result, seconds: float) -> None:
         """Keep the state if it is the best so far; then log the scores, which so are a sign that all is done."""
-        self.best.consider(self.step, result.metrics, self.state_dict)
+        if self.best.consider(self.step, result.metrics, self.state_dict) and self.step == self.schedule.steps:
+            self.save()  # the last checkpoint was written before its score was known, and may be gone on from
         self.tracker.scores(self.step, result.metrics, seconds, score_tags(result))
 
     def recover(self, state: Mapping[str, Any]) -> None:
@@ -231,17 +242,16 @@ class Trainer:
 
         Of several ranks all come to the same values, and so to the same end if these are not finite.
         """
-        gradients = {
-            "gradient_norm/generator": diagnostics.gradient_norm(self.game.generator),
-            "gradient_norm/discriminator": diagnostics.gradient_norm(self.game.discriminator),
-        }
         game, seen = self.game, diagnostics.gathered(self._seen)
+        weights = game.stage_weights().detach()
+        trained = weights * (torch.arange(len(weights), device=weights.device) < game.generator_stages)
         with torch.compiler.set_stance("force_eager"):  # not compiled anew for what is not trained
-            stages = diagnostics.diagnose(game.discriminator.head, game.loss, game.stage_weights().detach(), seen)
-            likeness = self._compare_stages(seen)
-        self._averages.add({**gradients, **stages, "stages/weight": game.stage_weights().detach()})
+            stages = diagnostics.diagnose(game.discriminator.head, game.loss, trained, seen)
+        self._averages.add({**self._gradient_norms(), **stages, "stages/weight": weights})
         means = self._averages.take()
         self._require_finite(means)
+        with torch.compiler.set_stance("force_eager"):
+            likeness = self._compare_stages(seen)
         values = diagnostics.name_stages(means)
         seconds, interval = clock.since_log(), self.step - self._timed_from
         self._timed_from = self.step
@@ -269,6 +279,12 @@ class Trainer:
             refresh=False,
         )
 
+    def _gradient_norms(self) -> dict[str, Tensor]:
+        return {
+            "gradient_norm/generator": diagnostics.gradient_norm(self.game.generator),
+            "gradient_norm/discriminator": diagnostics.gradient_norm(self.game.discriminator),
+        }
+
     def _compare_stages(self, seen: Observation) -> dict[str, float]:
         """Log how alike the stages are, as images; returns it in numbers."""
         head = self.game.discriminator.head
@@ -277,7 +293,8 @@ class Trainer:
             self.tracker.matrix(self.step, name, matrix)
         return diagnostics.likeness(matrices) if matrices else {}
 
-    def _require_finite(self, means: Mapping[str, list[float]]) -> None:
+    def _require_finite(self, values: Mapping[str, Tensor | list[float]]) -> None:
+        means = {name: list(torch.as_tensor(value).reshape(-1).tolist()) for name, value in values.items()}
         if (found := diagnostics.first_non_finite(means)) is not None:
             path = self.checkpoints.write(f"non_finite_{self.step:08d}.pt", self.state_dict())
             raise NonFiniteError(
