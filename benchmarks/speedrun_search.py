@@ -7,10 +7,12 @@ settings' steps are timed in turn in this process, and a setting gets as many st
 JSON each, and what is there is not run again.
 """
 
+import hashlib
 import json
 import statistics
 import sys
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from gan.commands.saved_results import newest_result, read_result
 from gan.config import Config, find_config, load_config, parse_yaml
 from gan.errors import UserError
 from gan.experiments.runner import train
-from gan.files import write_text
+from gan.files import atomic_path, write_text
 from gan.training.run_directory import RunDirectory
 from gan.training.steps import discriminator_step, generator_step
 
@@ -37,15 +39,27 @@ CPU = torch.device("cpu")
 
 
 def split(data: Path, folder: Path) -> Path:
-    """The training images without every tenth, as `fit_train.npz`, with those as `fit_test.npz` beside it."""
-    path = folder / "fit_train.npz"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+    """The training images without every tenth, as `fit_train.npz`, with those as `fit_test.npz` beside it.
+
+    They lie in a folder of `folder` that is named after the archive's checksums: another archive has another.
+
+    Raises:
+        UserError: `data` is no archive with `images` and `labels`.
+    """
+    try:
+        with zipfile.ZipFile(data) as archive:
+            known = sorted(f"{member.filename} {member.file_size} {member.CRC}" for member in archive.infolist())
+        path = folder / hashlib.sha256("\n".join(known).encode()).hexdigest()[:16] / "fit_train.npz"
+        if path.exists():
+            return path
         with np.load(data) as whole:
             images, labels = whole["images"], whole["labels"]
-        held_out = np.arange(len(images)) % 10 == 0
-        np.savez(path.with_name("fit_test.npz"), images=images[held_out], labels=labels[held_out])
-        np.savez(path, images=images[~held_out], labels=labels[~held_out])
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"--data: {data} has no images and labels ({error}); accepted: cifar10_train.npz") from error
+    held_out = np.arange(len(images)) % 10 == 0
+    for rows, place in ((held_out, path.with_name("fit_test.npz")), (~held_out, path)):  # complete with the second
+        with atomic_path(place) as temporary, temporary.open("wb") as file:
+            np.savez(file, images=images[rows], labels=labels[rows])
     return path
 
 

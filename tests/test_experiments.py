@@ -511,6 +511,8 @@ def test_kept_outcomes_belong_to_their_config(comparison: Comparison, tmp_path: 
     others = {
         ("settings=[training.steps=61]",): r"training\.steps was 1800, now 61",
         ("settings=[evaluation.samples=9]",): r"evaluation\.samples was \d+, now 9",
+        ("settings=[training.recoveries=3]",): r"training\.recoveries was 0, now 3",
+        ("settings=[training.accumulation=2]",): r"training\.accumulation was 1, now 2",
         ("settings=[]", "mode_samples=9"): "mode_samples was 10000, now 9",
         (
             "settings=[]",
@@ -748,6 +750,31 @@ def test_a_tuned_comparison_goes_on_where_it_was(tmp_path: Path) -> None:
     again = CliRunner().invoke(main, options)
     assert again.exit_code == 0, again.output
     assert {path: path.read_bytes() for path in before} == before
+    trial = tmp_path / "out" / "results" / "tuning" / "cascade_trial0_seed7.json"
+    trial.unlink()  # then nobody knows yet what the arm's settings are, and the kept outcome is nobody's mistake
+    reported = CliRunner().invoke(main, [*options, "--report-only"])
+    assert reported.exit_code == 0 and "1 of the 2 runs of tuning are missing" in reported.output
+    listed = CliRunner().invoke(main, [*options, "--list"])
+    assert listed.exit_code == 0 and listed.output.count("missing") == 2
+    last = CliRunner().invoke(main, options)
+    assert last.exit_code == 0 and trial.exists()
+    assert (
+        json.loads((tmp_path / "out" / "results" / "cascade_seed0.json").read_text())["config"]["optimizer"] == chosen
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_was_begun_otherwise_is_neither_lengthened_nor_scored_again(tmp_path: Path) -> None:
+    """Its rates have decayed, and what it measured on the way was measured otherwise."""
+    options = [str(SMOKE), "--device", "cpu", "--out", str(tmp_path / "out"), "--set", "arms={cascade: []}"]
+    options += ["--set", "seeds=[0]", "--set"]
+    assert CliRunner().invoke(main, [*options, TINY]).exit_code == 0
+    shutil.rmtree(tmp_path / "out" / "results")
+    for was, now in (("training.steps=4", "training.steps=6"), ("evaluation.samples=20", "evaluation.samples=24")):
+        result = CliRunner().invoke(main, [*options, TINY.replace(was, now)])
+        assert result.exit_code == 2
+        assert f"holds a run with {was.replace('=', ' ')}, not {now.split('=')[1]}; remove it" in result.output
+    assert CliRunner().invoke(main, [*options, TINY]).exit_code == 0
 
 
 @pytest.mark.parametrize(

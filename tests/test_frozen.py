@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from gan.config import check, load_tree
 from gan.errors import UserError
 from gan.experiments.compare import compare, report
+from gan.experiments.frozen import experiment as frozen_module
 from gan.experiments.frozen.config import FrozenArm, FrozenConfig, FrozenFeatures, HeadTraining, Prediction
 from gan.experiments.frozen.experiment import FrozenExperiment
 from gan.experiments.frozen.features import LEVELS, Vectors, mixed
@@ -158,6 +159,17 @@ def small(tmp_path: Path) -> tuple[str, ...]:
         "primary": {"measure": "effective_number", "scale": "linear"}, "results": str(tmp_path / "results"),
     }  # fmt: skip
     return tuple(f"{key}={json.dumps(value)}" for key, value in values.items())
+
+
+def test_the_committed_outcomes_are_read_and_decide_without_a_generator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwanted(*arguments: object) -> None:
+        raise AssertionError("a generator was trained for a question that is decided")
+
+    monkeypatch.setattr(frozen_module, "train", unwanted)
+    text = compare(FILE, (), 1, ["cpu"], tmp_path)
+    assert "What was predicted before any run" in text and "no verdict yet" not in text
 
 
 @pytest.mark.slow

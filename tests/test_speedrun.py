@@ -104,6 +104,12 @@ def test_the_search_trains_on_nine_tenths_and_measures_against_the_rest(tmp_path
     train, held_out = (np.load(file)["images"][:, 0, 0, 0] for file in (path, path.with_name("fit_test.npz")))
     assert held_out.tolist() == [0, 10, 20, 30, 40]
     assert sorted([*train, *held_out]) == list(range(50))
+    np.savez(tmp_path / "another.npz", images=images[:20], labels=np.arange(20) % 10)
+    other = split(tmp_path / "another.npz", tmp_path / "split")
+    assert len(np.load(other)["images"]) == 18 and len(np.load(path)["images"]) == 45
+    np.savez(tmp_path / "unlabelled.npz", images=images)
+    with pytest.raises(UserError, match="has no images and labels"):
+        split(tmp_path / "unlabelled.npz", tmp_path / "split")
 
 
 def test_the_page_has_the_records_and_the_search_as_they_are(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Does rejection help a classifier? Arms that differ in the last layer, each trained with every seed, and a report."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from gan.allocator import keep_freed_memory
 from gan.build import build_backbone, prepare_images
 from gan.commands.scoring import reference_images
-from gan.config import BackboneConfig, DataConfig, Positive, Rate, Section
+from gan.config import BackboneConfig, DataConfig, Positive, Rate, Section, check
 from gan.data.loader import Loader, to_float
 from gan.data.sources import source_info
 from gan.data.store import ImageStore
@@ -91,7 +92,7 @@ def run_classifier(config: ClassifierConfig, device: torch.device, out: Path) ->
     for seed in config.seeds:
         for name, arm in config.arms.items():
             path = out / "results" / f"{name}_seed{seed}.json"
-            settings = {**config.model_dump(exclude={"arms", "seeds"}), "arm": arm.model_dump(), "seed": seed}
+            settings = _settings(config, arm, seed)
             if not _is_done(path, settings):
                 result = train_classifier(config, name, seed, sets, device)
                 write_text(path, json.dumps({"settings": settings, **result}, indent=2) + "\n")
@@ -110,14 +111,21 @@ def _labelled_sets(config: ClassifierConfig) -> Sets:
     return sets
 
 
+def _settings(config: ClassifierConfig, arm: Arm, seed: int) -> dict[str, Any]:
+    return {**config.model_dump(exclude={"arms", "seeds"}), "arm": arm.model_dump(), "seed": seed}
+
+
 def _is_done(path: Path, settings: dict[str, Any]) -> bool:
     """Whether a result of these settings is there."""
     try:
-        saved = dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+        tree = dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+        arm, seed = tree.pop("arm"), tree.pop("seed")
+        ran = check(ClassifierConfig, {**tree, "arms": {"ran": arm}, "seeds": [seed]})
     except FileNotFoundError:
         return False
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(f"{path}: not a result of this experiment; remove it") from error
+    saved = _settings(ran, ran.arms["ran"], seed)  # a key that the schema has gained since then is at its default
     changed = sorted(key for key in settings.keys() | saved.keys() if settings.get(key) != saved.get(key))
     if changed:
         raise UserError(f"{path}: a result of another config ({', '.join(changed)} differ); choose another --out")
@@ -160,7 +168,10 @@ def train_classifier(
         schedule.step()
         if step % 50 == 0 and not torch.isfinite(loss):
             raise NonFiniteError(f"arm {name}, seed {seed}: the loss became {loss.item()} by step {step}")
-    return measure(network, sets, device)
+    found = measure(network, sets, device)
+    if not math.isfinite(float(found["test_loss"])):  # type: ignore[arg-type]
+        raise NonFiniteError(f"arm {name}, seed {seed}: the loss was not finite by step {steps}")
+    return found
 
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

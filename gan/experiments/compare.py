@@ -42,7 +42,7 @@ def compare(experiment: Path, overrides: tuple[str, ...], jobs: int, devices: Se
     comparison = tuned(load_comparison(experiment, overrides, out))
     for device in devices:
         resolve_device(device)
-    require_buildable(comparison.results, [*comparison.trials, *comparison.runs])
+    require_buildable(comparison.results, [*comparison.trials, *_settled(comparison)])
     with RunDirectory(out).claimed():
         write_text(out / "experiment.yaml", experiment.read_text(encoding="utf-8"))
         show = _progress(len(comparison.trials), "tuning ")
@@ -70,8 +70,10 @@ def list_runs(experiment: Path, overrides: tuple[str, ...], out: Path) -> str:
     """A line for every run: its number for `run_task`, its name, and whether its outcome is there."""
     comparison = tuned(load_comparison(experiment, overrides, out))
     lines = []
+    settled = {planned.name for planned in _settled(comparison)}
     for number, planned in enumerate([*comparison.trials, *comparison.runs]):
-        state = "missing" if load_outcome(comparison.results, planned) is None else "finished"
+        known = planned.trial is not None or planned.name in settled
+        state = "finished" if known and load_outcome(comparison.results, planned) is not None else "missing"
         lines.append(f"{number}\t{planned.name}\t{state}")
     return "\n".join(lines)
 
@@ -102,10 +104,15 @@ def run_task(experiment: Path, overrides: tuple[str, ...], number: int, device: 
 def kept_outcomes(comparison: Comparison) -> dict[str, dict[int, Outcome]]:
     """The outcomes that are there of the runs that count, by arm and seed."""
     outcomes: dict[str, dict[int, Outcome]] = {arm: {} for arm in comparison.config.arms}
-    for planned in comparison.runs:
+    for planned in _settled(comparison):
         if (outcome := load_outcome(comparison.results, planned)) is not None:
             outcomes[planned.arm][planned.seed] = averaged(outcome, comparison.config.primary)
     return outcomes
+
+
+def _settled(comparison: Comparison) -> Sequence[Planned]:
+    """The runs that count; none before tuning is over, for what it chooses is among their settings."""
+    return () if missing_trials(comparison) else comparison.runs
 
 
 def _report(comparison: Comparison, out: Path) -> str:

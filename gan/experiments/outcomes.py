@@ -57,10 +57,15 @@ def _no_number(name: str) -> float:
 
 def _settings(config: Config, mode_samples: int | None, feature_spaces: Sequence[str]) -> dict[str, Any]:
     """All that a run's outcome depends on, keys joined by dots."""
-    scored = {"training": {"steps": config.training.steps}, "evaluation": config.evaluation.model_dump()}
     asked = {"mode_samples": mode_samples, "feature_spaces": list(feature_spaces)}
-    settings = fixed_settings(config.model_dump()) | flatten(scored) | asked
-    return {key: value for key, value in settings.items() if key not in ("evaluation.batch_size", "data.root")}
+    settings = fixed_settings(config.model_dump()) | changeable_settings(config) | asked
+    return {key: value for key, value in settings.items() if key != "data.root"}
+
+
+def changeable_settings(config: Config) -> dict[str, Any]:
+    """What a run that goes on may change and its outcome depends on all the same, keys joined by dots."""
+    training = {name: getattr(config.training, name) for name in ("steps", "recoveries", "accumulation")}
+    return flatten({"training": training, "evaluation": config.evaluation.model_dump(exclude={"batch_size"})})
 
 
 def outcome_path(results: Path, planned: Planned) -> Path:

@@ -15,10 +15,10 @@ from gan.build import build_game, image_facts
 from gan.commands.audit_modes import digit_modes
 from gan.commands.audited_run import open_run
 from gan.commands.ratio import comparable_images, run_frechet_ratios
-from gan.config import Config
+from gan.config import Config, load_config
 from gan.errors import BusyError, NonFiniteError, StorageError, UserError
 from gan.experiments.comparison import MODES, RATIO, Planned
-from gan.experiments.outcomes import Outcome, load_outcome, read_outcome, save_outcome
+from gan.experiments.outcomes import Outcome, changeable_settings, load_outcome, read_outcome, save_outcome
 from gan.files import write_text
 from gan.metrics.extractors.catalogue import build_extractor
 from gan.metrics.protocol import Protocol
@@ -144,8 +144,9 @@ def train(run: Config, directory: Path, device: str, threads: int, what: str) ->
 
     Raises:
         StorageError: it could not write; the line it ended with is repeated, as below.
-        UserError: it failed for another reason.
+        UserError: it failed for another reason, or `directory` holds a run that is to be trained or scored otherwise.
     """
+    _require_same(run, directory, what)
     config = directory.with_suffix(".yaml")
     write_text(config, run.to_yaml())
     command = [sys.executable, "-m", "gan", "train", str(config), "--device", device, "--out", str(directory)]
@@ -166,3 +167,17 @@ def train(run: Config, directory: Path, device: str, threads: int, what: str) ->
         refusal = StorageError if process.returncode == StorageError.exit_status else UserError
         raise refusal(f"{what}: {''.join(last) or f'status {process.returncode}'}")
     return diverged
+
+
+def _require_same(run: Config, directory: Path, what: str) -> None:
+    """A run of a comparison is not lengthened, and what it measured on the way is not mixed with other measures."""
+    begun = RunDirectory(directory).config
+    if not begun.is_file():
+        return
+    before, now = changeable_settings(load_config(begun)), changeable_settings(run)
+    for key in now:
+        if before.get(key) != now[key]:
+            raise UserError(
+                f"{what}: {directory} holds a run with {key} {before.get(key)!r}, not {now[key]!r}; remove it, and it "
+                "is trained anew"
+            )

@@ -13,7 +13,7 @@ from gan.processes import importing
 @click.command("compare", cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("experiments", metavar="EXPERIMENT...", nargs=-1, required=True, shell_complete=config_names)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of it; repeatable.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at once.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Runs at once. [default: one on each device]")
 @click.option("--device", "devices", default="auto", show_default=True, help="One, or several with commas, in turn.")
 @click.option("--out", type=FilePath(), help="[default: outputs/<experiment>]")
 @click.option("--report-only", is_flag=True, help="Run nothing; report on the outcomes that are there.")
@@ -23,7 +23,7 @@ from gan.processes import importing
 def main(
     experiments: tuple[str, ...],
     overrides: tuple[str, ...],
-    jobs: int,
+    jobs: int | None,
     devices: str,
     out: Path | None,
     report_only: bool,
@@ -58,4 +58,5 @@ def main(
         elif report_only:
             click.echo(report(experiment, overrides, out))
         else:
-            click.echo(compare(experiment, overrides, jobs, devices.split(","), out))
+            places = devices.split(",")
+            click.echo(compare(experiment, overrides, jobs or len(places), places, out))

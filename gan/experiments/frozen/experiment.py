@@ -29,7 +29,7 @@ from gan.experiments.runner import train
 from gan.files import write_text
 from gan.sampling.generate import LoadedGenerator
 from gan.sampling.open import open_generator
-from gan.training.run_directory import RunDirectory, fixed_settings
+from gan.training.run_directory import RunDirectory, fixed_settings, flatten
 
 TASK = "frozen_stages"
 _READER = TypeAdapter(Outcome)
@@ -64,7 +64,7 @@ class FrozenExperiment:
         with RunDirectory(self.out).claimed():
             write_text(self.out / "experiment.yaml", self.file.read_text(encoding="utf-8"))
             count = max(self.config.rule.looks) * len(self.config.arms)
-            if len(self._kept()) < count:
+            if len(self._kept()) < count and not finding(self.config, self.outcomes()).decided:
                 generator = self._fixed_generator(devices[0])
                 store = prepare_images(self.run.data)
                 levels = levels_of_both(self.config.features, store, generator, device, self.out / "features")
@@ -162,7 +162,11 @@ class FrozenExperiment:
             return None
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path}: not an outcome of this experiment; remove it") from error
-        before, now = outcome.config, self._settings(arm)
+        before, now = dict(outcome.config), self._settings(arm)
+        if isinstance(generator := before.get("generator"), dict):
+            told = flatten(self.run.model_dump(exclude_defaults=True))
+            gained = {key: value for key, value in now["generator"].items() if key not in told}
+            before["generator"] = gained | generator  # a key that the schema has gained since then is at its default
         if changed := [key for key in now if before.get(key) != now[key]]:
             raise UserError(
                 f"{path}: an outcome of another config ({', '.join(changed)} differ); remove it, or give other results"
