@@ -1,5 +1,6 @@
 """The memorisation and mode audits: laws, slow references, and controls that are planted."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import evaluate
 import train
+from gan.commands.audited_run import open_run
 from gan.commands.digit_readers import DIGIT_READERS
 from gan.data.store import ImageStore, prepare
 from gan.errors import UserError
@@ -31,7 +33,9 @@ from gan.metrics.audits.modes import (
 )
 from gan.metrics.audits.neighbours import nearest_neighbours
 from gan.metrics.audits.whitening import fit_whitening
+from gan.metrics.extractors.interface import identify
 from tests import DEFAULT, SHARED_DATA
+from tests.test_evaluator import tiny_clip
 from tests.test_training import TINY
 
 CPU = torch.device("cpu")
@@ -155,6 +159,17 @@ def test_the_interval_does_not_collapse_when_all_are_closer() -> None:
     assert found.probability == found.high == 1
     assert 0.85 < found.low < 0.97
     assert closeness(np.arange(100.0, 150.0), np.arange(50.0)).high < 0.15
+
+
+def test_the_interval_holds_where_one_pair_of_millions_is_won() -> None:
+    """The score interval has no root on that side of 1e-8: its bound is the end of [0, 1]."""
+    lost, won = np.full(10_000, 2.0), np.full(10_000, 0.25)
+    lost[0], won[0] = 0.5, 1.0
+    rare = closeness(lost, won)
+    assert rare.probability == pytest.approx(1e-8, abs=1e-15)
+    assert 0 <= rare.low <= rare.probability <= rare.high < 0.01
+    other = closeness(won, lost)
+    assert (other.low, other.high) == pytest.approx((1 - rare.high, 1 - rare.low), abs=1e-9)
 
 
 def test_the_p_value_of_duplicates_is_right_by_simulation() -> None:
@@ -473,9 +488,32 @@ def test_modes_of_a_run(run: Path) -> None:
     assert len(names) == 6
 
 
+def test_repeats_of_sorted_images_are_those_of_all_of_them() -> None:
+    """Of twice as many held-out images the first half is its first classes, which may be less alike than the others."""
+    wide, narrow = torch.randn(3000, 24, generator=torch.Generator().manual_seed(6)), faces(1, 7)[0, :24]
+    tight = narrow + 0.01 * torch.randn(3000, 24, generator=torch.Generator().manual_seed(8))
+    held_out, generated = torch.cat([wide[:1000], tight[:1000]]), torch.cat([wide[1000:1500], tight[1000:1500]])
+    training = torch.cat([wide[1500:], tight[1500:]])
+    assert examine(generated, held_out, training).repeats.share < 0.05  # 0.5 beside the first thousand
+
+
+def test_an_audit_reads_images_as_the_scores_do(run: Path, tmp_path: Path) -> None:
+    settings = {"extractor": "efficientnet_lite0", "resize": "antialiased"}
+    audited = open_run(run, None, "ema", "cpu", settings)
+    assert identify(audited.extractor).resize.startswith("bicubic")
+    weights = tmp_path / "clip.pth"
+    torch.save(tiny_clip(), weights)
+    settings = {"extractor": "clip-vit-b-32", "weights": str(weights)}
+    with pytest.raises(UserError, match="SHA-256"):
+        _ = open_run(run, None, "ema", "cpu", settings).extractor
+    settings["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert identify(open_run(run, None, "ema", "cpu", settings).extractor).name.startswith("clip-vit-b-32")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["neighbours", "--extractor", "pixels", "--quantile", "nan"], "--quantile: nan found"),
         (["neighbours", "--extractor", "pixel"], "did you mean 'pixels'"),
         (["neighbours", "--extractor", "pixels", "--components", "3", "--variance", "0.5"], "accepted: one of them"),
         (["neighbours", "--extractor", "pixels", "--held-out-path", "somewhere"], "somewhere"),

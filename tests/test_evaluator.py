@@ -298,6 +298,17 @@ def passes(tmp_path, images, extractor=None, **options):
     return len(extractor.requests), reference
 
 
+def test_a_cache_that_others_own_is_used(tmp_path, monkeypatch):
+    images = pixels(20, 12)
+    assert passes(tmp_path, images)[0] == 2
+
+    def denied(*arguments):
+        raise PermissionError("not the owner")
+
+    monkeypatch.setattr(reference_module.os, "utime", denied)
+    assert passes(tmp_path, images)[0] == 0
+
+
 def test_cache_is_used_for_exactly_the_same(tmp_path):
     images = pixels(20, 12)
     assert passes(tmp_path, images)[0] == 2

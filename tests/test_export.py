@@ -583,6 +583,9 @@ def test_pictures(exported: Path, tmp_path: Path) -> None:
     assert alike(torch.from_numpy(rows[33:].copy()), tile(eights, 3)[0])
     too_few = call(gan.sample.main, exported, "--count", 3, "--classes", "0-9", "--out", tmp_path / "x.png")
     refused(too_few, "--count 3", "10 classes")
+    for name in ("x.png", "x.npz", "x"):
+        frames = call(gan.sample.main, exported, "--count", 3, "--frames", 4, "--out", tmp_path / name)
+        refused(frames, "--frames: given, but only an interpolation has them")
     with Image.open(tmp_path / "interpolation.gif") as film:
         frames = [(frame.size, frame.info["duration"]) for frame in ImageSequence.Iterator(film)]
     assert {size for size, _ in frames} == {(128, 128)}

@@ -16,13 +16,15 @@ import train
 from gan.commands import image_sets, score, scoring
 from gan.commands.ratio import run_frechet_ratios
 from gan.commands.saved_results import yardstick
-from gan.config import EvaluationConfig
+from gan.commands.scoring import reference_images
+from gan.config import DataConfig, EvaluationConfig, dump_yaml, parse_yaml
 from gan.errors import UserError
 from gan.metrics.extractors.catalogue import build_extractor
 from gan.sampling.export import export
-from gan.sampling.open import open_checkpoint
+from gan.sampling.open import open_checkpoint, read_config
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints, read_checkpoint
+from gan.training.run_directory import RunDirectory
 from tests import DEFAULT
 from tests.test_training import TINY
 
@@ -418,3 +420,40 @@ def test_labels_are_drawn_as_the_reference_has_them() -> None:
     sample(300)
     assert set(given[0].tolist()) == {3, 7}
     assert (given[0] == 3).double().mean().item() == pytest.approx(0.75, abs=0.1)
+
+
+def test_the_reference_of_a_file_is_the_one_beside_it_of_that_name(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name, count in (("x_train", 24), ("x_test", 20), ("x_valid", 12)):
+        np.savez(tmp_path / f"{name}.npz", images=random.integers(0, 255, (count, 32, 32, 3), dtype=np.uint8))
+    data = DataConfig(source="npz", path=str(tmp_path / "x_train.npz"), root=str(tmp_path / "data"))
+    counts = {split: reference_images(data, split).num_images for split in ("auto", "test", "valid", "train")}
+    assert counts == {"auto": 20, "test": 20, "valid": 12, "train": 24}
+    (tmp_path / "x_test.npz").unlink()
+    with pytest.raises(UserError, match=r"'test' found, and no .*x_test\.npz beside"):
+        reference_images(data, "test")
+
+
+def test_a_path_to_measure_against_has_the_split_of_its_source(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for folder, count in (("a", 30), ("b", 50)):
+        (tmp_path / folder).mkdir()
+        for split in ("train", "test"):
+            images = random.integers(0, 255, (count, 28, 28, 1), dtype=np.uint8)
+            np.savez(tmp_path / folder / f"mnist_{split}.npz", images=images, labels=np.arange(count) % 10)
+    data = DataConfig(source="mnist", path=str(tmp_path / "a" / "mnist_train.npz"), root=str(tmp_path / "data"))
+    found = reference_images(data, "auto", str(tmp_path / "b" / "mnist_test.npz"))
+    assert (found.split, found.num_images) == ("test", 50)
+
+
+def test_another_extractor_does_not_have_the_weights_of_the_configs(run: Path) -> None:
+    directory = RunDirectory(run)
+    tree = parse_yaml(directory.config.read_text(), "config.yaml")
+    tree["evaluation"] |= {"extractor": "inception", "weights": "x.pth", "weights_sha256": "0" * 64}
+    directory.config.write_text(dump_yaml(tree))
+    kept = read_config(directory, {"samples": 20}).evaluation
+    assert (kept.weights, kept.weights_sha256) == ("x.pth", "0" * 64)
+    other = read_config(directory, {"extractor": "random_convolutions"}).evaluation
+    assert (other.weights, other.weights_sha256) == (None, None)
+    given = read_config(directory, {"weights": "y.pth"}).evaluation
+    assert (given.extractor, given.weights, given.weights_sha256) == ("inception", "y.pth", None)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from gan.metrics import uncertainty as uncertainty_module
 from gan.metrics.accumulators import GaussianStatistics, SplitProbabilities
 from gan.metrics.formulas import FrechetTarget, inception_score, kernel_distance
 from gan.metrics.neighbourhood import precision_and_recall
@@ -64,7 +65,7 @@ def test_inception_influence_is_what_a_copy_of_an_image_adds():
 def test_kernel_influence_is_what_leaving_an_image_out_takes():
     generator = torch.Generator().manual_seed(2)
     fake, real = draw(120, generator, 1.4), draw(120, generator)
-    influence = kernel_influence(fake, real)
+    influence = kernel_influence(fake, real, 2020)
 
     def score(features):
         gamma = 1 / DIMENSIONS
@@ -77,6 +78,17 @@ def test_kernel_influence_is_what_leaving_an_image_out_takes():
     jackknife = 119 * (score(fake) - left_out)
     jackknife -= jackknife.mean()
     torch.testing.assert_close(influence, jackknife, rtol=0.05, atol=0.05 * jackknife.std().item())
+
+
+def test_kernel_influence_of_sorted_images_is_that_of_shuffled_ones(monkeypatch):
+    """With more images than the expectation is taken over, the first ones of a folder are its first classes."""
+    monkeypatch.setattr(uncertainty_module, "KERNEL_ROWS", 100)
+    kinds = torch.eye(2, dtype=torch.float64)
+    fake, real = kinds.repeat(50, 1), kinds.repeat_interleave(100, dim=0)
+    assert kernel_influence(fake, real, 2020).std() < 0.6  # it is 0 over all of them, and 2.4 over the first 100
+    assert kernel_influence(real, kinds.repeat(100, 1), 2020).std() < 0.6
+    each = kernel_influence(real, fake, 2020)  # itself is left out of its own mean, whichever rows were drawn
+    assert all(part.mul(1e9).round().unique().numel() <= 2 for part in (each[:100], each[100:]))
 
 
 def test_recall_influence_is_the_jackknife_of_balls_that_stay():
@@ -118,7 +130,7 @@ def test_a_kernel_distance_interval_covers_its_expectation():
     for seed in range(40):
         fake = draw(200, generator, 1.3)
         mean, _ = kernel_distance(fake, real, subsets=1, subset_size=200)
-        low, high = bootstrap_interval(mean.item(), kernel_influence(fake, real), 200, seed)
+        low, high = bootstrap_interval(mean.item(), kernel_influence(fake, real, 2020), 200, seed)
         covered += low <= expected <= high
     assert covered >= 34
 

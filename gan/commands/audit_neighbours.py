@@ -32,6 +32,8 @@ def audit_neighbours(run: AuditedRun, options: AuditOptions, quantile: float, as
     Raises:
         UserError: no held-out images, or they are training images; an option out of range.
     """
+    if not 0 < quantile <= 0.5:  # a range of numbers lets NaN through
+        raise UserError(f"--quantile: {quantile} found; accepted: above 0, at most 0.5")
     store = run.held_out_images()
     if store is None:
         raise UserError(f"{run.path}: no held-out images found; accepted: --held-out-path FILE or FOLDER of them")

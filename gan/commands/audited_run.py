@@ -83,7 +83,7 @@ class AuditedRun:
     def extractor(self) -> FeatureExtractorBase:
         """The one that `evaluation.extractor` names."""
         section = self.config.evaluation
-        return audit_extractor(section.extractor, section.weights, self.device)
+        return audit_extractor(section.extractor, section.weights, self.device, section.weights_sha256, section.resize)
 
     def training_images(self) -> ImageStore:
         """Those that the run was trained on."""

@@ -186,7 +186,10 @@ def reference_images(data: DataConfig, split: str = "auto", path: str | None = N
     """The images to measure against: those at `path`, or the split of `data`'s source.
 
     `auto` is the source's test split; of a file or folder, the one beside it that is named test or val where it is
-    named train; where there is none, the training images.
+    named train; where there is none, the training images. Any other name is that of the one beside it.
+
+    Raises:
+        UserError: no such split, nothing beside the file or folder that is named so, or the images cannot be read.
     """
     splits = source_info(data.source).splits
     if split != "auto" and splits and split not in splits:
@@ -194,11 +197,10 @@ def reference_images(data: DataConfig, split: str = "auto", path: str | None = N
             f"evaluation.reference: {data.source} has no split {split!r}{nearest(split, ['auto', *splits])}"
         )
     found = None if path is None else Path(path)
-    if found is None and split == "auto":
-        if data.path is not None and not splits:
-            found = _sibling(Path(data.path))
-        else:
-            split = source_info(data.source).reference_split
+    if found is None and data.path is not None and not splits and split != data.split:
+        found = _sibling(Path(data.path), split)
+    if splits and split == "auto":
+        split = source_info(data.source).reference_split
     if found is not None:
         if data.path is None:
             raise UserError(f"evaluation.reference_path: {path} found, but data.source {data.source} reads no path")
@@ -207,12 +209,19 @@ def reference_images(data: DataConfig, split: str = "auto", path: str | None = N
     return prepare_images(data, data.split if split == "auto" else split)
 
 
-def _sibling(path: Path) -> Path | None:
-    """`…/cifar10_train.npz` → `…/cifar10_test.npz`, `…/train` → `…/val`, whichever exists."""
-    if "train" not in path.name:
-        return None
-    candidates = (path.with_name(path.name.replace("train", name)) for name in _SIBLINGS)
-    return next((candidate for candidate in candidates if candidate.exists()), None)
+def _sibling(path: Path, split: str) -> Path | None:
+    """`…/cifar10_train.npz` → `…/cifar10_test.npz`, `…/train` → `…/val`: the one named `split`, or with `auto` the
+    first that exists, None where none does.
+    """
+    names = _SIBLINGS if split == "auto" else (split,)
+    beside = [path.with_name(path.name.replace("train", name)) for name in names if "train" in path.name]
+    found = next((candidate for candidate in beside if candidate.exists()), None)
+    if found is None and split != "auto":
+        raise UserError(
+            f"evaluation.reference: {split!r} found, and no {' or '.join(map(str, beside)) or 'other split'} beside "
+            f"{path}; accepted: auto, its own split, or evaluation.reference_path"
+        )
+    return found
 
 
 def evenly(images: np.ndarray, count: int | None) -> np.ndarray:

@@ -104,7 +104,6 @@ def load_statistics(directory: Path, key: CacheKey, with_features: bool) -> Refe
                 return None
             mean, covariance = torch.from_numpy(archive["mean"]), torch.from_numpy(archive["covariance"])
             features = torch.from_numpy(archive["features"]) if with_features else None
-        os.utime(key.path(directory))
     except Exception:  # A damaged archive raises almost anything; whatever cannot be read is computed again.
         return None
     dimensions = len(mean)
@@ -112,6 +111,8 @@ def load_statistics(directory: Path, key: CacheKey, with_features: bool) -> Refe
         return None
     if features is not None and features.shape != (min(key.identity.count, key.features_limit), dimensions):
         return None
+    with suppress(OSError):  # of a cache that others own or that is read-only, nothing is removed either
+        os.utime(key.path(directory))
     return ReferenceStatistics(key.identity, key.extractor, key.layer, mean, covariance, features)
 
 

@@ -1,4 +1,6 @@
-"""The table of metrics. A new one is its formula and one record here: all else reads them from this table."""
+"""The table of metrics. A new one is its formula and one record here, whose options are fields of `Protocol` as well:
+all else reads them from this table.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,7 +120,7 @@ def _kernel_distance(evidence: Evidence) -> Sequence[Score]:
     subsets, size, seed = protocol.kernel_subsets, protocol.kernel_subset_size, protocol.metric_seed
     # torch-fidelity draws from its first input, the generated images, first.
     mean, deviation = (score.item() for score in kernel_distance(evidence.fake, evidence.real, subsets, size, seed))
-    influence = kernel_influence(evidence.fake, evidence.real) if evidence.bootstrapped else None
+    influence = kernel_influence(evidence.fake, evidence.real, seed) if evidence.bootstrapped else None
     return [Score(mean, influence, noise=deviation / subsets**0.5), Score(deviation)]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gan.metrics.accumulators import GaussianStatistics, SplitProbabilities, conditional_probabilities
 from gan.metrics.formulas import FrechetTarget
+from gan.metrics.reference import kept_rows
 from gan.progress import passing
 
 LEVEL = 0.95
@@ -65,16 +66,21 @@ def inception_influence(logits: Tensor, splits: int, shuffle_seed: int) -> Tenso
     return _centred(influence)
 
 
-def kernel_influence(fake: Tensor, real: Tensor) -> Tensor:
-    """ψ `(N,)` of the kernel distance: 2 E k(x, X') − 2 E k(x, Y), less its mean, over at most 10,000 X' and Y."""
-    columns, gamma = fake[:KERNEL_ROWS].double(), 1 / fake.shape[1]
-    others = real[:KERNEL_ROWS].double()
+def kernel_influence(fake: Tensor, real: Tensor, seed: int) -> Tensor:
+    """ψ `(N,)` of the kernel distance: 2 E k(x, X') − 2 E k(x, Y), less its mean, over at most 10,000 X' and Y each.
+
+    They are drawn by `seed`: the first ones of a folder would be its first classes.
+    """
+    is_column, is_other = (torch.from_numpy(kept_rows(len(rows), KERNEL_ROWS, seed)) for rows in (fake, real))
+    is_column = is_column.to(fake.device)
+    columns, gamma = fake[is_column].double(), 1 / fake.shape[1]
+    others = real[is_other.to(real.device)].double()
     influence = []
     for start in range(0, len(fake), ROWS):
         rows = fake[start : start + ROWS].double()
         within = (rows @ columns.T).mul_(gamma).add_(1).pow_(3)
         own = (rows.square().sum(dim=1) * gamma + 1) ** 3
-        among = torch.arange(start, start + len(rows), device=fake.device) < len(columns)  # itself is left out
+        among = is_column[start : start + ROWS]  # where an image is left out of its own mean
         means = torch.where(among, (within.sum(dim=1) - own) / (len(columns) - 1), within.mean(dim=1))
         influence.append(2 * means - 2 * (rows @ others.T).mul_(gamma).add_(1).pow_(3).mean(dim=1))
     return _centred(influence)

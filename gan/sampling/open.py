@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from gan.build import ImageFacts, build_generator, image_facts, recorded_images, sketch
-from gan.config import Config, load_tree, validate
+from gan.config import Config, EvaluationConfig, load_tree, validate
 from gan.device import resolve_device
 from gan.errors import UserError
 from gan.models import Generator
@@ -191,6 +191,11 @@ def read_config(run: RunDirectory, settings: Mapping[str, Any]) -> Config:
         validate(tree)
     except UserError as error:
         raise UserError(f"{run.config}: {error}") from error
+    extractor = tree["evaluation"].get("extractor", EvaluationConfig().extractor)
+    if settings.get("extractor", extractor) != extractor:  # whose weights the config's are not
+        settings = {"weights": None, **settings}
+    if "weights" in settings:
+        settings = {"weights_sha256": None, **settings}
     if "metrics" in settings:  # what a run keeps its best checkpoint by need not be among them
         settings = {"best": None, **settings}
     return validate({**tree, "evaluation": {**tree["evaluation"], **settings}})

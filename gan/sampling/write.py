@@ -61,6 +61,11 @@ class Draw:
         return generator.batches(n, labels, self.seed, self.truncation, self.batch_size)
 
 
+def form_of(out: Path, fmt: str | None) -> str:
+    """`fmt`, or where it is None what the suffix of `out` says."""
+    return fmt or _BY_SUFFIX.get(out.suffix, "png")
+
+
 def write_samples(
     generator: LoadedGenerator,
     *,
@@ -84,7 +89,7 @@ def write_samples(
     section = generator.config.evaluation
     if fmt == "png" and out.suffix == ".png":
         raise UserError(f"--out {out}: is the name of a file; with --format png accepted: a folder of PNG files")
-    fmt = fmt or _BY_SUFFIX.get(out.suffix, "png")
+    fmt = form_of(out, fmt)
     count = count or _COUNTS.get(fmt, section.samples)
     draw = Draw(
         classes=None if classes is None else parse_classes(classes, generator),

@@ -19,7 +19,8 @@ EXTRACTORS = "inception, efficientnet_lite0, vgg16, clip-vit-b-32, dinov2-vit-s-
 SEVERAL = "Several, separated by commas, are measured side by side."
 FOLDER = FilePath()
 OF_COMMUNITIES = (
-    "extractor", "weights", "gallery", "held_out", "components", "variance", "neighbours", "minimum_size",
+    "extractor", "weights", "weights_sha256", "gallery", "held_out", "components", "variance", "neighbours",
+    "minimum_size",
 )  # fmt: skip
 RUN_CACHE = "Where real images and their features are kept. [default: that of training, or data in RUN]"
 METRICS = "Names of metrics (docs/evaluation.md), separated by commas; a wrong one is answered with all of them."
@@ -175,6 +176,7 @@ def audit_command(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--raw", is_flag=True, help="Audit the raw generator instead of its moving average."),
         click.option("--extractor", help="pixels, or one of the metrics' extractors. [default: the config's]"),
         click.option("--weights", help="File of the extractor's weights, where they cannot be downloaded."),
+        click.option("--weights-sha256", help="Digest of that file, where it is not the official one."),
         click.option("--samples", type=click.IntRange(min=10), help="Images to generate. [default: the config's]"),
         click.option("--seed", type=click.IntRange(min=0), help="Of the latents. [default: the config's]"),
         click.option("--batch-size", type=click.IntRange(min=1), help="Images at a time. [default: the config's]"),

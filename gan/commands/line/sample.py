@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gan.commands.command_line import FilePath, OneLineCommand, which_checkpoint
+from gan.commands.command_line import FilePath, OneLineCommand, refuse_given, which_checkpoint
 from gan.commands.reporting import one_line_errors
 from gan.processes import importing
 
@@ -44,7 +44,9 @@ def main(run: Path, step: int | None, best: bool, raw: bool, device: str, **argu
     with one_line_errors():
         with importing():
             from gan.sampling.open import open_generator
-            from gan.sampling.write import write_samples
+            from gan.sampling.write import form_of, write_samples
+        if form_of(arguments["out"], arguments["fmt"]) != "interpolation":
+            refuse_given(("frames",), "only an interpolation has them; accepted with --format interpolation")
         generator = open_generator(
             run, step=which_checkpoint(step, best), weights="raw" if raw else None, device=device
         )

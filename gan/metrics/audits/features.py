@@ -53,8 +53,14 @@ class PixelExtractor(FeatureExtractorBase):
         return "pixels"
 
 
-def audit_extractor(name: str, weights: str | Path | None, device: torch.device) -> FeatureExtractorBase:
-    """`pixels`, or any extractor of the metrics, on `device`.
+def audit_extractor(
+    name: str,
+    weights: str | Path | None,
+    device: torch.device,
+    expected_sha256: str | None = None,
+    resize: str = "extractor",
+) -> FeatureExtractorBase:
+    """`pixels`, or any extractor of the metrics, on `device`; the arguments are those of `build_extractor`.
 
     Raises:
         UserError: no such extractor, or its weights cannot be had.
@@ -63,7 +69,7 @@ def audit_extractor(name: str, weights: str | Path | None, device: torch.device)
         return PixelExtractor().to(device).eval()
     if name not in EXTRACTORS:
         raise UserError(f"--extractor: no {name!r}{nearest(name, [*EXTRACTORS, 'pixels'])}")
-    return build_extractor(name, weights=weights, device=device)
+    return build_extractor(name, weights=weights, device=device, expected_sha256=expected_sha256, resize=resize)
 
 
 def feature_batches(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gan.metrics.audits.data_copying import DataCopying, data_copying
 from gan.metrics.audits.neighbours import Neighbours, nearest_neighbours
+from gan.metrics.reference import kept_rows
 
 Distances = NDArray[np.float64]  # (n,), of each image to its nearest neighbour
 
@@ -19,6 +20,7 @@ ROUNDING = 6  # decimals: a float32 cosine of an image with its own copy is 1 to
 SUSPICIOUS = 0.01  # p-value, of the three tests together
 REPEATS = 0.1  # share of generated images
 NEXT = 4  # further neighbours that a distance is set against
+SEED = 2020  # of the images that are compared with each other, as of the metrics' draws
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,11 @@ def closeness(generated: Distances, held_out: Distances) -> Closeness:
         return float((a - probability) ** 2 - z**2 * variance)
 
     tiny = 1e-12
-    low = brentq(excess, tiny, min(probability, 1 - tiny)) if probability > 2 * tiny else 0.0
-    high = brentq(excess, max(probability, tiny), 1 - tiny) if probability < 1 - 2 * tiny else 1.0
+    # Where the excess has no sign to change at an end, as for one pair of 10,000 squared, the bound lies beyond it.
+    low = brentq(excess, tiny, min(probability, 1 - tiny)) if probability > 2 * tiny and excess(tiny) > 0 else 0.0
+    high = (
+        brentq(excess, max(probability, tiny), 1 - tiny) if probability < 1 - 2 * tiny and excess(1 - tiny) > 0 else 1.0
+    )
     medians = np.median(generated), np.median(held_out)
     p_value = mannwhitneyu(generated, held_out, alternative="less").pvalue
     return Closeness(probability, low, high, float(medians[0] / max(medians[1], 10.0**-ROUNDING)), float(p_value))
@@ -165,10 +170,9 @@ def examine(
     found = nearest_neighbours(generated, training, max(neighbours, 1 + NEXT), device=device)
     held = nearest_neighbours(held_out, training, 1 + NEXT, device=device)
     count = min(len(generated), len(held_out))
-    among = [
-        nearest_neighbours(features[:count], features[:count], 1, exclude_self=True, device=device)
-        for features in (generated, held_out)
-    ]
+    # As many of both, drawn: the first ones of a folder would be its first classes.
+    equally = [features[torch.from_numpy(kept_rows(len(features), count, SEED))] for features in (generated, held_out)]
+    among = [nearest_neighbours(features, features, 1, exclude_self=True, device=device) for features in equally]
     one, other = _nearest(found), _nearest(held)
     repeated = duplicates(_nearest(among[0]), _nearest(among[1]), quantile)
     return Memorisation(
