@@ -22,7 +22,7 @@ from gan.models.heads import (
     ProjectionHead,
     TwoQuestions,
 )
-from gan.models.heads.cascade import cascade_residuals, cascade_scores, rejected_directions
+from gan.models.heads.cascade import cascade_residuals, cascade_scores, cascade_scores_along, rejected_directions
 from gan.models.heads.slicing import MultidimensionalCritic, SlicedCascade, SlicingHead
 from gan.models.heads.stages import SLOPE
 
@@ -810,3 +810,19 @@ def test_every_head_gives_one_column_a_stage(name: str) -> None:
     head = kind(F, num_classes=K) if kind.labels == "required" else kind(F)
     features, labels = make_inputs(kind.labels == "required")
     assert head(features.float(), labels).shape == (B, head.stages)
+
+
+def test_of_parallel_weights_nothing_is_removed_twice() -> None:
+    """What the second of them adds to the span is 0 but for the ridge, whose direction is the first one's."""
+    features, weights = torch.tensor([[3.0, 4.0, 0.0]]), torch.eye(1, 3).expand(2, 3)
+    left = cascade_residuals(features, weights, "orthogonal")[:, -1]
+    torch.testing.assert_close(left, torch.tensor([[0.0, 4.0, 0.0]]), atol=1e-4, rtol=0)
+    found = cascade_scores_along(features, torch.ones(2, 3), weights, "orthogonal")
+    torch.testing.assert_close(found, torch.tensor([[7.0, 4.0]]), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["cascading_rejection", "energy_cascade"])
+def test_a_stage_that_there_is_none_of_is_refused(name: str) -> None:
+    stages = 2 if name == "energy_cascade" else 1
+    with pytest.raises(ValueError, match="stage: 'square' found with no stage after the first"):
+        HEADS[name](8, stages=stages, stage="square")

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -683,3 +684,28 @@ def test_the_current_folder_can_be_prepared(tmp_path: Path, folder: Path, monkey
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     assert whole(prepare_directory(folder, ".", resolution=16, processes=1)).num_images > 0
+
+
+def test_a_tar_that_is_damaged_or_cut_is_not_a_shorter_one(tmp_path: Path, folder: Path) -> None:
+    """tarfile takes a later header that it cannot read for the end of the archive."""
+    path = tar_of(folder, tmp_path / "a.tar")
+    data = path.read_bytes()
+    with tarfile.open(path) as archive:
+        at = archive.getmembers()[8].offset
+    for damaged in (data[:at] + b"\xff" + data[at + 1 :], data[: at + 100], data[:at]):
+        path.write_bytes(damaged)
+        refused("is not a whole tar archive", source=path, out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    path.write_bytes(data)
+    assert whole(prepare_directory(path, tmp_path / "out", resolution=16, processes=1)).num_images
+
+
+def test_a_folder_of_images_within_a_class_is_passed_over_by_the_image_folder_too(tmp_path: Path, folder: Path) -> None:
+    nested = tmp_path / "nested"
+    for name in sorted(path.name for path in folder.iterdir() if path.is_dir()):
+        shutil.copytree(folder / name, nested / name / "images")
+        (nested / name / f"{name}_boxes.txt").write_text("")
+    store = reference(nested, tmp_path / "root")
+    assert store.content_hash == reference(folder, tmp_path / "root").content_hash
+    prepared = whole(prepare_directory(nested, tmp_path / "out", resolution=16, processes=1))
+    assert (prepared.content_hash, prepared.class_names) == (store.content_hash, store.class_names)

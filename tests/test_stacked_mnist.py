@@ -132,6 +132,8 @@ def test_the_split_is_a_word_of_the_archives_name(archive: Path, tmp_path: Path)
     assert stacked(tmp_path / "latest-test.npz", tmp_path, split="train").parts.num_images == 200
     (tmp_path / "latest-train.npz").rename(tmp_path / "latest.npz")
     assert stacked(tmp_path / "latest.npz", tmp_path, split="train").parts.num_images == 200
+    with pytest.raises(UserError, match="named after no split"):
+        stacked(tmp_path / "latest.npz", tmp_path, split="test")
 
 
 def test_archives_without_ten_grey_classes_are_refused(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def image_folder(
     images_per_class: int | None = None,
     skip_corrupt: bool = False,
 ) -> Recipe:
-    """Files `path/<class>/*`, or `path/*` without labels; 3 channels, labels in the sorted order of the classes.
+    """Files `path/<class>/*` (or `path/<class>/images/*`), or `path/*` without labels; 3 channels, labels in the sorted
+    order of the classes.
 
     `images_per_class` keeps the first files of each class in sorted order. Files that are hidden or no images are
     passed over and counted in one line, and with `skip_corrupt` those that cannot be decoded, which are named. The
@@ -82,7 +83,7 @@ def _find(path: Path, classes: int | Sequence[str] | None, images_per_class: int
             raise UserError(f"data.path: {path} has no images; accepted: files with {', '.join(SUFFIXES)}")
         return _Files(path, top.images, None, [], top.ignored)
     names = choose_classes(top.folders, classes)
-    scans = [_scan(path / name) for name in names]
+    scans = [_scan_class(path / name) for name in names]
     lists = [_class_files(path / name, scan, images_per_class) for name, scan in zip(names, scans, strict=True)]
     labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(files) for files in lists])
     ignored = Ignored(sum((scan.ignored_below for scan in scans), top.ignored))
@@ -230,6 +231,15 @@ def _scan(folder: Path) -> _Scan:
     return _Scan(sorted(folders), sorted(images), ignored)
 
 
+def _scan_class(folder: Path) -> _Scan:
+    """What the folder of a class holds; one named `images` in it, as tiny-ImageNet has, is passed over."""
+    scan = _scan(folder)
+    if scan.images or scan.folders != ["images"]:
+        return scan
+    inner = _scan(folder / "images")
+    return replace(inner, ignored=Ignored(scan.ignored + inner.ignored))
+
+
 def is_image(name: str) -> bool:
     """Whether a file of that name is taken for an image: hidden ones are not."""
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
@@ -243,5 +253,6 @@ def _fingerprint(files: list[Path]) -> str:
             status = file.stat()
         except OSError as error:
             raise UserError(f"data.path: cannot read {file} ({error.strerror})") from error
-        digest.update(f"{file.parent.name}/{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        folder = file.parent.parent.name + "/images" if file.parent.name == "images" else file.parent.name
+        digest.update(f"{folder}/{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

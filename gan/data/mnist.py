@@ -38,6 +38,11 @@ def mnist(*, dataset: str, split: str, resolution: int, root: Path, path: Path |
 
 
 def _archive_of(path: Path, split: str) -> Path:
+    if split != SPLITS[0] and not any(re.search(rf"(?<![a-z]){named}(?![a-z])", path.name) for named in SPLITS):
+        raise UserError(
+            f"data.path: {path} is named after no split; accepted: …train….npz, with the images of {split} in "
+            f"…{split}….npz beside it"
+        )
     for named in SPLITS:
         path = path.with_name(re.sub(rf"(?<![a-z]){named}(?![a-z])", split, path.name))
     if not path.is_file():

@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import BinaryIO, Self, cast
 
 from gan.data.preparation.listing import MEMBER_LIMIT, Listing, Place, split_member
 from gan.errors import UserError
@@ -35,6 +35,24 @@ def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
+class _Member(tarfile.TarInfo):
+    """A header; tarfile takes one that it cannot read, save the first, for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        """As tarfile has it.
+
+        Raises:
+            tarfile.ReadError: a damaged or cut header, or an end of the file without an end of the archive.
+        """
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error} at byte {tarfile_.offset}") from None
+
+
 class TarInput:
     """All images of tar archives, with the labels of webdataset's `key.cls` or `key.json` beside `key.jpg`.
 
@@ -47,7 +65,7 @@ class TarInput:
         self.listing = Listing([str(path) for path in paths])
         for container, path in enumerate(paths):
             try:
-                with tarfile.open(path, "r|*" if is_packed(path) else "r:") as archive:
+                with tarfile.open(path, "r|*" if is_packed(path) else "r:", tarinfo=_Member) as archive:
                     self._list(archive, container)
             except UserError:
                 raise
@@ -100,7 +118,7 @@ class TarInput:
                 keys.image(member.name, len(listing))
                 listing.add(*found, Place(container, start + member.offset_data, member.size, 0))
             elif member.name.endswith(".tar") and not prefix and not self.sequential:
-                with tarfile.open(fileobj=archive.extractfile(member), mode="r:") as inner:
+                with tarfile.open(fileobj=archive.extractfile(member), mode="r:", tarinfo=_Member) as inner:
                     self._list(inner, container, member.offset_data, member.name.removesuffix(".tar") + "/")
             elif member.name.endswith((".cls", ".json")) and member.size <= LABEL_LIMIT:
                 file = archive.extractfile(member)

@@ -64,7 +64,7 @@ def cascade_scores_along(features: Tensor, weights: Tensor, along: Tensor, rejec
         if rejection == "none":
             return products
         directions = rejected_directions(along, rejection)
-        removed = cascade_scores(features, along, rejection) / _squared_norms(directions)  # (B, N)
+        removed = cascade_scores(features, along, rejection) / _squared_norms(directions, along)  # (B, N)
         overlaps = (weights @ directions.T).tril(-1)  # (N, N) or (B, N, N)
         return products - (overlaps @ removed.unsqueeze(-1)).squeeze(-1)
 
@@ -85,7 +85,7 @@ def cascade_residuals(features: Tensor, along: Tensor, rejection: Rejection = "s
         if rejection == "none":
             return features.unsqueeze(1).expand(-1, along.shape[-2] + 1, -1)
         directions = rejected_directions(along, rejection)
-        shares = cascade_scores(features, along, rejection) / _squared_norms(directions)  # (B, N)
+        shares = cascade_scores(features, along, rejection) / _squared_norms(directions, along)  # (B, N)
         removed = (shares.unsqueeze(-1) * directions).cumsum(dim=1)  # (B, N, F)
         return features.unsqueeze(1) - torch.nn.functional.pad(removed, (0, 0, 1, 0))
 
@@ -126,8 +126,10 @@ def inner_products(features: Tensor, weights: Tensor) -> Tensor:
     return (weights @ features.unsqueeze(-1)).squeeze(-1)
 
 
-def _squared_norms(directions: Tensor) -> Tensor:
-    return clamped(directions.square().sum(-1))
+def _squared_norms(directions: Tensor, along: Tensor) -> Tensor:
+    """‖p_i‖², and for a p_i that only the ridge keeps from being 0 the ridge: then nothing is removed once more."""
+    ridge = 4 * along.shape[-2] * torch.finfo(along.dtype).eps * along.square().sum(-1)
+    return clamped(torch.maximum(directions.square().sum(-1), ridge))
 
 
 def clamped(squared_norms: Tensor) -> Tensor:

@@ -56,6 +56,8 @@ class CascadingRejection(Cascade):
         if rejection == "decorrelated" and rejection_direction == "weight":
             raise ValueError("rejection_direction: 'weight' found with rejection 'decorrelated'; 'score' accepted")
         vectors = stages - energy
+        if stage != "linear" and vectors < 2:
+            raise ValueError(f"stage: {stage!r} found with no stage after the first but the energy; 'linear' accepted")
         self.num_classes = num_classes
         self.rejects_weight_alone = num_classes is not None and rejection_direction == "weight"
         self.spectral_norm_weights = spectral_norm
