@@ -427,8 +427,8 @@ def test_the_reference_of_a_file_is_the_one_beside_it_of_that_name(tmp_path: Pat
     for name, count in (("x_train", 24), ("x_test", 20), ("x_valid", 12)):
         np.savez(tmp_path / f"{name}.npz", images=random.integers(0, 255, (count, 32, 32, 3), dtype=np.uint8))
     data = DataConfig(source="npz", path=str(tmp_path / "x_train.npz"), root=str(tmp_path / "data"))
-    counts = {split: reference_images(data, split).num_images for split in ("auto", "test", "valid", "train")}
-    assert counts == {"auto": 20, "test": 20, "valid": 12, "train": 24}
+    counts = {split: reference_images(data, split).num_images for split in ("auto", "test", "valid", "train", "all")}
+    assert counts == {"auto": 20, "test": 20, "valid": 12, "train": 24, "all": 24}
     (tmp_path / "x_test.npz").unlink()
     with pytest.raises(UserError, match=r"'test' found, and no .*x_test\.npz beside"):
         reference_images(data, "test")

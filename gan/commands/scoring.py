@@ -186,7 +186,8 @@ def reference_images(data: DataConfig, split: str = "auto", path: str | None = N
     """The images to measure against: those at `path`, or the split of `data`'s source.
 
     `auto` is the source's test split; of a file or folder, the one beside it that is named test or val where it is
-    named train; where there is none, the training images. Any other name is that of the one beside it.
+    named train; where there is none, the training images. `all` is all of the file or folder, any other name is that of
+    the one beside it.
 
     Raises:
         UserError: no such split, nothing beside the file or folder that is named so, or the images cannot be read.
@@ -197,7 +198,7 @@ def reference_images(data: DataConfig, split: str = "auto", path: str | None = N
             f"evaluation.reference: {data.source} has no split {split!r}{nearest(split, ['auto', *splits])}"
         )
     found = None if path is None else Path(path)
-    if found is None and data.path is not None and not splits and split != data.split:
+    if found is None and data.path is not None and not splits and split not in (data.split, "all"):
         found = _sibling(Path(data.path), split)
     if splits and split == "auto":
         split = source_info(data.source).reference_split
