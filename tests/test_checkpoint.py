@@ -22,13 +22,11 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gan.commands import launch
 from gan.errors import NonFiniteError, StorageError, UserError
 from gan.training.checkpoint import FORMAT, Checkpoints, digest, read_checkpoint, write_checkpoint
 from gan.training.state import load_optimizer
-from gan.training.steps import discriminator_step
 from tests import DEFAULT, ROOT
-from tests.test_training import TINY, data, lines, run, same  # noqa: F401
+from tests.test_training import TINY, data, diverge, lines, run, same  # noqa: F401
 from train import main
 
 STATE = {
@@ -237,21 +235,6 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pyte
     assert error.value.exit_status == 4
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000007.pt"]
     assert read_checkpoint(tmp_path / "step_00000007.pt")["step"] == 7
-
-
-def diverge(monkeypatch: pytest.MonkeyPatch, *at: int) -> None:
-    """The `at`-th discriminator steps give an infinite score."""
-    taken = 0
-
-    def diverging(*arguments: object) -> object:
-        nonlocal taken
-        taken += 1
-        values, seen = discriminator_step(*arguments)
-        if taken in at:
-            values["scores/real"][0] = torch.inf
-        return values, seen
-
-    monkeypatch.setattr(launch, "discriminator_step", diverging)
 
 
 def test_recovery_goes_on_from_the_newest_checkpoint_with_other_numbers(

@@ -1,18 +1,21 @@
 """What the README and the pages of commands show is there, and works."""
 
 import inspect
+import math
 import re
 import shlex
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 
 from gan import build
+from gan.commands.launch import launch
 from gan.commands.line.train import DEFAULT_CONFIG
 from gan.config import Config, load_config
 from gan.models.heads import HEADS
-from gan.training.steps import discriminator_step
+from gan.training.tracking import LOG, read_log
 from tests import ROOT
 
 PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/command.md", "docs/map.md")}
@@ -21,9 +24,9 @@ TRAIN = re.compile(r"(?:^\s*|\| )`?(python train\.py(?: [^`\n]*?)?)(?:`|\.?$)", 
 COMMANDS = [shlex.split(line.partition(" #")[0]) for page in PAGES.values() for line in TRAIN.findall(page)]
 
 
-def load(command: list[str]) -> Config:
+def load(command: list[str], *overrides: str) -> Config:
     config = command[2] if len(command) > 2 and command[2].endswith(".yaml") else f"configs/{DEFAULT_CONFIG}.yaml"
-    return load_config(ROOT / config, [value for flag, value in pairwise(command) if flag == "--set"])
+    return load_config(ROOT / config, [value for flag, value in pairwise(command) if flag == "--set"] + [*overrides])
 
 
 def test_the_readme_is_short_and_begins_with_the_picture() -> None:
@@ -66,15 +69,19 @@ def test_every_row_of_one_head_says_the_same_of_labels() -> None:
     assert {(name, labels) for name, labels in rows} == {(name, head.labels) for name, head in HEADS.items()}
 
 
-def test_the_head_of_two_steps_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_head_of_two_steps_trains(precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", PAGES["docs/map.md"], re.DOTALL)
     code = "\n".join(line.removeprefix("   ") for line in block.splitlines())
     names: dict = {}
     exec(code, names)
     monkeypatch.setitem(HEADS, "mean_and_norm", names["MeanAndNorm"])
     (command,) = [command for command in COMMANDS if "discriminator.head.name=mean_and_norm" in command]
-    config = load(command)
-    game = build.build_game(config, build.image_facts(config), torch.device("cpu"))
-    values, _ = discriminator_step(game, torch.zeros(4, 1, 32, 32), None, torch.randn(4, 64), None)
-    assert values["scores/real"].shape == (2,)
-    assert values["loss/discriminator"].isfinite()
+    small = ["training.steps=2", "logging.scalars_every=2", "training.batch_size=4", "evaluation.at_end=false"]
+    small += [f"training.precision={precision}", f"data.root={tmp_path / 'data'}"]
+    small += ["generator={name: dcgan, width: 8, latent_dim: 8}", "discriminator.backbone={name: dcgan, width: 8}"]
+    config = load(command, *small)
+    assert launch(config, torch.device("cpu"), tmp_path / "run", "the command")
+    (line,) = read_log(tmp_path / "run" / LOG)
+    for stage in (1, 2):
+        assert math.isfinite(line[f"scores/margin/stage_{stage}"]) and f"stages/auc/stage_{stage}" in line

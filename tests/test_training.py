@@ -65,6 +65,21 @@ def same(first: object, second: object) -> bool:
     return torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
 
 
+def diverge(monkeypatch: pytest.MonkeyPatch, *at: int, stage: int = 1) -> None:
+    """The `at`-th discriminator steps give an infinite score of a stage."""
+    taken = 0
+
+    def diverging(*arguments: object) -> tuple[dict[str, torch.Tensor], Observation]:
+        nonlocal taken
+        taken += 1
+        values, seen = discriminator_step(*arguments)
+        if taken in at:
+            values["scores/real"][stage - 1] = torch.inf
+        return values, seen
+
+    monkeypatch.setattr(launching, "discriminator_step", diverging)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
@@ -284,17 +299,7 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_next_start(
 def test_non_finite_values_stop_training_with_the_step_the_term_and_the_stage(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = 0
-
-    def diverging(*arguments: object) -> tuple[dict[str, torch.Tensor], Observation]:
-        nonlocal taken
-        taken += 1
-        values, seen = discriminator_step(*arguments)
-        if taken == 5:  # the third generator step, of two discriminator steps each
-            values["scores/real"][1] = torch.inf
-        return values, seen
-
-    monkeypatch.setattr(launching, "discriminator_step", diverging)
+    diverge(monkeypatch, 5, stage=2)  # in the third generator step, of two discriminator steps each
     with pytest.raises(NonFiniteError, match=r"scores/real of stage 2 became inf .* up to 3; the state is in") as error:
         run(tmp_path, data)  # found before the checkpoint of step 3 is made, and not with the line of step 4
     assert error.value.exit_status == 3
@@ -478,17 +483,7 @@ def test_no_checkpoint_is_made_of_what_is_not_finite(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Recovery and the next start would go back to it, and lines of the log are rarer than checkpoints here."""
-    taken = 0
-
-    def diverging(*arguments: object) -> tuple[dict[str, torch.Tensor], Observation]:
-        nonlocal taken
-        taken += 1
-        values, seen = discriminator_step(*arguments)
-        if taken == 9:  # the fifth step
-            values["scores/real"][0] = torch.inf
-        return values, seen
-
-    monkeypatch.setattr(launching, "discriminator_step", diverging)
+    diverge(monkeypatch, 9)  # in the fifth step
     assert run(tmp_path, data, "training.steps=8", "logging.scalars_every=8", "training.recoveries=1")
     assert [line["step"] for line in lines(tmp_path)] == [8]
 

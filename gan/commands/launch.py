@@ -79,6 +79,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
     weights.load_players(game)
     store = prepare_images(config.data)
     identity = run_identity(config.model_dump(exclude_defaults=True))
+    newest = run.newest_checkpoint()
     state = distributed.from_main(_saved_state(run, config, store) if distributed.is_main() else None)
     if state is not None and state["step"] >= config.training.steps:
         step = state["step"]
@@ -97,7 +98,10 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
     settings = board_settings(config.model_dump(), config.to_yaml(), game.discriminator.head)
     with run.claimed() if main else nullcontext():
         if main:
-            _require_untouched(run, state)
+            if run.newest_checkpoint() != newest:  # The directory is held now, and was not when the state was read.
+                raise BusyError(
+                    f"--out {out}: another process has trained in it meanwhile; the same command goes on there"
+                )
             drop_results(run.evaluations, -1 if state is None else state["step"])
             if state is not None:
                 _tell_of_another_decay(run, config, state["step"])
@@ -131,15 +135,6 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
         finally:
             trainer.tracker.close()
     return summary is not None
-
-
-def _require_untouched(run: RunDirectory, state: Mapping[str, Any] | None) -> None:
-    """Of the directory, which now is held, the state was read before it was."""
-    newest = run.newest_checkpoint()
-    if (None if newest is None else newest.stem) != (None if state is None else f"step_{state['step']:08d}"):
-        raise BusyError(
-            f"--out {run.path}: another process has trained in it meanwhile; the same command goes on there"
-        )
 
 
 def _saved_state(run: RunDirectory, config: Config, store: ImageStore) -> dict[str, Any] | None:

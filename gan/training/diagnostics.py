@@ -17,6 +17,7 @@ from torch.nn.utils import get_total_norm
 from gan import distributed
 from gan.models.heads import Head
 from gan.objectives.losses import Loss
+from gan.objectives.regularizers import at_least_float32
 from gan.training.state import is_count
 
 DEAD_AUC = 0.52  # a stage that orders no more than this share of real-fake pairs rightly separates nothing
@@ -42,8 +43,8 @@ def concatenated(seen: Sequence[Observation]) -> Observation:
 
 
 def gathered(seen: Observation) -> Observation:
-    """What all ranks have seen, on every rank."""
-    features = distributed.gather(seen.features).tensor_split(distributed.world_size())
+    """What all ranks have seen, on every rank; not in half precision, for heads are asked outside of autocast here."""
+    features = at_least_float32(distributed.gather(seen.features)).tensor_split(distributed.world_size())
     labels: Sequence[Tensor | None] = [None] * len(features)
     if seen.labels is not None:
         labels = distributed.gather(seen.labels).tensor_split(len(features))
