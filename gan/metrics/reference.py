@@ -111,7 +111,7 @@ def load_statistics(directory: Path, key: CacheKey, with_features: bool) -> Refe
         return None
     if features is not None and features.shape != (min(key.identity.count, key.features_limit), dimensions):
         return None
-    with suppress(OSError):  # of a cache that others own or that is read-only, nothing is removed either
+    with suppress(OSError):  # One that is read-only, or that others own, serves as well.
         os.utime(key.path(directory))
     return ReferenceStatistics(key.identity, key.extractor, key.layer, mean, covariance, features)
 
