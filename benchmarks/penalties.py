@@ -68,8 +68,10 @@ def batch_of(play: Play, precision: str, device: torch.device) -> StepBatch:
         features = game.discriminator.features(play.images)
         scores = game.discriminator.head(features, play.labels)
     return StepBatch(
-        game.discriminator, game.generator, play.images, play.labels, play.images, play.labels, scores, features,
-        features, scores, scores, game.stage_weights().detach(), 0, torch.Generator(device).manual_seed(0), autocast,
+        discriminator=game.discriminator, generator=game.generator, autocast=autocast, latents=scores,
+        real_images=play.images, real_labels=play.labels, real_features=features, real_scores=scores,
+        fake_images=play.images, fake_labels=play.labels, fake_features=features, fake_scores=scores,
+        stage_weights=game.stage_weights().detach(), step=0, random=torch.Generator(device).manual_seed(0),
         augment=lambda fakes: fakes,
     )  # fmt: skip
 

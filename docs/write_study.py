@@ -2,9 +2,10 @@
 
 Between `<!-- report: NAME -->` and `<!-- end -->` stands what `compare.py configs/experiments/NAME.yaml --report-only`
 says, without its title and other pictures than that of the differences, which comes to docs/study_NAME.png; between
-`<!-- verdicts: NAME -->` and the end its verdicts alone, and the whole is a page of its own, docs/reports/NAME.md. All
-verdicts of docs/study.md are one picture, docs/study_summary.png. tests/test_pages.py checks that the pages still say
-it.
+`<!-- verdicts: NAME -->` and the end its verdicts alone, and the whole is a page of its own, docs/reports/NAME.md.
+`summary` is a table of its heads, `published` one of modes and KL as papers give them. A page that shows
+study_NAME_curves.png has it drawn. All verdicts of docs/study.md are one picture, docs/study_summary.png.
+tests/test_pages.py checks that the pages still say it.
 """
 
 import json
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import click
@@ -29,10 +31,10 @@ from gan.experiments.page import ratio, table, with_range
 from gan.experiments.tables import probability
 
 PAGES = ROOT / "docs" / "study.md", ROOT / "docs" / "stacked_mnist.md", ROOT / "README.md"
-PICTURE = "differences.png"
+PICTURES = {"differences.png": "", "curves.png": "_curves"}
 REPORTS = ROOT / "docs" / "reports"
 SUMMARY = ROOT / "docs" / "study_summary.png"
-BLOCK = re.compile(r"(<!-- (report|summary|verdicts): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (report|summary|verdicts|published): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADS = {
     "linear": "`linear`",
     "independent_4": "`independent`, 4 stages",
@@ -40,32 +42,48 @@ HEADS = {
     "sliced_cascade_4": "`sliced_cascade`, 4 stages",
     "energy_cascade_4": "`energy_cascade`, 4 stages",
     "energy_independent_4": "`energy_cascade` without rejection",
+    "packed_2": "`linear` on packs of two, PacGAN's",
 }
+MODES = {"kl_modes": "modes", "mode_divergence": "mode_count"}
+PUBLISHED = {"linear": ("487.7 ± 34.6", "2.24 ± 0.15"), "packed_2": ("840.7 ± 15.9", "1.00 ± 0.05")}
 
 
 @cache
-def found(name: str) -> tuple[str, dict[str, Any], bytes | None]:
-    """The report of an experiment from what is in docs/results, as text, numbers and any picture of differences."""
+def found(name: str) -> tuple[str, dict[str, Any], dict[str, bytes]]:
+    """The report of an experiment from what is in docs/results: text, numbers, and pictures by their names in docs."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
         text = report_on(ROOT / "configs" / "experiments" / f"{name}.yaml", (), out)
         numbers = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        picture = (out / PICTURE).read_bytes() if (out / PICTURE).exists() else None
-    body = text.rpartition("\nreport: ")[0].split("\n", 1)[1].replace(f"]({PICTURE})", f"](study_{name}.png)")
+        drawn = [file for file in PICTURES if (out / file).exists()]
+        pictures = {f"study_{name}{PICTURES[file]}.png": (out / file).read_bytes() for file in drawn}
+    body = text.rpartition("\nreport: ")[0].split("\n", 1)[1].replace("](differences.png)", f"](study_{name}.png)")
     kept = [line for line in body.splitlines() if not line.startswith("![") or f"study_{name}" in line]
-    return "\n".join(kept).strip(), numbers, picture
+    return "\n".join(kept).strip(), numbers, pictures
 
 
 def summary(numbers: dict[str, Any]) -> str:
-    """Some heads' divergence of modes, and its ratio to the linear head's and the cascade's."""
-    columns = ["head", "seeds", "divergence", "modes", "ratio to `linear`", "ratio to `cascade_4`"]
+    """Some heads' divergence of modes, and its ratio to the linear head's and to those they are paired with."""
+    columns = ["head", "seeds", "divergence", "modes", "ratio to `linear`", "ratio to another"]
+    divergence = numbers["primary"]["measure"]
     rows = []
-    for arm, title in ((arm, title) for arm, title in HEADS.items() if arm in numbers["arms"]):
+    for arm in (arm for arm in HEADS if arm in numbers["arms"]):
         measures = [run["measures"] for run in numbers["arms"][arm]]
-        modes = [one["modes"] for one in measures]
-        ratios = [_ratio(numbers["pairs"].get(f"{arm} − {base}")) for base in ("linear", "cascade_4")]
-        divergence = with_range([one["kl_modes"] for one in measures], geometric=True)
-        rows.append([title, str(len(measures)), divergence, with_range(modes), *ratios])
+        spread = with_range([one[divergence] for one in measures], geometric=True)
+        modes = with_range([one[MODES[divergence]] for one in measures])
+        ratios = {base: _ratio(numbers["pairs"].get(f"{arm} − {base}")) for base in HEADS}
+        others = [f"`{base}`: {ratio}" for base, ratio in ratios.items() if ratio and base != "linear"]
+        rows.append([HEADS[arm], str(len(measures)), spread, modes, ratios["linear"], "; ".join(others)])
+    return "\n".join(table(columns, rows))
+
+
+def published(numbers: dict[str, Any]) -> str:
+    """Modes and KL of the last measurement, mean ± standard error over seeds, beside what PacGAN's authors report."""
+    columns = ["", "seeds", "modes", "KL", "published: modes", "KL"]
+    rows = []
+    for arm, runs in numbers["arms"].items():
+        ours = [_with_error([_last(run["curve"], name) for run in runs]) for name in ("mode_count", "mode_divergence")]
+        rows.append([f"`{arm}`", str(len(runs)), *ours, *PUBLISHED.get(arm, ("", ""))])
     return "\n".join(table(columns, rows))
 
 
@@ -121,13 +139,23 @@ def _ratio(pair: dict[str, Any] | None) -> str:
     return f"{times} ({bounds}): {pair['answer']}"
 
 
+def _last(curve: list[dict[str, float]], measure: str) -> float:
+    return [point[f"evaluation/{measure}"] for point in curve if f"evaluation/{measure}" in point][-1]
+
+
+def _with_error(values: list[float]) -> str:
+    """The mean and its standard error; counts to a tenth, divergences to a hundredth."""
+    places = 1 if max(values) > 10 else 2
+    return f"{mean(values):.{places}f} ± {stdev(values) / math.sqrt(len(values)):.{places}f}"
+
+
 def written(text: str) -> str:
     """`text` with every block made anew."""
 
     def block(match: re.Match[str]) -> str:
         report, numbers, _ = found(match[3])
-        made = {"report": lambda: report, "summary": lambda: summary(numbers), "verdicts": lambda: verdicts(numbers)}
-        return f"{match[1]}{made[match[2]]()}\n{match[4]}"
+        tables = {"summary": summary, "verdicts": verdicts, "published": published}
+        return f"{match[1]}{report if match[2] == 'report' else tables[match[2]](numbers)}\n{match[4]}"
 
     return BLOCK.sub(block, text)
 
@@ -145,9 +173,10 @@ def main(check: bool) -> None:
         REPORTS.mkdir(exist_ok=True)
         for page in stale:
             page.write_text(texts[page], encoding="utf-8")
-        for kind, name in blocks:
-            if kind != "summary" and (picture := found(name)[2]) is not None:
-                (ROOT / "docs" / f"study_{name}.png").write_bytes(picture)
+        for name in {name for _, name in blocks}:
+            for file, picture in found(name)[2].items():
+                if any(f"]({file})" in text or f"](../{file})" in text for text in texts.values()):
+                    (ROOT / "docs" / file).write_bytes(picture)
         draw_summary([name for name in whole if found(name)[1]["primary"]["scale"] == "log"], SUMMARY)
         return
     for page in stale:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
+from gan.data.image_store import ImageStore
+from gan.experiments.classification import Sets, measure
 from gan.experiments.statistics import estimate, paired_difference
 from gan.models.classifier import CascadingClassifier
 from gan.models.heads.cascade import cascade_scores
@@ -90,6 +92,28 @@ def test_one_value_has_no_interval() -> None:
     assert estimate([2.0]).low == -math.inf
     with pytest.raises(ValueError, match="no values"):
         estimate([])
+
+
+class Normalised(nn.Module):
+    """One stage that reads a class off each channel, behind batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.norm(images).mean((2, 3)).unsqueeze(1)
+        return logits
+
+
+def test_accuracy_does_not_depend_on_the_other_images_of_the_set() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
+    store = ImageStore(images, np.arange(12) % 3, tuple("abc"), "hash", "npz", "train")
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
+    right = (pixels.mean((2, 3)).argmax(1).numpy() == store.labels).mean()  # running statistics are 0 and 1
+    network = Normalised()
+    assert measure(network, Sets(store, store), torch.device("cpu"))["test_accuracy"] == pytest.approx(100 * right)
+    assert network.norm.num_batches_tracked == 0
 
 
 def run(*overrides: str, out: Path) -> tuple[int, str]:

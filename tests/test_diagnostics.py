@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from gan.models.heads import CascadingRejection, LinearHead
-from gan.objectives.losses import Hinge, NonSaturating
+from gan.objectives.losses import Hinge, LeastSquares, NonSaturating, Wasserstein
 from gan.training.diagnostics import (
     DeadStageAlarm,
     Observation,
@@ -62,6 +62,16 @@ def test_a_stage_along_the_difference_separates_and_one_across_it_does_not() -> 
     assert found["stages/auc"][0] == 1
     assert found["stages/auc"][1:].sub(0.5).abs().max() < 0.25
     assert found["stages/accuracy"][0] > found["stages/accuracy"][1]
+
+
+def test_accuracy_is_the_share_on_the_right_side_of_the_losses_own_boundary() -> None:
+    seen, cascade = observation(shift=1.0), head()
+    real, fake = cascade(seen.features).split([R, FAKE])
+    for loss, boundary in ((Hinge(), 0.0), (LeastSquares(), 0.5), (LeastSquares(real_target=0, fake_target=-2), -1.0)):
+        expected = ((real > boundary).double().mean(0) + (fake < boundary).double().mean(0)) / 2
+        found = diagnose(cascade, loss, UNIFORM, seen)["stages/accuracy"]
+        torch.testing.assert_close(found, expected, check_dtype=False)
+    assert "stages/accuracy" not in diagnose(cascade, Wasserstein(), UNIFORM, seen)
 
 
 def test_gradient_shares_of_a_linear_loss_are_the_lengths_of_the_effective_weights() -> None:

@@ -60,7 +60,7 @@ def make_game(*overrides: str) -> Game:
 def captured_game(*overrides: str) -> tuple[Game, Tapes]:
     game, tapes = make_game("training.cuda_graphs=true", *overrides), Tapes()
     parameters = [parameter for part in networks(game) for parameter in part.parameters()]
-    return replace(game, execution=Replayed(tapes, parameters)), tapes
+    return replace(game, execution=Replayed(tapes, parameters, game.noise)), tapes
 
 
 def networks(game: Game) -> list[torch.nn.Module]:

@@ -27,7 +27,7 @@ from gan.device import resolve_precision
 from gan.errors import UserError
 from gan.experiments.comparison import Comparison, Primary, load_comparison
 from gan.experiments.curves import averaged
-from gan.experiments.outcomes import Outcome, load_outcome, outcome_path, read_outcome, save_outcome
+from gan.experiments.outcomes import Outcome, curve, load_outcome, outcome_path, read_outcome, save_outcome
 from gan.experiments.report import finding, write_report
 from gan.experiments.runner import require_buildable
 from gan.experiments.statistics import (
@@ -44,6 +44,7 @@ from gan.experiments.summary import Task, interquartile_mean, probability_of_imp
 from gan.experiments.tuning import tuned
 from gan.experiments.verdicts import Rule, Verdict, contrast, judge
 from gan.training.run_directory import RunDirectory
+from gan.training.tracking import ELAPSED
 from tests import ROOT
 from tests.test_metrics import PROTOCOL
 
@@ -396,6 +397,29 @@ def test_the_way_to_a_target_is_a_ratio_of_steps_and_censored_runs_are_said(tmp_
     assert "| independent | 3 of 3 | 80 | 0.1 |" in text and "| cascade | 2 of 3 | 40 | 0.1 |" in text
     row = next(line for line in text.splitlines() if line.startswith("| cascade / independent |") and "1 of 3" in line)
     assert f"| {math.sqrt(40 / 60 * 40 / 80):.2f} |" in row
+
+
+def test_time_of_a_score_between_two_lines_of_the_log_is_between_theirs() -> None:
+    log = [
+        {"step": 0, "evaluation/frechet_distance": 90.0},
+        {"step": 20, "evaluation/frechet_distance": 60.0},
+        {"step": 50, ELAPSED: 10.0},
+        {"step": 60, "evaluation/frechet_distance": 40.0},
+        {"step": 70, "evaluation/frechet_distance": 35.0, ELAPSED: 20.0},
+        {"step": 80, "evaluation/frechet_distance": 30.0},
+    ]
+    assert [(point["step"], point["seconds"]) for point in curve(log)] == [
+        (0, 0.0), (20, 4.0), (60, 15.0), (70, 20.0), (80, 20.0)
+    ]  # fmt: skip
+
+
+def test_a_run_at_its_target_from_the_start_is_counted_as_left_out(tmp_path: Path) -> None:
+    comparison = load_comparison(SMOKE, ("seeds=[0, 1, 2]", "primary={measure: fid, target: 50}"), tmp_path)
+    slow = {seed: with_curve([(0, 90.0), (40, 45.0)], 45.0) for seed in range(3)}
+    fast = {seed: with_curve([(0, 90.0), (20, 45.0)], 45.0) for seed in range(2)}
+    fast[2] = with_curve([(0, 49.0), (20, 45.0)], 45.0)
+    text = write_report(comparison, {"independent": slow, "cascade": fast}, tmp_path)
+    assert next(line for line in text.splitlines() if "1 of 3" in line).startswith("| cascade / independent | 0.50 |")
 
 
 def test_a_target_that_nothing_measures_is_refused(tmp_path: Path) -> None:

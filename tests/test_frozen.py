@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from compare import main
 from gan.config import check, load_tree
 from gan.errors import UserError
 from gan.experiments.compare import compare, report
@@ -20,6 +22,7 @@ from gan.experiments.frozen.training import build_head, measure, train_head
 from gan.experiments.outcomes import Outcome
 from gan.models.heads import CascadingRejection
 from tests import ROOT
+from train import main as train_main
 
 FILE = ROOT / "configs" / "experiments" / "frozen_stages.yaml"
 WIDTH = 8
@@ -197,3 +200,15 @@ def test_the_experiment_trains_its_generator_and_every_head_once(tmp_path: Path)
         report(FILE, overrides, out)
     with pytest.raises(UserError, match="--jobs: 2 found, 1 accepted"):
         compare(FILE, overrides, 2, ["cpu"], out)
+
+
+@pytest.mark.parametrize("options", [["--list"], ["--task", "0"], ["--summary"]])
+def test_what_heads_on_frozen_features_cannot_do_is_said(options: list[str]) -> None:
+    result = CliRunner().invoke(main, [str(FILE), *options])
+    assert result.exit_code == 2 and "heads on frozen features have no runs for" in result.output
+
+
+def test_an_experiment_given_to_train_is_sent_to_compare(tmp_path: Path) -> None:
+    result = CliRunner().invoke(train_main, [str(FILE), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2 and "frozen_stages are for `gan compare`" in result.output
+    assert not (tmp_path / "out").exists()

@@ -66,9 +66,10 @@ def seen(critic: Any, seed: int = 0, step: int = 0) -> StepBatch:
     random = torch.Generator().manual_seed(seed)
     autocast = lambda: torch.autocast("cpu", enabled=False)  # noqa: E731
     return StepBatch(
-        critic, Mirror(), real, None, fake, None, latents, critic.features(fake), critic.features(real), critic(fake),
-        critic(real), SHARES, step, random, autocast,
-        augment=lambda fakes: fakes,
+        discriminator=critic, generator=Mirror(), autocast=autocast, latents=latents,
+        real_images=real, real_labels=None, real_features=critic.features(real), real_scores=critic(real),
+        fake_images=fake, fake_labels=None, fake_features=critic.features(fake), fake_scores=critic(fake),
+        stage_weights=SHARES, step=step, random=random, augment=lambda fakes: fakes,
     )  # fmt: skip
 
 
@@ -221,9 +222,11 @@ def test_consistency_asks_nothing_of_images_that_nothing_moves(backbone: str) ->
     features = discriminator.features_of_both(torch.cat([real, fake]), B)
     scores = discriminator.head.batch_scores(features)
     batch = StepBatch(
-        discriminator, Mirror(), real, None, fake, None, torch.zeros(B, 1), features[B:], features[:B], scores[B:],
-        scores[:B], torch.full((3,), 1 / 3), 0, random, lambda: torch.autocast("cpu", enabled=False),
-        augment=lambda fakes: fake,
+        discriminator=discriminator, generator=Mirror(), latents=torch.zeros(B, 1),
+        autocast=lambda: torch.autocast("cpu", enabled=False),
+        real_images=real, real_labels=None, real_features=features[:B], real_scores=scores[:B],
+        fake_images=fake, fake_labels=None, fake_features=features[B:], fake_scores=scores[B:],
+        stage_weights=torch.full((3,), 1 / 3), step=0, random=random, augment=lambda fakes: fake,
     )  # fmt: skip
     assert not torch.allclose(scores, discriminator.head(features))  # by the batch's moments, not the average's
     assert BalancedConsistency(shift=0).discriminator_penalty(batch).item() == pytest.approx(0, abs=1e-9)

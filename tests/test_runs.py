@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from gan.commands.image_sets import run_of
 from gan.commands.launch import _warn_of_busy_cores
 from gan.commands.runs import table_of_runs
 from gan.config import load_config
 from gan.files import locked
 from gan.processes import gan_command
+from gan.training.run_directory import RunDirectory
 from tests import DEFAULT
 from tests.test_package import call
 
@@ -22,6 +24,18 @@ def make_run(path: Path, newest: int) -> None:
     (path / "config.yaml").write_text(load_config(DEFAULT, ["training.steps=20"]).to_yaml())
     (path / "metrics.jsonl").write_text('{"step": 10, "evaluation/fid": 41.5, "evaluation/seconds": 1.0}\n')
     (path / "checkpoints" / f"step_{newest:08d}.pt").touch()
+
+
+def test_a_checkpoint_belongs_to_its_run_wherever_it_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "run", 20)
+    monkeypatch.chdir(tmp_path / "run" / "checkpoints")
+    file = "step_00000020.pt"
+    for named in (file, f"../checkpoints/{file}", str(tmp_path / "run" / "checkpoints" / file)):
+        assert RunDirectory.of(Path(named)).path == tmp_path / "run"
+        assert run_of(named) == (tmp_path / "run", Path(named))
+    assert RunDirectory.of(Path("..")).path == Path("..")
 
 
 def test_runs_are_finished_stopped_training_or_damaged(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from gan.build import build_game, image_facts
 from gan.config import load_config
 from gan.device import resolve_precision
 from gan.models.blocks.spectral_norm import update_spectral_norms
+from gan.models.heads.stages import bounded_scales
 from gan.training import steps
 from gan.training.accumulation import Accumulation, Update
 from gan.training.ema import ExponentialMovingAverage
@@ -104,6 +106,24 @@ def test_learned_stage_weights_are_trained_by_the_discriminator_alone() -> None:
     assert torch.equal(game.stage_weights.logits, torch.zeros(3))
     discriminator_step(game, images, None, latents, None)
     assert game.stage_weights.logits.abs().min() > 0
+
+
+@pytest.mark.parametrize("head", ["{name: energy_cascade}", "{name: cascading_rejection, options: {stage: magnitude}}"])
+def test_a_scale_is_brought_back_to_its_bound_and_can_turn_back_there(head: str) -> None:
+    game = make_game(f"discriminator.head={head}")
+    images, _, latents, _ = batch()
+    (scale,) = bounded_scales(game.discriminator)
+    turned = 0
+    for bound in (1.0, -1.0):
+        nn.init.constant_(scale, 3 * bound)
+        discriminator_step(game, images, None, latents, None)
+        assert scale.grad is not None and scale.grad.abs().min() > 0
+        assert torch.equal(scale, torch.full_like(scale, bound))  # a step is short
+        discriminator_step(game, images, None, latents, None)
+        inwards = scale.grad * bound > 0
+        assert torch.equal(scale.abs() < 1, inwards) and scale.abs().max() <= 1
+        turned += int(inwards.sum())
+    assert turned > 0
 
 
 def test_directions_leave_learned_stage_weights_alone() -> None:

@@ -22,6 +22,7 @@ from gan.metrics.table import require_metrics
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.discriminator import Discriminator
 from gan.models.heads import HEADS
+from gan.models.heads.stages import keep_bounded
 from gan.objectives import REGULARIZERS
 from gan.objectives.augmentation import Augmentation
 from gan.objectives.losses import LOSSES, Loss
@@ -61,6 +62,7 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
             network.compile(fullgraph=True, dynamic=False)
     stage_weights = build_stage_weights(config, discriminator.stages).to(device)
     rates, graphs = config.optimizer, config.training.cuda_graphs
+    noise = Noise(derive_seed(config.seed, "noise"), device)
     return Game(
         generator=generator,
         discriminator=discriminator,
@@ -73,10 +75,10 @@ def build_game(config: Config, facts: ImageFacts, device: torch.device) -> Game:
         top_k=build_top_k(config),
         regularizers=build_regularizers(config, discriminator).to(device),
         augmentation=build_augmentation(config).to(device),
-        noise=Noise(derive_seed(config.seed, "noise"), device),
+        noise=noise,
         autocast=make_autocast(precision, device),
         accumulation=build_accumulation(config),
-        execution=build_execution(graphs, device, [generator, discriminator, stage_weights]),
+        execution=build_execution(graphs, device, [generator, discriminator, stage_weights], noise),
         update_spectral_norms=power_iterations,
     )
 
@@ -117,6 +119,8 @@ def _adam(modules: list[nn.Module], lr: float, section: OptimizerConfig, graphs:
     rate = torch.tensor(lr, device=parameters[0].device) if graphs else lr
     adam = torch.optim.Adam(parameters, rate, (first, second), section.epsilon, fused=True, capturable=graphs)
     adam._warned_capturable_if_run_uncaptured = graphs  # the first steps are not captured, as they should be
+    for module in modules:
+        keep_bounded(adam, module)
     return adam
 
 

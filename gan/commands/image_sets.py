@@ -41,7 +41,7 @@ def run_of(name: str) -> tuple[Path, Path | None] | None:
     """The run directory that `name` is, or is a checkpoint of, with that checkpoint; None when it is neither."""
     path = Path(name)
     if path.suffix == ".pt":
-        return path.parent.parent, path
+        return RunDirectory.of(path).path, path
     return (path, None) if RunDirectory(path).config.is_file() else None
 
 

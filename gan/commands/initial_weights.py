@@ -71,7 +71,7 @@ def initial_weights(run: RunDirectory, asked: Path | None, origin: str | None) -
         if origin is not None and not begun:
             raise UserError(f"training.init_from: {origin!r} found, null accepted: --init-from RUN writes it")
         return InitialWeights(origin)
-    name = (asked.parent.parent if asked.suffix == ".pt" else asked).resolve().name
+    name = RunDirectory.of(asked).path.resolve().name
     if begun and run.config.is_file():  # the other run may have gone on since then, or be gone
         recorded = read_config(run, {}).training.init_from
         if recorded is not None and recorded.startswith(f"{name} step "):

@@ -37,7 +37,7 @@ def run_frechet_ratios(generator: LoadedGenerator, extractors: Sequence[str]) ->
         asked = {"extractor": name, "weights": None, "weights_sha256": None, "metrics": ["fid"], "bootstrap": 0}
         section = config.evaluation.model_copy(update=asked)
         scorer = Scorer(config.model_copy(update={"evaluation": section}), generator.class_names, generator.device)
-        generated.append(scorer.score(generator.network, "ema"))
+        generated.append(scorer.score(generator.network, generator.description.weights))
         real.append(scorer.score_real(training))
     ratios = frechet_ratios(generated, real)
     protocols = [result.protocol for result in generated]

@@ -69,8 +69,8 @@ def validate(tree: dict[str, Any]) -> Config:
     """Check a parsed config against the schema of a run; the first mistake is raised as a UserError."""
     if "task" in tree:
         raise UserError(
-            f"task: {tree['task']!r} found; a run's config has none, comparison is for `gan compare`, classification "
-            "for `gan train`"
+            f"task: {tree['task']!r} found; a run's config has none, comparison and frozen_stages are for "
+            "`gan compare`, classification for `gan train`"
         )
     return check(Config, tree)
 

@@ -181,6 +181,7 @@ def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def measure(network: nn.Module, sets: Sets, device: torch.device) -> dict[str, float | list[float]]:
     """Accuracy, in per cent, and cross-entropy of the stages' mean probability; their gaps; accuracy of each stage."""
+    network.eval()
     train = _accuracies(network, sets.train, device, TRAIN_SAMPLE)
     test = _accuracies(network, sets.test, device, None)
     return {

@@ -224,7 +224,9 @@ def load_comparison(path: Path, overrides: tuple[str, ...], out: Path) -> Compar
     tree = load_tree(path, overrides)
     if tree.get("task") != "comparison":
         found = repr(tree["task"]) + " found" if "task" in tree else "missing"
-        raise UserError(f"{path}: task: {found}, 'comparison' accepted; other configs are for `gan train`")
+        other = "heads on frozen features have no runs for --list, --task and --summary"
+        other = other if tree.get("task") == "frozen_stages" else "other configs are for `gan train`"
+        raise UserError(f"{path}: task: {found}, 'comparison' accepted; {other}")
     config = check(ComparisonConfig, tree)
     if config.feature_spaces:
         from gan.metrics.extractors.catalogue import require_known  # here, because its registry takes seconds to import

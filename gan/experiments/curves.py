@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from statistics import geometric_mean
+from statistics import geometric_mean, median
 
 from gan.errors import UserError
 from gan.experiments.comparison import ComparisonConfig, Primary, lower_is_better
@@ -108,7 +108,7 @@ def target_tables(config: ComparisonConfig, outcomes: Outcomes, arms: Sequence[s
     )
     if pairs:
         columns = ("arms", "steps, ratio", "95 % interval", "minutes, ratio", "95 % interval", "censored")
-        notes = "Censored: pairs of which a run never reached it. They are left out, and ratios flatter its arm."
+        notes = "Censored: pairs of which a run never reached it, or was there at the start. They are left out."
         tables.append(Table("Ratios of these, pair by pair:", columns, pairs, notes))
     return tables
 
@@ -118,13 +118,7 @@ def _arrivals(arm: str, times: Sequence[tuple[float, float] | None]) -> tuple[st
     if not arrived:
         return arm, f"0 of {len(times)}", "", ""
     steps, seconds = ([time[place] for time in arrived] for place in (0, 1))
-    return arm, f"{len(arrived)} of {len(times)}", f"{_median(steps):,.0f}", f"{_median(seconds) / 60:.1f}"
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return (ordered[middle] + ordered[~middle]) / 2
+    return arm, f"{len(arrived)} of {len(times)}", f"{median(steps):,.0f}", f"{median(seconds) / 60:.1f}"
 
 
 def _ratios(
@@ -134,10 +128,11 @@ def _ratios(
     second: Mapping[int, tuple[float, float] | None],
 ) -> tuple[str, ...]:
     shared = [seed for seed in first if seed in second]
-    both = [(a, b) for seed in shared if (a := first[seed]) is not None and (b := second[seed]) is not None]
+    reached = [(a, b) for seed in shared if (a := first[seed]) is not None and (b := second[seed]) is not None]
+    both = [(a, b) for a, b in reached if min(*a, *b) > 0]
     cells: list[str] = []
     for place in (0, 1):
-        logs = [math.log(b[place] / a[place]) for a, b in both if min(a[place], b[place]) > 0]
+        logs = [math.log(b[place] / a[place]) for a, b in both]
         found = estimate(logs) if logs else None
         cells += ("", "") if found is None else ratio(found.mean, found.low, found.high)
     return f"{arm} / {base}", *cells, f"{len(shared) - len(both)} of {len(shared)}"

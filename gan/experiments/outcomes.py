@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter
 
@@ -168,12 +169,17 @@ def _seconds(run: Path, log: list[dict[str, float]]) -> float:
 
 
 def curve(log: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Scores by step and seconds of training, and the last line's diagnostics."""
-    points, seconds = [], 0.0
+    """Scores by step and seconds of training, and the last line's diagnostics.
+
+    Seconds between two lines that tell them are interpolated: steps of one run take about the same time.
+    """
+    points = []
+    timed = np.array([(0.0, 0.0), *((line["step"], line[ELAPSED]) for line in log if ELAPSED in line)])
     for line in log:
-        step, seconds = int(line["step"]), line.get(ELAPSED, seconds)
+        step = int(line["step"])
         kept = {name: value for name, value in line.items() if name.startswith("evaluation/") and math.isfinite(value)}
         if kept:
+            seconds = float(np.interp(step, timed[:, 0], timed[:, 1]))
             points.append({"step": step, "seconds": round(seconds, 3), **kept})
     diagnosed = [line for line in log if any(name.startswith("stages/") for name in line)]
     if diagnosed:

@@ -23,7 +23,7 @@ class DiscriminatorLike(Protocol):
     def modules(self) -> Iterator[nn.Module]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepBatch:
     """One micro-batch of a player's step as regularisers see it.
 

@@ -91,7 +91,7 @@ def evaluations(path: Path, description: Description) -> tuple[dict[str, Any], .
     Raises:
         UserError: a file cannot be read; damaged ones are left out.
     """
-    run = RunDirectory(path.resolve().parent.parent if path.suffix == ".pt" else path)
+    run = RunDirectory.of(path)
     found = []
     for file in sorted(run.evaluations.glob("*.json")):
         try:

@@ -48,7 +48,7 @@ def open_generator(
     if path.suffix == ".pt":
         if step is not None:
             raise UserError(f"{path}: is the checkpoint of one step; step is accepted with its run directory")
-        return open_checkpoint(path.resolve().parent.parent, weights=weights or "ema", device=device, checkpoint=path)
+        return open_checkpoint(RunDirectory.of(path).path, weights=weights or "ema", device=device, checkpoint=path)
     if (path / "config.yaml").is_file() and not (path / DESCRIPTION).is_file():
         return open_checkpoint(path, step=step, weights=weights or "ema", device=device)
     accepted = "a run directory, a checkpoint (.pt) in one, or a folder that gan.export wrote as safetensors"

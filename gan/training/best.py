@@ -50,6 +50,8 @@ class BestCheckpoint:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`, unless it went by another score or measured it otherwise: then the next one is the best.
 
+        So it is where `best.pt` was written by steps after `state` that are now taken back: what it replaced is gone.
+
         Raises:
             ValueError: a step or a score that there cannot be.
         """
@@ -58,4 +60,5 @@ class BestCheckpoint:
         step, value = state["step"], state["value"]
         if (step, value) != (None, None) and not (is_count(step) and isinstance(value, float) and math.isfinite(value)):
             raise ValueError(f"a best score of {value!r:.40} at step {step!r:.40}")
-        self.step, self.value = step, value
+        taken_back = self.step is not None and self.step != step
+        self.step, self.value = (None, None) if taken_back else (step, value)

@@ -58,19 +58,19 @@ def _real_first(parts: Sequence[Tensor], count: int) -> Tensor:
 def diagnose(head: Head, loss: Loss, stage_weights: Tensor, seen: Observation) -> dict[str, Tensor]:
     """Per stage `(N,)`: accuracy, AUC, gap of second moments, share of the gradient; where it rejects, shares removed.
 
-    Accuracy is the share of scores on their side of 0, the mean of real and fake; AUC the probability that a real score
-    exceeds a fake one. The gap is what is left where means agree, `second_moment_gap`. The gradient is that of the
-    stage's part of the generator's loss with respect to the features of the fakes. Removed is the stage's share of
-    ‖v‖², over real and fake images apart; a decorrelated stage may add to it.
+    Accuracy is the share of scores on their side of the loss's boundary, the mean of real and fake, where it has one;
+    AUC the probability that a real score exceeds a fake one. The gap is what is left where means agree,
+    `second_moment_gap`. The gradient is that of the stage's part of the generator's loss with respect to the features
+    of the fakes. Removed is the stage's share of ‖v‖², over real and fake images apart; a decorrelated stage may add to
+    it.
     """
     with torch.no_grad():
         scores = head(seen.features, seen.labels)  # (R + F, N)
         real, fake = scores[: seen.real_count], scores[seen.real_count :]
-        stages = {
-            "stages/accuracy": ((real > 0).float().mean(0) + (fake < 0).float().mean(0)) / 2,
-            "stages/auc": area_under_curve(real, fake),
-            "stages/second_moment_gap": second_moment_gap(real, fake),
-        }
+        stages = {"stages/auc": area_under_curve(real, fake), "stages/second_moment_gap": second_moment_gap(real, fake)}
+        if not math.isnan(loss.boundary):
+            right = (real > loss.boundary).float().mean(0) + (fake < loss.boundary).float().mean(0)
+            stages["stages/accuracy"] = right / 2
         if (all_residuals := getattr(head, "all_residuals", None)) is not None:
             energies = all_residuals(seen.features, seen.labels).square().sum(-1)  # (R + F, N + 1)
             removed = -energies.diff(dim=1) / energies[:, :1].clamp_min(torch.finfo(energies.dtype).tiny)

@@ -15,12 +15,11 @@ from gan.training.noise import Noise
 
 MOVING = "moving"
 Body = Callable[[], Any]
-Execution = Callable[[Callable[..., Any], Sequence[Tensor | None], tuple[Any, ...], str, Noise], Any]
+Choices = tuple[Any, ...]  # whose update it is, and what else Python decides in it
+Execution = Callable[[Callable[..., Any], Sequence[Tensor | None], Choices], Any]
 
 
-def directly(
-    update: Callable[..., Any], batch: Sequence[Tensor | None], choices: tuple[Any, ...], player: str, noise: Noise
-) -> Any:
+def directly(update: Callable[..., Any], batch: Sequence[Tensor | None], choices: Choices) -> Any:
     """As Python has it."""
     return update(*batch)
 
@@ -53,28 +52,24 @@ class Replayed:
     Args:
         graphs: what captures; None where nothing can, so that updates are played on the fixed inputs, but not captured.
         parameters: all that may have gradients, both players'.
+        noise: what updates draw from.
     """
 
     WARM_UP = 3
 
-    def __init__(self, graphs: Graphs | None, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(self, graphs: Graphs | None, parameters: Sequence[nn.Parameter], noise: Noise) -> None:
         self._graphs = graphs
         self._parameters = list(parameters)
+        self._noise = noise
         self._inputs: dict[tuple[Any, ...], Tensor] = {}
         self._played: dict[tuple[Any, ...], int] = {}
         self._captured: dict[tuple[Any, ...], Captured] = {}
 
-    def __call__(
-        self,
-        update: Callable[..., Any],
-        batch: Sequence[Tensor | None],
-        choices: tuple[Any, ...],
-        player: str,
-        noise: Noise,
-    ) -> Any:
+    def __call__(self, update: Callable[..., Any], batch: Sequence[Tensor | None], choices: Choices) -> Any:
+        player = choices[0]
         inputs = [self._placed((player, index), one) for index, one in enumerate(batch)]
         kind = (choices, *((None if one is None else (one.shape, one.dtype)) for one in batch))
-        generators = noise.seed_ahead(player, noise.upcoming(player))
+        generators = self._noise.seed_ahead(player, self._noise.upcoming(player))
         played = self._played.get(kind, 0)
         self._played[kind] = played + 1
         if self._graphs is None:
@@ -87,7 +82,7 @@ class Replayed:
             moved = [one for one, gradient in zip(self._parameters, before, strict=True) if one.grad is not gradient]
             self._captured[kind] = Captured(replay, result, [(one, one.grad) for one in moved])
         else:
-            noise.next_step(player)
+            self._noise.next_step(player)
         return self._replay(self._captured[kind])
 
     def _replay(self, captured: Captured) -> Any:
@@ -144,9 +139,9 @@ class CudaGraphs:
         return graph.replay, result
 
 
-def build_execution(replayed: bool, device: torch.device, networks: Sequence[nn.Module]) -> Execution:
+def build_execution(replayed: bool, device: torch.device, networks: Sequence[nn.Module], noise: Noise) -> Execution:
     """By name of the config's `cuda_graphs`."""
     if not replayed:
         return directly
     parameters = [parameter for network in networks for parameter in network.parameters()]
-    return Replayed(CudaGraphs(device) if device.type == "cuda" else None, parameters)
+    return Replayed(CudaGraphs(device) if device.type == "cuda" else None, parameters, noise)

@@ -39,6 +39,11 @@ class RunDirectory:
         paths = checkpoint_paths(self.checkpoints)
         return paths[-1] if paths else None
 
+    @classmethod
+    def of(cls, path: Path) -> "RunDirectory":
+        """The run directory that `path` is, or that the checkpoint `path` is in."""
+        return cls(path.resolve().parent.parent if path.suffix == ".pt" else path)
+
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the directory, made if need be, for this process alone, and remove what a killed one left half-written.

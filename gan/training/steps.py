@@ -63,7 +63,7 @@ class Game:
         judged = count // self.discriminator.packing
         is_moving = player == "generator" and not self.top_k.has_settled(judged, number)
         choices = (player, self.regularizers.acting(number), MOVING if is_moving else None)
-        return self.execution(partial(update, self), batch, choices, player, self.noise)
+        return self.execution(partial(update, self), batch, choices)
 
 
 def discriminator_step(
@@ -87,8 +87,7 @@ def discriminator_update(
     game: Game, real_images: Tensor, real_labels: Tensor | None, latents: Tensor, fake_labels: Tensor | None
 ) -> tuple[dict[str, Tensor], Observation]:
     """The part of D's step that is one graph of the device's: all from its spectral norms to its optimiser."""
-    with game.autocast():
-        game.update_spectral_norms(game.discriminator)
+    game.update_spectral_norms(game.discriminator)
     update = game.update("discriminator", game.discriminator_optimizer)
     micro_batches = update.micro_batches(real_images, real_labels, latents, fake_labels)
     values, seen = zip(*[discriminator_gradients(game, *micro_batch) for micro_batch in micro_batches], strict=True)
@@ -124,8 +123,10 @@ def discriminator_gradients(
     weights = game.stage_weights()
     loss = weighted_mean(game.loss.discriminator_loss(real_scores, fake_scores), weights)
     batch = StepBatch(
-        game.discriminator, game.generator, images[:count], real_labels, images[count:], fake_labels, latents,
-        features[judged:], features[:judged], fake_scores, real_scores, weights.detach(), step, random, game.autocast,
+        discriminator=game.discriminator, generator=game.generator, autocast=game.autocast, latents=latents,
+        real_images=images[:count], real_labels=real_labels, real_features=features[:judged], real_scores=real_scores,
+        fake_images=images[count:], fake_labels=fake_labels, fake_features=features[judged:], fake_scores=fake_scores,
+        stage_weights=weights.detach(), step=step, random=random,
         augment=lambda fakes: game.augmentation(torch.cat([real_images, fakes]), game.noise.again(random))[count:],
     )  # fmt: skip
     penalties = game.regularizers("discriminator", batch)
@@ -196,8 +197,10 @@ def generator_gradients(
     losses = game.loss.generator_loss(fake_scores, real_scores)[:, : game.generator_stages]
     loss = weighted_mean(game.top_k(losses, fake_scores, weights, step), counted / counted.sum())
     batch = StepBatch(
-        game.discriminator, game.generator, real_images, real_labels, fake_images, labels, latents,
-        fake_features, real_features, fake_scores, real_scores, weights, step, random, game.autocast,
+        discriminator=game.discriminator, generator=game.generator, autocast=game.autocast, latents=latents,
+        real_images=real_images, real_labels=real_labels, real_features=real_features, real_scores=real_scores,
+        fake_images=fake_images, fake_labels=labels, fake_features=fake_features, fake_scores=fake_scores,
+        stage_weights=weights, step=step, random=random,
         augment=lambda fakes: game.augmentation(fakes, game.noise.again(random)),
     )  # fmt: skip
     penalties = game.regularizers("generator", batch)

@@ -12,6 +12,7 @@ from gan.experiments.frozen.config import EARLY, FrozenArm, HeadTraining
 from gan.experiments.frozen.features import Vectors
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.heads import HEADS, Head
+from gan.models.heads.stages import keep_bounded
 from gan.objectives.losses import Hinge
 from gan.seeds import seeded, seeded_generator
 from gan.training.diagnostics import (
@@ -56,6 +57,7 @@ def train_head(head: Head, vectors: Vectors, training: HeadTraining, seed: int) 
     Arms of one seed see the same batches.
     """
     optimizer = torch.optim.Adam(head.parameters(), training.lr, betas=(0.0, 0.9))
+    keep_bounded(optimizer, head)
     random = seeded_generator(seed, "frozen", "batches")
     measures: dict[str, float] = {}
     for step in range(1, training.steps + 1):

@@ -26,8 +26,25 @@ def curved(coordinates: Tensor, stage: Stage) -> Tensor:
 
 
 def at_most_one(scale: Tensor) -> Tensor:
-    """s where |s| ≤ 1, its sign elsewhere."""
-    return scale / scale.abs().clamp_min(1)
+    """s where |s| ≤ 1, its sign elsewhere; the gradient is that of s everywhere, so that none is held at its bound."""
+    return scale.clamp(-1, 1).detach() + (scale - scale.detach())
+
+
+def bounded_scales(module: nn.Module) -> list[nn.Parameter]:
+    """The scales of `module` that are at most 1."""
+    return [part.scale for part in module.modules() if isinstance(part, Curves | Energy)]
+
+
+def keep_bounded(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
+    """Have every step of `optimizer` end with the scales of `module` brought back to [−1, 1], lest they wander off."""
+    if scales := bounded_scales(module):
+        optimizer.register_step_post_hook(lambda *_: _bound(scales))
+
+
+@torch.no_grad()
+def _bound(scales: list[nn.Parameter]) -> None:
+    for scale in scales:
+        scale.clamp_(-1, 1)
 
 
 class Curves(nn.Module):
