@@ -796,6 +796,7 @@ def test_a_cascade_prints_its_stages_and_its_rejection(name: str) -> None:
         (lambda: CascadingRejection(F, rejection="all"), "rejection: 'all' found; accepted: sequential, orthogonal"),
         (lambda: SlicedCascade(F, rejection="sequential"), "rejection: 'sequential' found; accepted: orthogonal, dec"),
         (lambda: SlicedCascade(F, stage="mlp"), "stage: 'mlp' found; accepted: linear, magnitude, square"),
+        (lambda: SlicedCascade(F, stage="cubic"), "stage: 'cubic' found; accepted: linear, magnitude, square$"),
         (lambda: EnergyCascade(F, 1), f"stages: 1 found, 2 to {F}"),
     ],
 )

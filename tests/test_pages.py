@@ -1,10 +1,14 @@
 """Pages that are made from the code or from results still say what those say."""
 
 import importlib.util
+import json
 import re
 import textwrap
 from pathlib import Path
 from types import ModuleType
+
+import numpy as np
+from scipy import stats
 
 from gan.experiments.comparison import load_comparison
 from tests import ROOT
@@ -31,6 +35,19 @@ def test_every_table_of_the_study_is_made_from_the_committed_results() -> None:
     assert sorted(names) == sorted(page.stem for page in write_study.REPORTS.glob("*.md"))
     for name in names:
         assert (write_study.REPORTS / f"{name}.md").read_text(encoding="utf-8") == write_study.report_page(name)
+
+
+def test_modes_beside_the_published_ones_are_means_with_their_standard_errors() -> None:
+    write_study = script("write_study")
+    rows = write_study.published(write_study.found("penalties_stacked_mnist")[1]).splitlines()[2:]
+    for arm, row in zip(("exact", "finite_difference", "none"), rows, strict=True):
+        files = sorted((ROOT / "docs" / "results" / "penalties_stacked_mnist").glob(f"{arm}_seed*.json"))
+        runs = [json.loads(file.read_text(encoding="utf-8"))["measures"] for file in files]
+        cells = [f" `{arm}` ", " 10 "]
+        for name, places in (("mode_count", 1), ("mode_divergence", 2)):
+            values = [run[name] for run in runs]
+            cells.append(f" {np.mean(values):.{places}f} ± {stats.sem(values):.{places}f} ")
+        assert row.split("|")[1:5] == cells
 
 
 def test_the_configs_page_has_every_key_of_the_schema() -> None:

@@ -134,9 +134,6 @@ class Regularizers(nn.Module):
             assert isinstance(term, Scheduled)
             term.follow(step, means)
 
-    def __len__(self) -> int:
-        return len(self.terms)
-
 
 def at_least_float32(values: Tensor) -> Tensor:
     """Values of half precision in float32, others as they are."""

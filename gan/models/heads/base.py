@@ -38,6 +38,8 @@ class Cascade(Head):
     """
 
     labels: Literal["optional", "required"] = "optional"
+    rejections: tuple[str, ...] = (*get_args(Rejection), "decorrelated")  # that it accepts
+    kinds: tuple[str, ...] = get_args(Stage)  # of stages that it accepts
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class Cascade(Head):
         least = 2 if energy else 1
         if not least <= stages <= in_features:
             raise ValueError(f"stages: {stages} found, {least} to {in_features} (the number of features) accepted")
-        for key, found, accepted in (("rejection", rejection, _REJECTIONS), ("stage", stage, get_args(Stage))):
+        for key, found, accepted in (("rejection", rejection, self.rejections), ("stage", stage, self.kinds)):
             if found not in accepted:
                 raise ValueError(f"{key}: {found!r} found; accepted: {', '.join(accepted)}")
         vectors = stages - energy
@@ -135,6 +137,3 @@ class Cascade(Head):
             features = features.to(weights.dtype)
             raw_scores = inner_products(features, weights)
             return raw_scores, batch_moments(raw_scores, features) if of_batch else self.moments()
-
-
-_REJECTIONS = (*get_args(Rejection), "decorrelated")

@@ -47,6 +47,8 @@ class SlicedCascade(Cascade):
     """
 
     learns_directions = True
+    rejections = ("orthogonal", "decorrelated", "none")
+    kinds = ("linear", "magnitude", "square")
 
     def __init__(
         self,
@@ -57,12 +59,6 @@ class SlicedCascade(Cascade):
         stage: Literal["linear", "magnitude", "square"] = "magnitude",
     ) -> None:
         super().__init__(in_features, stages, rejection, stage)
-        for key, found, fitting in (
-            ("rejection", rejection, ("orthogonal", "decorrelated", "none")),
-            ("stage", stage, ("linear", "magnitude", "square")),
-        ):
-            if found not in fitting:
-                raise ValueError(f"{key}: {found!r} found; accepted: {', '.join(fitting)}")
         self.curves = None  # scale and bias are of all stages here
         self.num_classes = num_classes
         self.weight = nn.Parameter(torch.empty(stages, in_features))
