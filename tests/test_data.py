@@ -7,7 +7,8 @@ import shutil
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 from urllib.error import URLError
 
 import numpy as np
@@ -17,6 +18,8 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from gan.build import build_loader
+from gan.config import load_config
 from gan.data import store, torchvision_sets
 from gan.data.image_folder import SUFFIXES, read_rgb
 from gan.data.image_store import ImageStore
@@ -28,6 +31,7 @@ from gan.data.store import prepare
 from gan.errors import StorageError, UserError
 from gan.metrics.images import to_uint8
 from gan.progress import say_once
+from tests import DEFAULT
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -195,6 +199,23 @@ def test_flips_half_and_only_horizontally() -> None:
         assert flipped_before is None or not torch.equal(mirrored, flipped_before)
         flipped_before, flips = mirrored, flips + int(mirrored.sum())
     assert abs(flips - 2000) < 5 * 1000**0.5  # 4,000 draws: 5 standard deviations of √(n/4)
+
+
+@pytest.mark.parametrize(
+    ("source", "flip", "flips"),
+    [
+        ("cifar10", "null", True), ("digits", "null", False), ("svhn", "null", False), ("cifar10", "false", False),
+        ("digits", "true", True),
+    ],
+)  # fmt: skip
+def test_images_are_flipped_as_told_or_as_suits_their_source(source: str, flip: str, flips: bool) -> None:
+    images = numbered_store()
+    config = load_config(DEFAULT, [f"data.source={source}", f"data.flip={flip}", "training.batch_size=23"])
+    batch, _ = build_loader(config, images, torch.device("cpu")).next_batch()
+    stored = {image.tobytes() for image in images.images}
+    found = to_uint8(batch).permute(0, 2, 3, 1)
+    assert all(image.numpy().tobytes() in stored or image.flip(1).numpy().tobytes() in stored for image in found)
+    assert any(image.numpy().tobytes() not in stored for image in found) == flips
 
 
 def test_normalisation_is_exact() -> None:
@@ -627,6 +648,54 @@ def test_tiny_imagenet_folder(tmp_path: Path) -> None:
 
 
 # torchvision
+
+
+SPLITS = ("train", "test", "extra", "unlabeled", "valid", "all")
+NAMES = tuple("abcdefghij")
+LAYOUTS: dict[str, tuple[str, int, Any]] = {  # source → torchvision's name, channels, how it holds images and labels
+    "cifar10": (
+        "CIFAR10", 3,
+        lambda x, y: SimpleNamespace(data=x.transpose(0, 2, 3, 1), targets=y.tolist(), classes=NAMES),
+    ),
+    "mnist": (
+        "MNIST", 1,
+        lambda x, y: SimpleNamespace(data=torch.from_numpy(x[:, 0]), targets=torch.from_numpy(y), classes=NAMES),
+    ),
+    "svhn": ("SVHN", 3, lambda x, y: SimpleNamespace(data=x, labels=y)),
+    "stl10": ("STL10", 3, lambda x, y: SimpleNamespace(data=x, labels=y, classes=NAMES)),
+    "celeba": ("CelebA", 3, lambda x, y: [(Image.fromarray(image), None) for image in x.transpose(0, 2, 3, 1)]),
+}  # fmt: skip
+
+
+def known_images(split: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (3, C, 8, 8) that tell splits, images, channels, rows and columns apart; labels (3,), −1 if unlabeled."""
+    n, c, y, x = np.indices((3, channels, 8, 8))
+    pixels = (41 * SPLITS.index(split) + 5 * n + 64 * c + 8 * y + x) % 256
+    labels = np.full(3, -1) if split == "unlabeled" else np.arange(3) + SPLITS.index(split)
+    return pixels.astype(np.uint8), labels.astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("source", "split"), [(source, split) for source in LAYOUTS for split in source_info(source).splits]
+)
+def test_torchvisions_sets_are_read_pixel_by_pixel_from_the_split_asked_for(
+    source: str, split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, channels, layout = LAYOUTS[source]
+
+    def open_set(root: Path, *, download: bool, split: str | None = None, train: bool = False) -> object:
+        return layout(*known_images(split or ("train" if train else "test"), channels))
+
+    monkeypatch.setattr(torchvision.datasets, dataset, open_set)
+    found = prepare(source, split=split, root=tmp_path, resolution=8)
+    pixels, labels = known_images(split, channels)
+    assert found.images.shape == (3, 8, 8, channels)
+    assert all(found.images[n, y, x, c] == pixels[n, c, y, x] for n, c, y, x in np.ndindex(pixels.shape))
+    if source == "celeba" or split == "unlabeled":
+        assert (found.labels, found.class_names) == (None, ())
+    else:
+        assert np.array_equal(found.labels, labels)
+        assert found.class_names == (tuple("0123456789") if source == "svhn" else NAMES)
 
 
 class FakeCIFAR:
