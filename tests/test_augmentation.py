@@ -1,6 +1,8 @@
 """ADA's transforms against plain references, one by one and together, their draws, and in a game."""
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from gan.config import load_config
 from gan.errors import UserError
 from gan.objectives import ada
 from gan.objectives.ada import Recolouring, Warp, draw_recolouring, draw_warp, recoloured, warped
+from gan.objectives.augmentation import Augmentation, color, cutout, translation
 from gan.training.steps import discriminator_step, generator_step
 from tests import DEFAULT
 
@@ -172,6 +175,75 @@ def test_a_share_is_of_the_probability() -> None:
         load_config(DEFAULT, ["augmentation={operations: [ada_color], shares: {ada_colour: 0.5}}"])
 
 
+def test_brightness_saturation_and_contrast_are_changed_by_their_plain_formulas() -> None:
+    x, random = images(5), torch.Generator().manual_seed(6)
+    brightness, saturation, contrast = (torch.rand(5, generator=random).double().numpy() for _ in range(3))
+    for n, found in enumerate(color(x, torch.Generator().manual_seed(6)).numpy()):
+        expected = x[n].numpy() + brightness[n] - 0.5
+        grey = expected.mean(0)
+        expected = grey + (expected - grey) * 2 * saturation[n]
+        expected = expected.mean() + (expected - expected.mean()) * (0.5 + contrast[n])
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_a_translation_goes_up_to_an_eighth_of_either_side_and_no_further() -> None:
+    x = torch.zeros(2000, 1, 16, 32)
+    x[:, :, 7, 15] = 1
+    lit = translation(x, torch.Generator().manual_seed(7)).nonzero()
+    assert len(lit) == 2000
+    shifts = {(row - 7, column - 15) for _, _, row, column in lit.tolist()}
+    assert shifts == {(down, right) for down in range(-2, 3) for right in range(-4, 5)}
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("color", color),
+        ("translation", translation),
+        ("cutout", cutout),
+        ("ada_geometry", partial(ada.geometry, probability=torch.ones(()))),
+        ("ada_color", partial(ada.colours, probability=torch.ones(()))),
+    ],
+)
+def test_a_name_stands_for_its_operation(name: Any, operation: Callable[..., Tensor]) -> None:
+    x = images(20)
+    found = Augmentation((name,))(x, torch.Generator().manual_seed(8))
+    assert torch.equal(found, operation(x, torch.Generator().manual_seed(8)))
+    assert not torch.equal(found, x)
+
+
+@pytest.mark.parametrize(("name", "moving"), [("color", 1), ("translation", 24 / 25), ("cutout", 1)])
+def test_one_draw_an_image_says_whether_it_is_changed(name: Any, moving: float) -> None:
+    """What is changed is what the operation makes of it; some shifts are by nothing."""
+    x = images(4000)
+    found = Augmentation((name,), probability=0.3)(x, torch.Generator().manual_seed(9))
+    always = Augmentation((name,))(x, torch.Generator().manual_seed(9))
+    left, changed = ((found == one).flatten(1).all(1) for one in (x, always))
+    assert (left | changed).all()
+    assert abs((~left).double().mean().item() - 0.3 * moving) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("signs", "way"), [((1.0, 1.0, 1.0, -0.2), 1), ((0.9, 0.9, 0.5, -0.3), -1), ((0.4, 0.4, 0.4, 0.8), -1)]
+)
+def test_an_adaptive_probability_moves_by_the_mean_of_four_signs(signs: Sequence[float], way: int) -> None:
+    """By 4 · 25 of 1,000 images up if the mean is above the target, down if below, and only after every fourth."""
+    augmentation = Augmentation(("color",), 0.5, target=0.6, images_to_full=1000)
+    for moves in range(3):
+        for sign in signs:
+            assert augmentation.probability.item() == pytest.approx(0.5 + 0.1 * moves * way)
+            augmentation.follow(torch.tensor(sign), 25)
+
+
+@pytest.mark.parametrize(
+    ("settings", "start"),
+    [("", 1.0), (", probability: 0.4", 0.4), (", target: 0.6", 0.0), (", target: 0.6, probability: 0.4", 0.4)],
+)
+def test_an_adaptive_probability_starts_at_0_and_a_fixed_one_is_1_unless_told(settings: str, start: float) -> None:
+    augmentation = build_augmentation(load_config(DEFAULT, [f"augmentation={{operations: [color]{settings}}}"]))
+    assert augmentation.probability.item() == pytest.approx(start)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_game_is_played_with_them(precision: str) -> None:
     overrides = [
@@ -204,6 +276,23 @@ def test_the_sign_that_steers_is_that_of_the_losss_own_boundary() -> None:
     latents = torch.zeros(4, config.generator.latent_dim)
     values, _ = discriminator_step(game, images, None, latents, None)
     assert values["augmentation/real_sign"] == -1
+
+
+def test_the_probability_is_steered_by_the_signs_of_the_reals_weighted_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of reals scored +, +, −, + the mean sign is ½; four steps of four of a hundred images move p by 0.16."""
+    settings = [
+        "generator.width=8", "discriminator.backbone.width=8", "training.precision=float32",
+        "objective.stage_weights=[1, 1, 4]", "augmentation={operations: [color], target: 0.3, images_to_full: 100}",
+    ]  # fmt: skip
+    game = build_game(config := load_config(DEFAULT, settings), image_facts(config), torch.device("cpu"))
+    scores = torch.tensor([2.0, 0.5, -3.0, 1.0, -1.0, -1.0, -1.0, -1.0])[:, None] * torch.tensor([-1.0, -1.0, 1.0])
+    monkeypatch.setattr(game.discriminator.head, "batch_scores", lambda features, labels: scores + 0 * features.sum())
+    latents = torch.zeros(4, config.generator.latent_dim)
+    found = [discriminator_step(game, torch.zeros(4, 1, 32, 32), None, latents, None)[0] for _ in range(4)]
+    assert [step["augmentation/real_sign"].item() for step in found] == [0.5] * 4
+    assert [step["augmentation/probability"].item() for step in found] == pytest.approx([0, 0, 0, 0.16])
 
 
 @pytest.mark.parametrize("loss", ["relativistic", "wasserstein"])
