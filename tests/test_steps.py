@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan.build import build_game, image_facts
+from gan.build import build_game, build_latents, build_loader, image_facts
 from gan.config import load_config
+from gan.data.image_store import ImageStore
 from gan.device import resolve_precision
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.heads.stages import bounded_scales
@@ -92,6 +94,129 @@ def test_generator_step_moves_the_generator_alone() -> None:
     assert any(not torch.equal(mine, theirs) for mine, theirs in pairs)
 
 
+def test_a_conditional_generator_is_scored_with_the_labels_of_its_latents() -> None:
+    game = make_game("conditional=true", "discriminator.head={name: projection}")
+    images, labels, latents, fake_labels = batch(conditional=True)
+    with torch.no_grad():  # classes start with the same gains and biases
+        for parameter in game.generator.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    twin = copy.deepcopy(game)
+    expected = -twin.discriminator(twin.generator(latents, fake_labels), fake_labels).mean()
+    found = generator_step(game, latents, fake_labels, images, labels)
+    torch.testing.assert_close(found["loss/generator"], expected)
+
+
+def test_a_generator_is_trained_on_the_fakes_that_look_most_real() -> None:
+    """Of six all, half of them, and at the end a third, ranked and averaged with the stages' weights."""
+    game = make_game("objective.top_k={fraction: 0.3, decay: 0.5}", "objective.stage_weights=[1, 1, 18]")
+    images, _, latents, _ = batch()
+    for count in (6, 3, 2, 2):
+        twin = copy.deepcopy(game)
+        scores = twin.discriminator(twin.generator(latents)) @ torch.tensor([0.05, 0.05, 0.9])
+        expected = -sum(sorted(scores.tolist())[-count:]) / count
+        found = generator_step(game, latents, None, images, None)
+        assert found["loss/generator"].item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("player", ["discriminator", "generator"])
+def test_each_player_takes_steps_of_adam_with_a_rate_and_betas_as_told(player: str) -> None:
+    """In the second step both averages of gradients have a memory, so their rates of decay are seen."""
+    rates = {"generator": 1e-3, "discriminator": 3e-4}
+    game = make_game("optimizer.betas=[0.5, 0.8]", *[f"optimizer.{name}_lr={rate}" for name, rate in rates.items()])
+    images, _, latents, _ = batch()
+    network: nn.Module = getattr(game, player)
+    values = [parameter.detach().clone() for parameter in network.parameters()]
+    first, second = [torch.zeros_like(one) for one in values], [torch.zeros_like(one) for one in values]
+    for step in (1, 2):
+        if player == "generator":
+            generator_step(game, latents, None, images, None)
+        else:
+            discriminator_step(game, images, None, latents, None)
+        for index, parameter in enumerate(network.parameters()):
+            assert parameter.grad is not None
+            first[index] = 0.5 * first[index] + 0.5 * parameter.grad
+            second[index] = 0.8 * second[index] + 0.2 * parameter.grad.square()
+            mean, root = first[index] / (1 - 0.5**step), (second[index] / (1 - 0.8**step)).sqrt()
+            values[index] = values[index] - rates[player] * mean / (root + EPSILON)
+            torch.testing.assert_close(parameter.detach(), values[index], rtol=1e-5, atol=1e-7)
+
+
+def test_a_discriminator_with_r1_descends_the_hinge_loss_and_half_the_squared_gradient_of_reals() -> None:
+    """By the gradient of each image's own gradient, weight 10."""
+    game = make_game("objective.regularizers={r1: {weight: 10}}")
+    images, _, latents, _ = batch()
+    twin = copy.deepcopy(game).discriminator
+    fakes = game.generator(latents).detach()
+    found, _ = discriminator_step(game, images, None, latents, None)
+
+    update_spectral_norms(twin)
+    loss = (F.relu(1 - twin(images)) + F.relu(1 + twin(fakes))).mean()
+    penalty = torch.zeros(())
+    for image in images:
+        image = image[None].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(twin(image).mean(), image, create_graph=True)
+        penalty = penalty + 10 / 2 * gradient.square().sum() / B
+    torch.testing.assert_close(found["regularizers/discriminator/r1"], penalty.detach())
+    torch.testing.assert_close(found["loss/discriminator"], loss.detach())
+    (loss + penalty).backward()
+    for mine, theirs in zip(game.discriminator.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+class Darkening(nn.Module):
+    """An augmentation that makes every image darker."""
+
+    target = None
+
+    def forward(self, images: Tensor, random: torch.Generator) -> Tensor:
+        return images / 2 - 0.5
+
+
+def test_both_players_see_reals_and_fakes_augmented() -> None:
+    game = replace(make_game("objective.loss=relativistic"), augmentation=Darkening())
+    images, _, latents, _ = batch()
+    twin = copy.deepcopy(game)
+    found, _ = discriminator_step(game, images, None, latents, None)
+    update_spectral_norms(twin.discriminator)
+    fakes = twin.generator(latents).detach()
+    real_scores, fake_scores = twin.discriminator(images / 2 - 0.5), twin.discriminator(fakes / 2 - 0.5)
+    torch.testing.assert_close(found["scores/real"], real_scores.mean(0))
+    torch.testing.assert_close(found["loss/discriminator"], F.softplus(fake_scores - real_scores).mean())
+
+    twin = copy.deepcopy(game)
+    found = generator_step(game, latents, None, images, None)
+    fakes = twin.generator(latents)
+    real_scores, fake_scores = twin.discriminator(images / 2 - 0.5), twin.discriminator(fakes / 2 - 0.5)
+    torch.testing.assert_close(found["loss/generator"], F.softplus(real_scores - fake_scores).mean())
+
+
+def test_a_decorrelated_heads_moments_are_those_of_the_raw_scores_of_all_that_a_step_has_seen() -> None:
+    game = make_game("discriminator.head.options={stages: 3, rejection: decorrelated}")
+    images, _, latents, _ = batch()
+    twin = copy.deepcopy(game).discriminator
+    found, seen = discriminator_step(game, images, None, latents, None)
+    update_spectral_norms(twin)
+    raw_scores = seen.features @ twin.head.effective_weight().detach().T
+    moments = game.discriminator.head.moments
+    assert moments.batches == 1
+    torch.testing.assert_close(moments.score_mean, raw_scores.mean(0))
+    torch.testing.assert_close(moments.score_covariance, raw_scores.T.cov(correction=0))
+    torch.testing.assert_close(moments.feature_mean, seen.features.mean(0))
+    assert not any(name.startswith("head/") for name in found)
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+def test_lecams_anchors_start_at_the_first_mean_scores_and_follow_those_of_the_steps_it_acts_in(interval: int) -> None:
+    game = make_game(f"objective.regularizers={{lecam: {{weight: 1, interval: {interval}, options: {{decay: 0.99}}}}}}")
+    images, _, latents, _ = batch()
+    steps = [discriminator_step(game, images, None, latents, None)[0] for _ in range(interval + 1)]
+    for side in ("real", "fake"):
+        first, last = steps[0][f"scores/{side}"], steps[-1][f"scores/{side}"]
+        assert not torch.equal(first, last)
+        anchor = getattr(game.regularizers.terms["lecam"].penalty, f"{side}_mean")
+        torch.testing.assert_close(anchor, 0.99 * first + 0.01 * last, rtol=1e-6, atol=1e-7)
+
+
 def test_generator_stages_first_trains_on_the_first_score_alone() -> None:
     game = make_game("objective.generator_stages=first", "objective.stage_weights=[1, 1, 2]")
     images, _, latents, _ = batch()
@@ -126,6 +251,18 @@ def test_a_scale_is_brought_back_to_its_bound_and_can_turn_back_there(head: str)
     assert turned > 0
 
 
+def test_penalties_leave_learned_stage_weights_alone() -> None:
+    terms = "r1: {weight: 10}, lecam: {weight: 10}, balanced_consistency: {weight: 10}"
+    images, _, latents, _ = batch()
+    plain, penalised = (
+        make_game("objective.stage_weights=learned", f"objective.regularizers={{{named}}}") for named in ("", terms)
+    )
+    for game in (plain, penalised):
+        discriminator_step(game, images, None, latents, None)
+    torch.testing.assert_close(penalised.stage_weights.logits.grad, plain.stage_weights.logits.grad, rtol=1e-6, atol=0)
+    assert not torch.allclose(penalised.discriminator.head.weight.grad, plain.discriminator.head.weight.grad)
+
+
 def test_directions_leave_learned_stage_weights_alone() -> None:
     game = make_game("discriminator.head.name=sliced_cascade", "objective.stage_weights=learned")
     images, _, latents, _ = batch()
@@ -146,6 +283,30 @@ def test_direction_objectives_join_the_discriminators_loss() -> None:
     objective = (slices[B:] - slices[:B]).mean()
     (gradient,) = torch.autograd.grad(objective, before.head.weight)
     torch.testing.assert_close(game.discriminator.head.weight.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_all_that_is_random_in_training_follows_from_the_seed() -> None:
+    random_images = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), dtype=np.uint8)
+    store = ImageStore(random_images, None, (), "hash", "digits", "train")
+
+    def drawn(seed: int) -> dict[str, Tensor]:
+        config = load_config(DEFAULT, [*TINY, f"seed={seed}"])
+        game = build_game(config, facts := image_facts(config), CPU)
+        networks = {
+            "generator": game.generator, "backbone": game.discriminator.backbone, "head": game.discriminator.head,
+        }  # fmt: skip
+        latents = build_latents(config, facts, CPU)
+        return {
+            **{name: torch.cat([one.flatten() for one in part.parameters()]) for name, part in networks.items()},
+            "batch": build_loader(config, store, CPU).next_batch()[0],
+            **{f"latents of the {player}": latents.next(player, 8)[0] for player in ("discriminator", "generator")},
+            "noise": torch.rand(8, generator=game.noise.generator("discriminator", 0, 0)),
+            "seed of the noise": torch.tensor(game.noise.seed),
+        }
+
+    first, again, other = drawn(0), drawn(0), drawn(1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not [name for name in first if torch.equal(first[name], other[name])]
 
 
 @pytest.mark.slow
