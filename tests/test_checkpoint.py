@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import itertools
 import math
 import os
 import pickle
@@ -24,8 +25,11 @@ from hypothesis import strategies as st
 
 from gan.errors import NonFiniteError, StorageError, UserError
 from gan.training.checkpoint import FORMAT, Checkpoints, digest, read_checkpoint, write_checkpoint
+from gan.training.latents import Latents
+from gan.training.noise import Noise
 from gan.training.state import load_optimizer
 from tests import DEFAULT, ROOT
+from tests.test_games import make_trainer
 from tests.test_training import TINY, data, diverge, lines, run, same  # noqa: F401
 from train import main
 
@@ -254,6 +258,23 @@ def test_recovery_goes_on_from_the_newest_checkpoint_with_other_numbers(
     assert recovered[0] == plain[0] and recovered[2] != plain[2]
     state = read_checkpoint(tmp_path / "recovered" / "checkpoints" / "step_00000006.pt")
     assert state["recoveries"] == 1
+
+
+def test_every_recovery_goes_on_with_numbers_of_its_own(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, 1)
+    state = copy.deepcopy(trainer.state_dict())
+    seen = []
+    for recoveries in range(3):
+        if recoveries:
+            trainer.recover(copy.deepcopy(state))
+        noise, latents = trainer.parts["noise"], trainer.parts["latents"]
+        assert isinstance(noise, Noise) and isinstance(latents, Latents)
+        assert (trainer.recoveries, noise.upcoming("generator")) == (recoveries, 0)
+        drawn = [latents.next(player, 4)[0] for player in ("discriminator", "generator")]
+        drawn += [torch.rand(4, generator=noise.generator("discriminator", 0, 0)), torch.tensor(noise.seed)]
+        seen.append(drawn)
+    for one, other in itertools.combinations(seen, 2):
+        assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_recoveries_run_out(

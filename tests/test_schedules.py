@@ -2,15 +2,17 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from torch import nn
 
 import train
-from gan.build import build_ema, build_game, build_motions, image_facts
+from gan.build import build_ema, build_game, build_motions, build_schedule, image_facts
 from gan.build.motions import ema_decay
 from gan.config import load_config
 from gan.errors import UserError
@@ -48,6 +50,30 @@ def test_a_half_life_is_that() -> None:
     decay = ema_decay(1000, 8)
     assert decay ** (1000 / 8) == pytest.approx(0.5)
     assert ema_decay(0, 8) == 0
+
+
+def test_a_half_life_is_of_the_images_of_all_the_discriminators_steps() -> None:
+    """After 25 steps of 5 · 8 images half of what was there is left, be it set so from the start or moved there."""
+    settings = [*TINY, "training.discriminator_steps=5", "ema.warm_up=false"]
+    ema = build_ema(load_config(DEFAULT, [*settings, "ema.half_life=1000"]), nn.Linear(1, 1))
+    assert ema.decay**25 == pytest.approx(0.5)
+    config = load_config(DEFAULT, [*settings, "ema.half_life=1", "schedules={ema.half_life: {to: 1000, images: 80}}"])
+    game = build_game(config, image_facts(config), torch.device("cpu"))
+    ema = build_ema(config, game.generator)
+    replace(build_schedule(config), motions=build_motions(config, game, ema)).move(2)
+    assert ema.decay**25 == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"), [("{decay: 0.75, warm_up: false}", 0.75), ("{decay: 0.75}", 2 / 11), ("{decay: 0.1}", 0.1)]
+)
+def test_an_average_warms_up_unless_told_not_to(settings: str, kept: float) -> None:
+    network = nn.Linear(1, 1)
+    nn.init.ones_(network.weight)
+    ema = build_ema(load_config(DEFAULT, [*TINY, f"ema={settings}"]), network)
+    nn.init.zeros_(network.weight)
+    ema.update(1)
+    assert ema.average.get_parameter("weight").item() == pytest.approx(kept)
 
 
 def test_every_setting_arrives_where_training_reads_it() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from gan.build import prepare_images
@@ -30,7 +31,7 @@ from gan.training.diagnostics import Observation
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.latents import Latents
 from gan.training.schedule import Clock, Schedule
-from gan.training.steps import discriminator_step
+from gan.training.steps import discriminator_step, generator_step
 from gan.training.tracking import ELAPSED, LOG, TRAINING, Averages, Tracker, read_log
 from gan.training.trainer import Trainer
 from tests import DEFAULT
@@ -89,7 +90,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "overrides",
     [
         [],
-        ["conditional=true"],
+        ["conditional=true", "objective.stage_weights=learned"],
         ["conditional=true", "discriminator.head.name=projection", "discriminator.head.options={}"],
         [
             "objective.regularizers={r1: {weight: 1, interval: 2}, lecam: {weight: 0.1}, contrastive: {weight: 0.1}, "
@@ -123,6 +124,42 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, data: Path, overr
     samples = [sorted((tmp_path / name / "samples").iterdir()) for name in ("whole", "killed")]
     for first, second in zip(*samples, strict=True):
         assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_generators_step_is_given_the_discriminators_latents_only_where_they_are_shared(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    given: dict[str, list[tuple[Any, ...]]] = {"discriminator": [], "generator": []}
+
+    def discriminates(game: Any, *batch: Any) -> object:
+        given["discriminator"].append(batch)
+        return discriminator_step(game, *batch)
+
+    def generates(game: Any, *batch: Any) -> object:
+        given["generator"].append(batch)
+        return generator_step(game, *batch)
+
+    monkeypatch.setattr(launching, "discriminator_step", discriminates)
+    monkeypatch.setattr(launching, "generator_step", generates)
+    settings = ("conditional=true", "training.discriminator_steps=1", "training.steps=2")
+    run(tmp_path, data, *settings, f"training.shared_latents={shared}".lower())
+    assert len(given["discriminator"]) == len(given["generator"]) == 2
+    for (images, labels, *theirs), (*ours, seen, seen_labels) in zip(*given.values(), strict=True):
+        assert torch.equal(seen, images) and torch.equal(seen_labels, labels)
+        assert torch.equal(theirs[0], ours[0]) == torch.equal(theirs[1], ours[1]) == shared
+    assert not torch.equal(given["generator"][0][0], given["generator"][1][0])
+
+
+def test_both_players_rates_fall_to_0_over_the_second_half_of_a_half_linear_run(tmp_path: Path, data: Path) -> None:
+    rates = {"generator": 1e-3, "discriminator": 3e-4}
+    settings = [f"optimizer.{player}_lr={rate}" for player, rate in rates.items()]
+    run(tmp_path, data, *settings, "optimizer.schedule=half_linear", "logging.scalars_every=1")
+    logged = lines(tmp_path)
+    assert [line["step"] for line in logged] == [1, 2, 3, 4, 5, 6]
+    for player, rate in rates.items():
+        factors = [line[f"learning_rate/{player}"] / rate for line in logged]
+        assert factors == pytest.approx([1, 1, 1, 1, 2 / 3, 1 / 3])
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, data: Path) -> None:
@@ -322,6 +359,28 @@ def test_ema_follows_its_recursion_and_warms_up() -> None:
     torch.testing.assert_close(ema.average.weight, expected)
     assert ema.average.num_batches_tracked == 199
     assert not ema.average.weight.requires_grad
+
+
+@pytest.mark.parametrize("warm_up", [False, True])
+def test_an_average_is_of_running_statistics_too_and_judges_by_them(warm_up: bool) -> None:
+    torch.manual_seed(0)
+    network = nn.BatchNorm1d(3).double()
+    ema = ExponentialMovingAverage(network, decay=0.9, warm_up=warm_up)
+    expected = {name: value.clone() for name, value in network.state_dict().items()}
+    for step in range(1, 20):
+        network(2 + 3 * torch.randn(8, 3, dtype=torch.float64))
+        with torch.no_grad():
+            network.bias.add_(torch.randn(3, dtype=torch.float64))
+        ema.update(step)
+        decay = min(0.9, (1 + step) / (10 + step)) if warm_up else 0.9
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            expected[name] = decay * expected[name] + (1 - decay) * network.state_dict()[name]
+        expected["num_batches_tracked"] += 1
+        torch.testing.assert_close(dict(ema.average.state_dict()), expected)
+    points = torch.randn(1, 3, dtype=torch.float64)
+    normalised = (points - expected["running_mean"]) / (expected["running_var"] + network.eps).sqrt()
+    torch.testing.assert_close(ema.average(points), normalised * expected["weight"] + expected["bias"])
+    assert network.training
 
 
 def test_learning_rates_follow_the_schedule() -> None:
@@ -576,6 +635,30 @@ def test_a_number_that_is_written_otherwise_does_not_lock_a_run_out(
     with pytest.raises(UserError, match=r"fake_target was -1, now -1\.0"):
         run(tmp_path, data, loss.format(-1.0))
     assert run(tmp_path, data, loss.format(-1))
+
+
+def test_latents_are_independent_and_normal_and_labels_are_uniform_over_the_classes() -> None:
+    latents, labels = Latents(0, CPU, 8, 10).next("discriminator", 5000)
+    assert labels is not None
+    assert latents.shape == (5000, 8) and labels.shape == (5000,)
+    assert stats.kstest(latents.flatten().numpy(), "norm").pvalue > 1e-3
+    assert (latents.T.corrcoef() - torch.eye(8)).abs().max() < 5 / 5000**0.5
+    counts = torch.bincount(labels, minlength=10)
+    assert len(counts) == 10 and (counts - 500).abs().max() < 5 * (5000 * 0.1 * 0.9) ** 0.5
+
+
+def test_each_players_latents_follow_from_the_seed_whatever_the_other_draws() -> None:
+    def drawn(seed: int, *players: str) -> list[tuple[tuple[float, ...], tuple[int, ...]]]:
+        latents = Latents(seed, CPU, 4, 1000)
+        batches = [latents.next(player, 8) for player in players]
+        return [(tuple(z.flatten().tolist()), tuple(y.tolist())) for z, y in batches if y is not None]
+
+    d, g = "discriminator", "generator"
+    first, other = drawn(0, d, g, d, g), drawn(1, d, g, d, g)
+    for part in range(2):  # latents, labels
+        assert len({batch[part] for batch in first + other}) == 8
+    assert drawn(0, d, g, d, g) == first
+    assert drawn(0, d, d) == first[::2] and drawn(0, g, g) == first[1::2]
 
 
 def test_latents_of_another_kind_of_device_are_refused() -> None:
