@@ -5,10 +5,11 @@ import fcntl
 import json
 import shutil
 import struct
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.error import URLError
 
 import numpy as np
@@ -652,19 +653,36 @@ def test_tiny_imagenet_folder(tmp_path: Path) -> None:
 
 SPLITS = ("train", "test", "extra", "unlabeled", "valid", "all")
 NAMES = tuple("abcdefghij")
-LAYOUTS: dict[str, tuple[str, int, Any]] = {  # source → torchvision's name, channels, how it holds images and labels
-    "cifar10": (
-        "CIFAR10", 3,
-        lambda x, y: SimpleNamespace(data=x.transpose(0, 2, 3, 1), targets=y.tolist(), classes=NAMES),
-    ),
-    "mnist": (
-        "MNIST", 1,
-        lambda x, y: SimpleNamespace(data=torch.from_numpy(x[:, 0]), targets=torch.from_numpy(y), classes=NAMES),
-    ),
-    "svhn": ("SVHN", 3, lambda x, y: SimpleNamespace(data=x, labels=y)),
-    "stl10": ("STL10", 3, lambda x, y: SimpleNamespace(data=x, labels=y, classes=NAMES)),
-    "celeba": ("CelebA", 3, lambda x, y: [(Image.fromarray(image), None) for image in x.transpose(0, 2, 3, 1)]),
-}  # fmt: skip
+
+
+def as_rows(images: np.ndarray, labels: np.ndarray) -> SimpleNamespace:
+    return SimpleNamespace(data=images.transpose(0, 2, 3, 1), targets=labels.tolist(), classes=NAMES)
+
+
+def as_grey_tensors(images: np.ndarray, labels: np.ndarray) -> SimpleNamespace:
+    return SimpleNamespace(data=torch.from_numpy(images[:, 0]), targets=torch.from_numpy(labels), classes=NAMES)
+
+
+def as_planes(images: np.ndarray, labels: np.ndarray) -> SimpleNamespace:
+    return SimpleNamespace(data=images, labels=labels, classes=NAMES)
+
+
+def as_pictures(images: np.ndarray, labels: np.ndarray) -> list[tuple[Image.Image, int]]:
+    pictures = [Image.fromarray(image) for image in images.transpose(0, 2, 3, 1)]
+    return list(zip(pictures, labels.tolist(), strict=True))
+
+
+LAYOUTS: dict[str, tuple[str, int, Callable[[np.ndarray, np.ndarray], object]]] = {
+    # source → torchvision's name of it, channels, and how its class holds images (N, C, H, W) and labels
+    "cifar10": ("CIFAR10", 3, as_rows),
+    "cifar100": ("CIFAR100", 3, as_rows),
+    "mnist": ("MNIST", 1, as_grey_tensors),
+    "fashion_mnist": ("FashionMNIST", 1, as_grey_tensors),
+    "kmnist": ("KMNIST", 1, as_grey_tensors),
+    "svhn": ("SVHN", 3, as_planes),
+    "stl10": ("STL10", 3, as_planes),
+    "celeba": ("CelebA", 3, as_pictures),
+}
 
 
 def known_images(split: str, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -686,7 +704,8 @@ def test_torchvisions_sets_are_read_pixel_by_pixel_from_the_split_asked_for(
     def open_set(root: Path, *, download: bool, split: str | None = None, train: bool = False) -> object:
         return layout(*known_images(split or ("train" if train else "test"), channels))
 
-    monkeypatch.setattr(torchvision.datasets, dataset, open_set)
+    for name, _, _ in LAYOUTS.values():  # another set than the one that is meant cannot be had
+        monkeypatch.setattr(torchvision.datasets, name, open_set if name == dataset else None)
     found = prepare(source, split=split, root=tmp_path, resolution=8)
     pixels, labels = known_images(split, channels)
     assert found.images.shape == (3, 8, 8, channels)
@@ -716,13 +735,13 @@ def write_idx(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture
 def mnist_files(tmp_path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
-    """Seven random test images in torchvision's layout."""
+    """Seven random test images in torchvision's layout, the first four of which are the training images."""
     raw = tmp_path / "sets" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     images, labels = random_images(7, 28, 28), np.array([3, 1, 4, 1, 5, 9, 2], dtype=np.uint8)
-    for part in ("train", "t10k"):
-        write_idx(raw / f"{part}-images-idx3-ubyte", images)
-        write_idx(raw / f"{part}-labels-idx1-ubyte", labels)
+    for part, count in (("train", 4), ("t10k", 7)):
+        write_idx(raw / f"{part}-images-idx3-ubyte", images[:count])
+        write_idx(raw / f"{part}-labels-idx1-ubyte", labels[:count])
     return tmp_path / "sets", images, labels
 
 
@@ -745,6 +764,7 @@ def test_mnist_has_a_black_margin_up_to_32(tmp_path: Path, mnist_files: tuple[Pa
     assert np.array(found.images).sum() == images.sum()
     assert np.array_equal(found.labels, labels)
     assert found.class_names[3] == "3 - three"
+    assert prepare("mnist", split="train", path=path, root=tmp_path).labels.tolist() == labels[:4].tolist()
     native = prepare("mnist", split="test", path=path, root=tmp_path, resolution=28)
     assert np.array_equal(native.images[..., 0], images)
     large = prepare("mnist", split="test", path=path, root=tmp_path, resolution=64)
