@@ -81,13 +81,8 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
     identity = run_identity(config.model_dump(exclude_defaults=True))
     newest = run.newest_checkpoint()
     state = distributed.from_main(_saved_state(run, config, store) if distributed.is_main() else None)
-    if state is not None and state["step"] >= config.training.steps:
-        step = state["step"]
-        result = load_result(run.evaluations, step, config.evaluation) if distributed.is_main() else None
-        logged = result is not None and is_logged(out / LOG, step, result.metrics)
-        if distributed.from_main(logged or not config.evaluation.at_end):
-            _say(_summary(run, step, state["elapsed"], state["recoveries"], result))
-            return True
+    if state is not None and _is_done(run, config, state):
+        return True
     scored = config.evaluation.at_end or config.evaluation.every > 0
     record = image_record(facts, store)
     # Before training, should weights be missing.
@@ -102,11 +97,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
                 raise BusyError(
                     f"--out {out}: another process has trained in it meanwhile; the same command goes on there"
                 )
-            drop_results(run.evaluations, -1 if state is None else state["step"])
-            if state is not None:
-                _tell_of_another_decay(run, config, state["step"])
-                checkpoints.prune()
-            write_text(run.config, config.to_yaml())
+            _make_ready(run, config, state, checkpoints)
         ema = build_ema(config, game.generator)
         trainer = Trainer(
             game=game,
@@ -128,13 +119,35 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
         _begin(trainer, config, store, state, f"{out} on {_where(device, precision)}")
         try:
             summary = _finish(trainer, config, run, scorer) if _train(trainer, config, run, store) else None
-            if summary is None:
-                _say(f"stopped and saved at step {trainer.step}; to go on: {resume_command}", err=True)
-            else:
-                _say(summary)
         finally:
             trainer.tracker.close()
+    if summary is None:
+        _say(f"stopped and saved at step {trainer.step}; to go on: {resume_command}", err=True)
+    else:
+        _say(summary)
     return summary is not None
+
+
+def _is_done(run: RunDirectory, config: Config, state: Mapping[str, Any]) -> bool:
+    """Whether a run has come to its last step and is scored as it should be; if so, that is said."""
+    step = state["step"]
+    if step < config.training.steps:
+        return False
+    result = load_result(run.evaluations, step, config.evaluation) if distributed.is_main() else None
+    logged = result is not None and is_logged(run.path / LOG, step, result.metrics)
+    done: bool = distributed.from_main(logged or not config.evaluation.at_end)
+    if done:
+        _say(_summary(run, step, state["elapsed"], state["recoveries"], result))
+    return done
+
+
+def _make_ready(run: RunDirectory, config: Config, state: Mapping[str, Any] | None, checkpoints: Checkpoints) -> None:
+    """Write the config, and remove what belongs to steps after `state`, which are played anew."""
+    drop_results(run.evaluations, -1 if state is None else state["step"])
+    if state is not None:
+        _tell_of_another_decay(run, config, state["step"])
+        checkpoints.prune()
+    write_text(run.config, config.to_yaml())
 
 
 def _saved_state(run: RunDirectory, config: Config, store: ImageStore) -> dict[str, Any] | None:
