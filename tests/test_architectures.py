@@ -1,15 +1,19 @@
 """SAGAN, BigGAN and R3GAN: attention in its place, layouts, precisions, derivatives, and what makes each itself."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks import textbook_biggan
+from gan.models.attention import ATTENTION
 from gan.models.biggan import BigGANBackbone, BigGANGenerator, ConditionedBatchNorm2d
 from gan.models.blocks.layers import Conv2d, Linear
 from gan.models.blocks.spectral_norm import SpectralNorm, update_spectral_norms
+from gan.models.heads import ProjectionHead
 from gan.models.interface import AttentionPlacement
 from gan.models.r3gan import R3GANBackbone, R3GANGenerator, ResidualBlock
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
@@ -156,11 +160,88 @@ def test_biggan_listens_to_labels_whatever_its_options(options: dict) -> None:
 def test_biggan_starts_orthogonal() -> None:
     for network in (BigGANGenerator(32, 3, 2, 16, 4), BigGANBackbone(32, 3, 2, attention_at(8))):
         for module in network.modules():
-            if isinstance(module, Conv2d | Linear):
+            if isinstance(module, Conv2d | Linear | nn.Embedding):
                 matrix = module.weight.flatten(1)
                 matrix = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
                 torch.testing.assert_close(matrix @ matrix.T, torch.eye(len(matrix)), rtol=0, atol=1e-5)
+            if isinstance(module, Conv2d | Linear):
                 torch.testing.assert_close(module.spectral_norm(module.weight), module.weight, rtol=0, atol=1e-5)
+
+
+BIGGANS = AttentionPlacement((16,), partial(ATTENTION["dot_product"], pooled=True, scaled=False))
+
+
+def give(theirs: nn.Module, ours: dict[str, nn.Module]) -> None:
+    """Every layer of a textbook player, by its name there, takes the weights in force of one of ours."""
+    layers = {name for name, layer in theirs.named_modules() if any(True for _ in layer.parameters(recurse=False))}
+    assert layers - {"attention"} == set(ours)
+    for name, mine in ours.items():
+        layer = theirs.get_submodule(name)
+        if hasattr(layer, "weight_orig"):
+            nn.utils.remove_spectral_norm(layer)
+            layer.weight.data = mine.spectral_norm(mine.weight).detach().view_as(layer.weight)
+            if getattr(layer, "bias", None) is not None:
+                layer.bias.data = torch.zeros_like(layer.bias) if mine.bias is None else mine.bias.detach()
+        else:
+            layer.load_state_dict(mine.state_dict())
+
+
+def attention_layers(attention: nn.Module) -> dict[str, nn.Module]:
+    form = attention.form
+    layers = {"query": form.query, "key": form.key, "value": attention.value, "out": attention.out}
+    return {f"attention.{name}": layer for name, layer in layers.items()}
+
+
+def moved_from_their_start(player: nn.Module) -> nn.Module:
+    """All vectors, among them biases and gains, and attention's gate become random."""
+    for parameter in player.parameters():
+        if parameter.dim() < 2:
+            nn.init.normal_(parameter)
+    return player
+
+
+def test_the_generator_of_biggan_is_the_textbooks_with_the_same_weights() -> None:
+    torch.manual_seed(0)
+    ours = moved_from_their_start(BigGANGenerator(32, 3, 2, 16, 4, BIGGANS, shared_dim=5)).double()
+    theirs = textbook_biggan.Generator(8, 16, 4, 5).double()
+    layers = {name: ours.get_submodule(name) for name in ("embedding", "project", "norm", "to_image")}
+    for i, block in enumerate(ours.blocks):
+        layers |= {f"blocks.{i}.{name}": block.get_submodule(name) for name in ("conv1", "conv2", "shortcut")}
+        for name in ("norm1", "norm2"):
+            norm = block.get_submodule(name)
+            layers |= {f"blocks.{i}.{name}.gain": norm.gain, f"blocks.{i}.{name}.bias": norm.bias}
+    give(theirs, layers | attention_layers(ours.attention[1]))
+    theirs.attention.gamma.data = ours.attention[1].gamma.data
+    latents, labels = torch.randn(6, 16, dtype=torch.float64), torch.tensor([3, 0, 1, 1, 2, 0])
+    for training in (True, False):
+        torch.testing.assert_close(ours.train(training)(latents, labels), theirs.train(training)(latents, labels))
+
+
+def test_the_discriminator_of_biggan_is_the_textbooks_with_the_same_weights() -> None:
+    torch.manual_seed(0)
+    backbone = moved_from_their_start(BigGANBackbone(32, 3, 2, BIGGANS)).double()
+    head = moved_from_their_start(ProjectionHead(8, 4)).double()
+    theirs = textbook_biggan.Discriminator(8, 4).double()
+    layers = {"head": head.linear, "classes": head.embedding}
+    for i, block in enumerate(backbone.blocks):
+        prefix = "first" if i == 0 else f"blocks.{i - 1}"
+        layers |= {f"{prefix}.{name}": layer for name, layer in block.named_children() if isinstance(layer, Conv2d)}
+    give(theirs, layers | attention_layers(backbone.attention[0]))
+    theirs.attention.gamma.data = backbone.attention[0].gamma.data
+    images, labels = torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.tensor([3, 0, 1, 1])
+    torch.testing.assert_close(head(backbone(images), labels), theirs(images, labels))
+
+
+@pytest.mark.parametrize(("shared_dim", "normalised"), [(None, False), (5, True)])
+def test_only_gains_and_biases_of_a_shared_embedding_are_spectrally_normalised(
+    shared_dim: int | None, normalised: bool
+) -> None:
+    generator = BigGANGenerator(32, 3, 2, 16, 4, shared_dim=shared_dim)
+    norms = [module for module in generator.modules() if isinstance(module, ConditionedBatchNorm2d)]
+    assert len(norms) == 6
+    for norm in norms:
+        for layer in (norm.gain, norm.bias):
+            assert isinstance(layer.spectral_norm, SpectralNorm) == normalised
 
 
 def test_spectral_norm_reaches_every_layer_of_a_sagan_generator() -> None:
@@ -184,6 +265,43 @@ def test_r3gan_blocks_start_as_the_identity_with_a_variance_of_one_over_sqrt_l_i
     inside = block.conv2(F.leaky_relu(hidden, 0.2))[..., 2:-2, 2:-2]
     assert inside.var().item() == pytest.approx(hidden.var().item() / 16**0.5, rel=0.15)
     assert block.conv2.groups == 8
+
+
+def test_an_r3gan_block_is_its_equation() -> None:
+    """h + W₃ φ(W₂ φ(W₁ h)): pointwise, 3×3 in groups, pointwise, φ of slope 0.2."""
+    torch.manual_seed(0)
+    block = ResidualBlock(8, expansion=2, group_width=4, blocks=3).double()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter)
+    maps = torch.randn(2, 8, 5, 5, dtype=torch.float64)
+    hidden = F.conv2d(maps, block.conv1.weight, block.conv1.bias)
+    hidden = torch.where(hidden > 0, hidden, 0.2 * hidden)
+    hidden = F.conv2d(hidden, block.conv2.weight, block.conv2.bias, padding=1, groups=4)
+    hidden = torch.where(hidden > 0, hidden, 0.2 * hidden)
+    torch.testing.assert_close(block(maps), maps + F.conv2d(hidden, block.conv3.weight))
+
+
+@pytest.mark.parametrize(("resolution", "blocks"), [(32, 8), (64, 10)])
+def test_r3gan_counts_all_blocks_of_a_network_in_its_initial_gain(resolution: int, blocks: int) -> None:
+    torch.manual_seed(0)
+    gain = (2 / 1.04) ** 0.5 * blocks**-0.25
+    for network in (R3GANGenerator(resolution, 3, 64), R3GANBackbone(resolution, 3, 64)):
+        for name in ("conv1", "conv2"):
+            convs = [block.get_submodule(name) for stage in network.stages for block in stage]
+            assert len(convs) == blocks
+            weights = torch.cat([conv.weight.flatten() * conv.weight[0].numel() ** 0.5 for conv in convs])
+            assert weights.std().item() == pytest.approx(gain, rel=0.01)
+            assert not any(conv.bias.any() for conv in convs)
+
+
+def test_r3gan_begins_and_ends_with_a_basis_and_a_table_of_known_spread() -> None:
+    """1/√16 for the sum over 16 positions, 1/√K for the table as a matrix of one-hot labels, 1 for the first map."""
+    torch.manual_seed(0)
+    generator, backbone = R3GANGenerator(32, 3, 64, 16, 100), R3GANBackbone(32, 3, 64)
+    assert backbone.basis.std().item() == pytest.approx(1 / 4, rel=0.1)
+    assert generator.basis.std().item() == pytest.approx(1, rel=0.1)
+    assert generator.embedding is not None
+    assert generator.embedding.weight.std().item() == pytest.approx(1 / 10, rel=0.05)
 
 
 def test_r3gan_images_are_clamped_in_evaluation_and_differentiable_everywhere_in_training() -> None:

@@ -6,8 +6,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import textbook
-from gan.models.blocks.layers import ConditionalBatchNorm2d, Conv2d, Linear, convolve_pool, upsample_convolve
+from gan.models.blocks.layers import (
+    ConditionalBatchNorm2d,
+    Conv2d,
+    Embedding,
+    Linear,
+    convolve_pool,
+    initialise_orthogonally,
+    upsample_convolve,
+)
 from gan.models.blocks.spectral_norm import SpectralNorm, update_spectral_norms
+from gan.models.dcgan import DCGANBackbone
 from gan.models.heads import LinearHead
 from gan.models.sngan import SNGANBackbone, SNGANGenerator
 
@@ -85,6 +94,33 @@ def test_spectral_norm_converges_to_the_largest_singular_value() -> None:
         torch.testing.assert_close(torch.linalg.matrix_norm(normalised.flatten(1), 2), torch.tensor(1.0))
 
 
+def test_a_spectrally_normalised_embedding_looks_labels_up_in_the_table_over_its_largest_singular_value() -> None:
+    torch.manual_seed(0)
+    embedding, labels = Embedding(5, 8, spectral_norm=True).double(), torch.tensor([4, 0, 2, 4])
+    nn.init.normal_(embedding.weight)
+    for _ in range(300):
+        update_spectral_norms(embedding)
+    sigma = torch.linalg.matrix_norm(embedding.weight, 2)
+    torch.testing.assert_close(embedding(labels), embedding.weight[labels] / sigma)
+
+
+def test_the_backbone_of_dcgan_is_convolutions_over_their_spectral_norms_and_leaky_rectifiers() -> None:
+    torch.manual_seed(0)
+    backbone = DCGANBackbone(32, 3, 4).double()
+    for conv in backbone.convs:
+        nn.init.normal_(conv.bias)
+    for _ in range(500):
+        update_spectral_norms(backbone)
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    state, maps = backbone.state_dict(), images
+    for i in range(3):
+        weight = state[f"convs.{i}.weight"]
+        sigma = torch.linalg.matrix_norm(weight.flatten(1), 2)
+        maps = F.conv2d(maps, weight / sigma, state[f"convs.{i}.bias"], stride=2, padding=1)
+        maps = torch.where(maps > 0, maps, 0.2 * maps)
+    torch.testing.assert_close(backbone(images), maps.flatten(1))
+
+
 def test_spectral_norm_moves_only_when_told_and_differentiates_through_sigma() -> None:
     torch.manual_seed(0)
     weight = torch.randn(5, 7, dtype=torch.float64, requires_grad=True)
@@ -121,3 +157,10 @@ def test_conditional_batch_norm_picks_the_gain_and_bias_of_each_label() -> None:
         ]
     )
     torch.testing.assert_close(layer(maps, labels), expected)
+
+
+@pytest.mark.parametrize("layer", [nn.Embedding(5, 8), nn.Linear(8, 5), nn.Conv2d(2, 5, 2)])
+def test_orthogonal_weights_reach_tables_matrices_and_kernels(layer: nn.Embedding | nn.Linear | nn.Conv2d) -> None:
+    initialise_orthogonally(nn.Sequential(layer))
+    rows = layer.weight.flatten(1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(5), rtol=0, atol=1e-5)

@@ -117,6 +117,79 @@ def test_r3gan_32_has_the_parameters_counted_by_hand() -> None:
     assert count(R3GANBackbone()) == 3 * w + 8 * block + 16 * w
 
 
+@pytest.mark.parametrize(
+    ("network", "resolution", "bottom", "multiples"),
+    [
+        (SNGANGenerator, 48, 6, (8, 4, 2, 1)),
+        (SNGANGenerator, 64, 4, (16, 8, 4, 2, 1)),
+        (SNGANGenerator, 128, 4, (16, 16, 8, 4, 2, 1)),
+        (BigGANGenerator, 64, 4, (16, 16, 8, 4, 2)),
+    ],
+)
+def test_residual_generators_have_the_published_widths(
+    network: type[Generator], resolution: int, bottom: int, multiples: tuple[int, ...]
+) -> None:
+    options = {"hierarchical": False} if network is BigGANGenerator else {}
+    found = count(network(resolution, 3, 4, 128, **options))
+    widths = [4 * multiple for multiple in multiples]
+    blocks = sum(2 * i + (9 * i * o + o) + 2 * o + (9 * o * o + o) + (i * o + o) for i, o in itertools.pairwise(widths))
+    assert found == 129 * bottom**2 * widths[0] + blocks + 2 * widths[-1] + 27 * widths[-1] + 3
+
+
+@pytest.mark.parametrize(
+    ("network", "resolution", "multiples"),
+    [
+        (SNGANBackbone, 48, (1, 2, 4, 8, 16)),
+        (SNGANBackbone, 64, (1, 2, 4, 8, 16)),
+        (SNGANBackbone, 128, (1, 2, 4, 8, 16, 16)),
+        (BigGANBackbone, 64, (1, 2, 4, 8, 16)),
+    ],
+)
+def test_residual_backbones_have_the_published_widths(
+    network: type[Backbone], resolution: int, multiples: tuple[int, ...]
+) -> None:
+    w = 4
+    widths = [w * multiple for multiple in multiples]
+    first = (27 * w + w) + (9 * w * w + w) + (3 * w + w)
+    # Only the last block at 128 keeps both the side and the width of its map, and so has no convolution beside it.
+    blocks = sum(
+        (9 * i * o + o) + (9 * o * o + o) + (i * o + o if i != o else 0) for i, o in itertools.pairwise(widths)
+    )
+    assert count(network(resolution, 3, w)) == first + blocks
+
+
+@pytest.mark.parametrize(
+    ("network", "resolution", "sides"),
+    [
+        (SNGANGenerator, 32, [8, 16, 32]),
+        (SNGANGenerator, 48, [12, 24, 48]),
+        (SNGANGenerator, 64, [8, 16, 32, 64]),
+        (SNGANGenerator, 128, [8, 16, 32, 64, 128]),
+        (SNGANBackbone, 32, [16, 8, 8, 8]),
+        (SNGANBackbone, 48, [24, 12, 6, 3, 3]),
+        (SNGANBackbone, 64, [32, 16, 8, 4, 2]),
+        (SNGANBackbone, 128, [64, 32, 16, 8, 4, 4]),
+        (BigGANGenerator, 32, [8, 16, 32]),
+        (BigGANGenerator, 64, [8, 16, 32, 64]),
+        (BigGANGenerator, 128, [8, 16, 32, 64, 128]),
+        (BigGANBackbone, 32, [16, 8, 8, 8]),
+        (BigGANBackbone, 64, [32, 16, 8, 4, 4]),
+        (BigGANBackbone, 128, [64, 32, 16, 8, 4, 4]),
+    ],
+)
+def test_the_blocks_give_maps_of_the_published_sides(
+    network: type[Generator | Backbone], resolution: int, sides: list[int]
+) -> None:
+    given = (2, 60) if issubclass(network, Generator) else (2, 3, resolution, resolution)
+    options = {"latent_dim": 60} if issubclass(network, Generator) else {}
+    found: list[int] = []
+    player = network(resolution, 3, 1, **options)
+    for block in player.blocks:
+        block.register_forward_hook(lambda _, __, maps: found.append(maps.shape[-1]))
+    player(torch.zeros(given))
+    assert found == network.attention_resolutions(resolution) == sides
+
+
 @pytest.mark.parametrize(("network", "resolution"), SIZES)
 @pytest.mark.parametrize(("channels", "num_classes"), [(1, None), (3, 4)])
 def test_every_network_keeps_its_contract_at_every_resolution(

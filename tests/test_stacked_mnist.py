@@ -27,6 +27,7 @@ from gan.metrics.formulas import divergence_from_uniform
 from gan.models.blocks.phase_convolution import phase_convolve
 from gan.models.blocks.same_padding import SameConv2d, SameConvTranspose2d
 from gan.models.unrolled_dcgan import UnrolledDCGANBackbone, UnrolledDCGANGenerator
+from gan.models.veegan_dcgan import VEEGANBackbone, VEEGANGenerator
 from gan.training.execution import MOVING
 from gan.training.steps import discriminator_step, generator_step
 from tests import ROOT
@@ -275,6 +276,66 @@ def test_phases_are_a_transposed_convolution_and_so_are_their_gradients(side: in
         assert torch.autograd.gradgradcheck(lambda *given: phase_convolve(*given, before, side), inputs)
 
 
+def random_state(network: nn.Module) -> dict[str, Tensor]:
+    """The state of a network whose parameters have all left their initial values."""
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return network.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("network", "bottom", "cuts"),
+    [
+        (UnrolledDCGANGenerator, 4, [(1, 7), (0, 14), (0, 28)]),
+        (VEEGANGenerator, 2, [(1, 4), (2, 7), (1, 14), (1, 28)]),
+    ],
+)
+def test_the_generators_are_the_published_layers(
+    network: type[UnrolledDCGANGenerator | VEEGANGenerator], bottom: int, cuts: list[tuple[int, int]]
+) -> None:
+    """Normalised, rectified, spread by "SAME": of a whole transposed convolution the rows from `before` to a side."""
+    generator = network(28, 3, 2, 5).double()
+    state = random_state(generator)
+    latents = torch.randn(6, 5, dtype=torch.float64)
+
+    def activated(maps: Tensor, i: int) -> Tensor:
+        gain, shift = state[f"norms.{i}.normalize.weight"], state[f"norms.{i}.normalize.bias"]
+        return F.relu(F.batch_norm(maps, None, None, gain, shift, training=True))
+
+    maps = (latents @ state["project.weight"].T + state["project.bias"]).view(6, -1, bottom, bottom)
+    for i, (before, side) in enumerate(cuts):
+        maps = F.conv_transpose2d(activated(maps, i), state[f"convs.{i}.weight"], state[f"convs.{i}.bias"], stride=2)
+        maps = maps[..., before : before + side, before : before + side]
+    if network is UnrolledDCGANGenerator:
+        maps = F.conv2d(activated(maps, 3), state["to_image.weight"], state["to_image.bias"], padding=1)
+    torch.testing.assert_close(generator(latents), maps.tanh())
+
+
+@pytest.mark.parametrize(
+    ("network", "slope", "first_norm", "margins"),
+    [
+        (UnrolledDCGANBackbone, 0.3, 0, [(0, 1), (0, 1), (1, 1)]),
+        (VEEGANBackbone, 0.2, 1, [(1, 2), (1, 2), (2, 2), (1, 2)]),
+    ],
+)
+def test_the_backbones_are_the_published_layers(
+    network: type[UnrolledDCGANBackbone | VEEGANBackbone], slope: float, first_norm: int, margins: list[tuple[int, int]]
+) -> None:
+    """Zeros before and after, a convolution of stride 2, a norm (but for VEEGAN's first layer), a leaky rectifier."""
+    backbone = network(28, 3, 2).double()
+    state = random_state(backbone)
+    images = maps = torch.randn(6, 3, 28, 28, dtype=torch.float64)
+    for i, (before, after) in enumerate(margins):
+        maps = F.pad(maps, (before, after, before, after))
+        maps = F.conv2d(maps, state[f"convs.{i}.weight"], state[f"convs.{i}.bias"], stride=2)
+        if i >= first_norm:
+            gain, shift = state[f"norms.{i}.weight"], state[f"norms.{i}.bias"]
+            maps = F.batch_norm(maps, None, None, gain, shift, training=True)
+        maps = torch.where(maps > 0, maps, slope * maps)
+    torch.testing.assert_close(backbone(images), maps.flatten(1))
+
+
 # a discriminator that normalises batches, and packs
 
 
@@ -441,3 +502,16 @@ def test_initial_weights_are_those_of_dcgan_or_of_their_fan_in(network: type[nn.
             assert not layer.bias.any()
             inputs = nn.init._calculate_fan_in_and_fan_out(other.weight)[0]
             assert 0.8 / inputs**0.5 < other.weight.abs().max() <= 1 / inputs**0.5
+
+
+@pytest.mark.parametrize("network", [VEEGANGenerator, VEEGANBackbone])
+def test_the_initial_weights_of_veegan_are_those_of_dcgan(network: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    weighted = [layer for layer in network(width=8).modules() if hasattr(layer, "weight")]
+    for layer in weighted:
+        if isinstance(layer, nn.BatchNorm2d):
+            assert (layer.weight == 1).all()
+        else:
+            assert layer.weight.std().item() == pytest.approx(0.02, rel=5 / layer.weight.numel() ** 0.5)
+        assert not layer.bias.any()
+    assert len(weighted) == {VEEGANGenerator: 9, VEEGANBackbone: 7}[network]
