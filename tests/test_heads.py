@@ -418,7 +418,7 @@ def plain_head(name: str, conditional: bool, **options: object) -> Head:
         *(("cascading_rejection", False, {"rejection": rejection}) for rejection in ("orthogonal", "none")),
         *(("cascading_rejection", False, {"stage": stage}) for stage in ("magnitude", "square")),
         ("cascading_rejection", True, {"rejection_direction": "weight"}),
-        *(("energy_cascade", conditional, {"rejection": "decorrelated"}) for conditional in (False, True)),
+        *(("energy_cascade", True, {"rejection": rejection}) for rejection in ("orthogonal", "decorrelated")),
         *(("sliced_cascade", conditional, {"rejection": "decorrelated"}) for conditional in (False, True)),
         ("sliced_cascade", True, {"rejection": "none"}),
         ("two_questions", True, {"rejection": "decorrelated"}),

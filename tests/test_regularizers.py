@@ -3,7 +3,7 @@
 import copy
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -52,6 +52,31 @@ class Critic(nn.Module):
         return self.head(self.features(images), labels)
 
 
+class Deep(Critic):
+    """A critic of 16 features that are trained themselves, of images of any size."""
+
+    def __init__(self) -> None:
+        super().__init__(squares=0.3)
+        self.kernel = nn.Parameter(torch.randn(4, 1, 3, 3, dtype=torch.float64))
+
+    def features(self, images: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(F.conv2d(images, self.kernel, padding=1).tanh(), 2).flatten(1)
+
+
+class Labelled(Critic):
+    """Scores <a_{y,i}, x> of an image x with the label y, of three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.randn(3, 16, N, dtype=torch.float64))
+
+    def head(self, v: Tensor, labels: Tensor | None = None) -> Tensor:
+        return torch.einsum("bf,bfn->bn", v, self.a[labels])
+
+
+REAL_LABELS, FAKE_LABELS = torch.tensor([0, 2, 1, 1, 0, 2]), torch.tensor([1, 0, 0, 0, 2, 0])
+
+
 class Mirror(nn.Module):
     """Latents (B, 16) as images."""
 
@@ -59,10 +84,29 @@ class Mirror(nn.Module):
         return latents.view(-1, 1, 4, 4)
 
 
-def seen(critic: Any, seed: int = 0, step: int = 0) -> StepBatch:
+class Painter(nn.Module):
+    """Latents (B, 16) and labels as images, bent and in another place for every label."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(16, 16, dtype=torch.float64) / 4)
+        self.table = nn.Parameter(torch.randn(3, 16, dtype=torch.float64))
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        return (latents @ self.matrix + self.table[labels]).tanh().view(-1, 1, 4, 4)
+
+
+def seen(
+    critic: Any,
+    seed: int = 0,
+    step: int = 0,
+    real_labels: Tensor | None = None,
+    fake_labels: Tensor | None = None,
+) -> StepBatch:
     torch.manual_seed(seed)
     real, latents = torch.randn(B, 1, 4, 4, dtype=torch.float64), torch.randn(B, 16, dtype=torch.float64)
     fake = Mirror()(latents)
+    real_features, fake_features = critic.features(real), critic.features(fake)
     random = torch.Generator().manual_seed(seed)
     autocast = lambda: torch.autocast("cpu", enabled=False)  # noqa: E731
     return StepBatch(
@@ -70,7 +114,27 @@ def seen(critic: Any, seed: int = 0, step: int = 0) -> StepBatch:
         real_images=real, real_labels=None, real_features=critic.features(real), real_scores=critic(real),
         fake_images=fake, fake_labels=None, fake_features=critic.features(fake), fake_scores=critic(fake),
         stage_weights=SHARES, step=step, random=random, augment=lambda fakes: fakes,
+        critic, Mirror(), real, real_labels, fake, fake_labels, latents, fake_features, real_features,
+        critic.head(fake_features, fake_labels), critic.head(real_features, real_labels), SHARES, step, random, autocast,
+        augment=lambda fakes: fakes,
     )  # fmt: skip
+
+
+def seen_at_8(critic: Any) -> StepBatch:
+    """A batch of images of 8×8, which a shift by an eighth moves."""
+    here = seen(critic)
+    real, fake = torch.randn(2, B, 1, 8, 8, dtype=torch.float64)
+    features = {"real_features": critic.features(real), "fake_features": critic.features(fake)}
+    return replace(here, real_images=real, fake_images=fake, **features)
+
+
+def assert_equal_with_gradients(found: Tensor, expected: Tensor, player: nn.Module) -> None:
+    torch.testing.assert_close(found, expected)
+    gradients = (
+        torch.autograd.grad(value, list(player.parameters()), retain_graph=True, materialize_grads=True)
+        for value in (found, expected)
+    )
+    torch.testing.assert_close(*gradients)
 
 
 def test_r1_and_r2_are_half_the_mean_squared_gradient_and_can_be_trained() -> None:
@@ -207,6 +271,63 @@ def test_latent_consistency_of_linear_players_is_the_size_of_the_move() -> None:
     torch.testing.assert_close(found.double(), -0.5 * move.square().mean(), rtol=1e-4, atol=1e-9)
 
 
+def test_both_sides_of_a_consistency_train_the_critic() -> None:
+    critic = Deep()
+    here = seen_at_8(critic)
+    images, random = torch.cat([here.real_images, here.fake_images]), torch.Generator().manual_seed(0)
+    moved = translate(flip(images, random), random, 0.125)
+    squares = (critic(images) - critic(moved)).square() @ SHARES
+    expected = squares[:B].mean() + squares[B:].mean()
+    assert_equal_with_gradients(BalancedConsistency().discriminator_penalty(here), expected, critic)
+    here = seen(critic)
+    move = 0.05 * torch.randn(B, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = ((critic(here.fake_images) - critic(Mirror()(here.latents + move))).square() @ SHARES).mean()
+    assert_equal_with_gradients(LatentConsistency().discriminator_penalty(here), expected, critic)
+
+
+def test_both_sides_of_latent_consistency_train_the_generator_with_the_labels_of_its_fakes() -> None:
+    painter = Painter()
+    move = 0.05 * torch.randn(B, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    here = replace(seen(Labelled(), real_labels=REAL_LABELS, fake_labels=FAKE_LABELS), generator=painter)
+    there = painter(here.latents + move, FAKE_LABELS)
+    expected = -0.1 * (painter(here.latents, FAKE_LABELS) - there).square().mean()
+    assert_equal_with_gradients(LatentConsistency().generator_penalty(here), expected, painter)
+
+
+def test_consistency_scores_images_with_their_own_labels() -> None:
+    critic, painter = Labelled(), Painter()
+    here = seen(critic, real_labels=REAL_LABELS, fake_labels=FAKE_LABELS)
+    expected = torch.zeros((), dtype=torch.float64)
+    images, random = torch.cat([here.real_images, here.fake_images]), torch.Generator().manual_seed(0)
+    moved = translate(flip(images, random), random, 0.125)
+    for part, labels in ((slice(None, B), REAL_LABELS), (slice(B, None), FAKE_LABELS)):
+        expected += ((critic(images[part], labels) - critic(moved[part], labels)).square() @ SHARES).mean()
+    torch.testing.assert_close(BalancedConsistency().discriminator_penalty(here), expected)
+    here = replace(here, generator=painter, random=torch.Generator().manual_seed(0))
+    move = 0.05 * torch.randn(B, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    there = painter(here.latents + move, FAKE_LABELS)
+    squares = (critic(here.fake_images, FAKE_LABELS) - critic(there, FAKE_LABELS)).square()
+    torch.testing.assert_close(LatentConsistency().discriminator_penalty(here), (squares @ SHARES).mean())
+
+
+@pytest.mark.parametrize(("penalty", "labels"), [(R1, REAL_LABELS), (R2, FAKE_LABELS)])
+def test_r1_and_r2_score_images_with_their_own_labels(penalty: type[R1 | R2], labels: Tensor) -> None:
+    critic = Labelled()
+    here = seen(critic, real_labels=REAL_LABELS, fake_labels=FAKE_LABELS)
+    slopes = critic.a[labels] @ SHARES  # (B, 16)
+    torch.testing.assert_close(penalty().discriminator_penalty(here), slopes.square().sum(1).mean() / 2)
+    noise = torch.randn(B, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = (slopes * noise).sum(1).square().mean() / 2
+    torch.testing.assert_close(penalty("finite_difference").discriminator_penalty(here), expected)
+
+
+def test_the_gradient_penalty_scores_what_lies_between_with_the_labels_of_the_reals() -> None:
+    critic = Labelled()
+    here = seen(critic, real_labels=REAL_LABELS, fake_labels=FAKE_LABELS)
+    norms = (critic.a[REAL_LABELS] @ SHARES).norm(dim=1)
+    torch.testing.assert_close(GradientPenalty().discriminator_penalty(here), (norms - 1).square().mean())
+
+
 @pytest.mark.parametrize("backbone", ["dcgan", "unrolled_dcgan"])  # without and with batch norm
 def test_consistency_asks_nothing_of_images_that_nothing_moves(backbone: str) -> None:
     head = "{name: cascading_rejection, options: {stages: 3, rejection: decorrelated}}"
@@ -249,6 +370,33 @@ def test_lecam_follows_the_running_means_of_the_other_side() -> None:
     twin = LeCam(decay=0.5)
     twin.load_state_dict(penalty.state_dict())
     assert torch.equal(twin.real_mean, penalty.real_mean)
+
+
+def test_lecam_trains_the_critic_towards_means_that_are_held_fixed() -> None:
+    critic, penalty = Critic(squares=0.3), LeCam()
+    here = seen(critic)
+    real, fake = here.real_scores, here.fake_scores
+    means = real.detach().mean(0), fake.detach().mean(0)  # before the first batch has been followed
+    for _ in range(2):
+        expected = (((real - means[1]) ** 2 + (fake - means[0]) ** 2) @ SHARES).mean()
+        assert_equal_with_gradients(penalty.discriminator_penalty(here), expected, critic)
+        means = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64).unbind()
+        penalty.follow({"scores/real": means[0], "scores/fake": means[1]})
+
+
+@pytest.mark.parametrize("view", ["dropout", "augmentation"])
+def test_both_views_of_simcse_train_the_critic(view: Literal["dropout", "augmentation"]) -> None:
+    critic = Deep()
+    here = seen_at_8(critic)
+    found = Contrastive(temperature=0.3, view=view, dropout=0.25).discriminator_penalty(here)
+    random = torch.Generator().manual_seed(0)
+    first = second = critic.features(here.real_images)
+    if view == "dropout":
+        first, second = (first * (torch.rand(B, 16, generator=random) >= 0.25) / 0.75 for _ in range(2))
+    else:
+        second = critic.features(translate(flip(here.real_images, random), random, 0.125))
+    shares = torch.stack([F.cosine_similarity(one[None], second) for one in first]).div(0.3).exp()  # (B, B)
+    assert_equal_with_gradients(found, -(shares.diagonal() / shares.sum(1)).log().mean(), critic)
 
 
 def test_contrastive_is_simcse() -> None:
@@ -307,6 +455,28 @@ def test_orthogonal_is_zero_for_orthogonal_rows_and_counts_every_pair_else() -> 
     expected = sum((rows[i] @ rows[j]) ** 2 for i in range(3) for j in range(3) if i != j)
     torch.testing.assert_close(Orthogonal().generator_penalty(here), expected)
     assert Orthogonal().discriminator_penalty(here) is None
+
+
+@pytest.mark.parametrize(
+    ("player", "of_discriminator", "of_generator"),
+    [("generator", False, True), ("discriminator", True, False), ("both", True, True)],
+)
+def test_orthogonal_reads_the_weights_of_its_player(
+    player: Literal["generator", "discriminator", "both"], of_discriminator: bool, of_generator: bool
+) -> None:
+    here, penalty = seen(Critic()), Orthogonal(player)
+    for network, reads, found in (
+        (here.discriminator, of_discriminator, penalty.discriminator_penalty),
+        (here.generator, of_generator, penalty.generator_penalty),
+    ):
+        layer = nn.Linear(5, 3).double()
+        network.add_module("layer", layer)
+        gram = layer.weight @ layer.weight.T
+        expected = (gram - torch.diag(gram.diag())).square().sum()
+        value = found(here)
+        assert (value is not None) == reads
+        if value is not None:
+            torch.testing.assert_close(value, expected)
 
 
 def test_lazy_terms_act_every_interval_with_as_much_more_weight() -> None:
@@ -464,8 +634,12 @@ def test_an_auxiliary_classifier_is_trained_by_both_players() -> None:
     log_shares = twin.discriminator.head.class_logits(twin.discriminator.features(images)).log_softmax(1)
     expected = -2 * log_shares[range(B), labels].mean()
     torch.testing.assert_close(found["regularizers/discriminator/classification"], expected)
+    twin = copy.deepcopy(game)
+    fakes = twin.generator(latents, fake_labels)
+    log_shares = twin.discriminator.head.class_logits(twin.discriminator.features(fakes)).log_softmax(1)
     found = generator_step(game, latents, fake_labels, images, labels)
-    assert found["regularizers/generator/classification"] > 0
+    expected = -2 * log_shares[range(B), fake_labels].mean()
+    torch.testing.assert_close(found["regularizers/generator/classification"], expected)
     with pytest.raises(UserError, match=r"needs objective\.regularizers\.classification"):
         make_game(*overrides)
     with pytest.raises(UserError, match="has no class logits; accepted: auxiliary_classifier"):
