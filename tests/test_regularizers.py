@@ -115,8 +115,8 @@ def seen(
         fake_images=fake, fake_labels=None, fake_features=critic.features(fake), fake_scores=critic(fake),
         stage_weights=SHARES, step=step, random=random, augment=lambda fakes: fakes,
         critic, Mirror(), real, real_labels, fake, fake_labels, latents, fake_features, real_features,
-        critic.head(fake_features, fake_labels), critic.head(real_features, real_labels), SHARES, step, random, autocast,
-        augment=lambda fakes: fakes,
+        critic.head(fake_features, fake_labels), critic.head(real_features, real_labels), SHARES, step, random,
+        autocast, augment=lambda fakes: fakes,
     )  # fmt: skip
 
 
