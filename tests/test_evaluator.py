@@ -2,27 +2,31 @@
 
 import hashlib
 import json
+import math
 import os
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 import torch_fidelity
 from PIL import Image
+from scipy.spatial.distance import cdist
 from torch import nn
 from torch.utils.data import Dataset
 from torch_fidelity import feature_extractor_clip as clip_module
 from torch_fidelity import feature_extractor_inceptionv3 as inception_module
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
+from torch_fidelity.metric_kid import kid_features_to_metric
 
 from gan.config import load_config
 from gan.errors import NonFiniteError, StorageError, UserError
 from gan.metrics import evaluator as evaluator_module
 from gan.metrics import reference as reference_module
-from gan.metrics.evaluator import Evaluator
+from gan.metrics.evaluator import METRIC_SEED, Evaluator
 from gan.metrics.extractors import efficientnet as efficientnet_module
 from gan.metrics.extractors import registered as registered_module
 from gan.metrics.extractors.catalogue import EXTRACTORS, build_extractor
@@ -37,6 +41,7 @@ from gan.metrics.neighbourhood import Score
 from gan.metrics.protocol import differences
 from gan.metrics.results import Result, format_table, label
 from gan.metrics.table import METRICS, Metric, require_metrics
+from gan.metrics.uncertainty import kernel_influence
 from tests import ROOT
 from tests.test_metrics import Payload
 
@@ -550,6 +555,90 @@ def test_every_metric_has_an_interval_around_it_from_one_pass():
     again = score(without, pixels(60, 30, high=200), without.reference(pixels(50, 31), name="n", split="s"))
     assert again.metrics == {key: result.metrics[key] for key in ("precision", "recall", "frechet_distance")}
     assert again.intervals == {} and again.protocol == result.protocol
+
+
+@pytest.fixture(scope="module")
+def unequal() -> tuple[Result, np.ndarray, np.ndarray]:
+    """Scores of 60 images against 50 that are spread more widely, and the features of either."""
+    evaluator = build(
+        metrics=("kid", "prc", "dc", "mind", "cmmd", "vendi", "authenticity", "fid_infinity")
+    )
+    fake, real = pixels(60, 50, low=90, high=256), pixels(50, 51)
+    result = score(evaluator, fake, evaluator.reference(real, name="n", split="s"))
+    features = (
+        extract(Projection(), torch.from_numpy(images).permute(0, 3, 1, 2))["features"].detach().double().numpy()
+        for images in (fake, real)
+    )
+    return result, *features
+
+
+def by_hand(fake: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    """Scores of 60 features against 50, each by its definition."""
+    between, among, other = cdist(fake, real), cdist(real, real), cdist(fake, fake)
+    real_radii, fake_radii, balls = (np.sort(d, axis=1)[:, k] for d, k in ((among, 3), (other, 3), (among, 5)))
+    nearest = between.argmin(axis=1)
+    unit_fake, unit_real = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (fake, real))
+    pairs = ((unit_fake, unit_fake), (unit_real, unit_real), (unit_fake, unit_real))
+    kernels = [np.mean([math.exp(-((x - y) @ (x - y)) / 200) for x in a for y in b]) for a, b in pairs]
+    spectrum = np.linalg.eigvalsh(unit_fake @ unit_fake.T / 60)
+    spectrum = spectrum[spectrum > 1e-12]
+
+    def frechet(rows: np.ndarray) -> float:
+        first, second = np.cov(rows.T), np.cov(real.T)
+        root = scipy.linalg.sqrtm(first @ second).real
+        return ((rows.mean(0) - real.mean(0)) ** 2).sum() + np.trace(first + second - 2 * root)
+
+    random = np.random.Generator(np.random.PCG64(METRIC_SEED))
+    sizes = np.unique(np.linspace(6, 60, 15).astype(int))
+    distances = [frechet(fake[np.sort(random.choice(60, size, replace=False))]) for size in sizes]
+    slope, limit = np.polyfit(1 / sizes, distances, 1)
+    kernel = kid_features_to_metric(
+        torch.from_numpy(fake), torch.from_numpy(real), kid_subsets=100, kid_subset_size=50, verbose=False
+    )
+    drawn = torch.Generator().manual_seed(METRIC_SEED)
+    kept = fake[torch.randperm(60, generator=drawn)[:50].numpy()]
+    directions = torch.randn(1000, 16, generator=drawn).double().numpy()
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    gaps = [np.mean((np.sort(kept @ u) - np.sort(real @ u)) ** 2) for u in directions]
+    return {
+        "kernel_distance_mean": kernel["kernel_inception_distance_mean"],
+        "kernel_distance_std": kernel["kernel_inception_distance_std"],
+        "precision": (between <= real_radii).any(axis=1).mean(),
+        "recall": (between <= fake_radii[:, None]).any(axis=0).mean(),
+        "density": (between < balls).sum() / (5 * 60),
+        "coverage": (between < balls).any(axis=0).mean(),
+        "monge_inception_distance": 3 * 16 * np.mean(gaps),
+        "clip_discrepancy": 1000 * (kernels[0] + kernels[1] - 2 * kernels[2]),
+        "vendi_score": math.exp(-(spectrum * np.log(spectrum)).sum()),
+        "authenticity": (between.min(axis=1) > np.sort(among, axis=1)[nearest, 1]).mean(),
+        "frechet_distance_infinity": limit,
+        "frechet_distance_slope": slope,
+    }
+
+
+def test_every_metric_of_unequal_sets_is_its_definition(unequal: tuple[Result, np.ndarray, np.ndarray]) -> None:
+    result, fake, real = unequal
+    expected = by_hand(fake, real)
+    assert result.metrics == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    shares = [expected[key] for key in ("precision", "recall", "density", "coverage", "authenticity")]
+    assert len({*shares}) == 5 and not {0, 1} & {*shares}
+
+
+def test_the_interval_of_the_kernel_distance_holds_the_noise_of_its_subsets(
+    unequal: tuple[Result, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, fake, real = unequal
+    few = replace(METRICS["kid"], options={"kernel_subsets": 4, "kernel_subset_size": 3})
+    monkeypatch.setitem(METRICS, "kid", few)
+    evaluator = build(metrics=("kid",), bootstrap=4000)
+    reference = evaluator.reference(pixels(50, 51), name="n", split="s")
+    result = score(evaluator, pixels(60, 50, low=90, high=256), reference)
+    low, high = result.intervals["kernel_distance_mean"]
+    influence = kernel_influence(torch.from_numpy(fake), torch.from_numpy(real), METRIC_SEED).numpy()
+    noise = result.metrics["kernel_distance_std"] / 4**0.5
+    expected = 1.96 * math.sqrt(influence.var() / 60 + noise**2)
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.05)
+    assert expected > 1.2 * 1.96 * influence.std() / math.sqrt(60)  # the noise shows
 
 
 def test_neighbourhoods_see_a_seeded_draw_where_there_are_too_many(monkeypatch):

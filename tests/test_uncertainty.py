@@ -62,6 +62,12 @@ def test_inception_influence_is_what_a_copy_of_an_image_adds():
     assert np.corrcoef(split, influence)[0, 1] > 0.95
 
 
+def test_inception_influence_has_one_scale_whatever_the_splits() -> None:
+    logits = draw(4000, torch.Generator().manual_seed(1), 2.0)
+    whole, split = (inception_influence(logits, splits, 0).std().item() for splits in (1, 10))
+    assert split == pytest.approx(whole, rel=0.1)
+
+
 def test_kernel_influence_is_what_leaving_an_image_out_takes():
     generator = torch.Generator().manual_seed(2)
     fake, real = draw(120, generator, 1.4), draw(120, generator)
@@ -173,6 +179,35 @@ def test_mind_influence_is_what_a_larger_weight_of_an_image_adds():
         assert moved == pytest.approx(expected.item(), abs=0.15 * abs(expected.item()) + 0.01 * value)
 
 
+@pytest.mark.parametrize(("fake_count", "real_count"), [(600, 200), (200, 600)])
+def test_mind_influence_has_the_scale_of_repeated_sampling_where_counts_differ(
+    fake_count: int, real_count: int
+) -> None:
+    """The deviation over independent sets of generated images is std(ψ)/√N; rows that were not drawn have no part."""
+    generator = torch.Generator().manual_seed(10)
+    real = draw(real_count, generator)
+    setting = (50, 0)
+    sets = [draw(fake_count, generator, 1.3) for _ in range(150)]
+    spread = np.std([monge_inception_distance(fake, real, *setting) for fake in sets])
+    influences = [transport_influence(fake, real, *setting) for fake in sets[:10]]
+    expected = np.mean([influence.std().item() for influence in influences]) / fake_count**0.5
+    assert spread == pytest.approx(expected, rel=0.25)
+    unseen = influences[0] == 0
+    assert unseen.sum() == max(fake_count - real_count, 0)
+    moved = torch.where(unseen[:, None], 100.0, sets[0])
+    assert monge_inception_distance(moved, real, *setting) == monge_inception_distance(sets[0], real, *setting)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.08])
+def test_an_interval_is_as_wide_as_the_normal_one(noise: float) -> None:
+    """Of many resamplings: ±1.96 standard errors, the resampled images' and the number's own noise added in squares."""
+    influence = draw(400, torch.Generator().manual_seed(11), dimensions=1)[:, 0]
+    influence -= influence.mean()
+    low, high = bootstrap_interval(5.0, influence, 20_000, 0, noise)
+    expected = 1.96 * (influence.var(correction=0).item() / 400 + noise**2) ** 0.5
+    assert (5 - low, high - 5) == pytest.approx((expected, expected), rel=0.03)
+
+
 def test_intervals_are_seeded_and_leave_global_random_state_alone():
     influence = draw(50, torch.Generator().manual_seed(6), dimensions=1)[:, 0]
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -196,3 +231,14 @@ def test_the_line_goes_through_the_distances_and_removes_most_of_the_bias():
     expected = np.polyfit(1 / sizes, [distance(target, subset) for subset in subsets], 1)
     assert (slope, limit) == pytest.approx(tuple(expected), rel=1e-8)
     assert influence.shape == (2000,) and influence.mean().abs() < 1e-10
+
+
+def test_the_influence_of_fid_infinity_has_the_scale_of_repeated_sampling() -> None:
+    """The deviation of the limit and of the slope over independent sets is that of their influences over √N."""
+    generator = torch.Generator().manual_seed(12)
+    target = target_of(2)
+    sets = [draw(2000, generator, 1.4, 2) for _ in range(200)]
+    spreads = np.std([frechet_infinity(target, features, 0)[:2] for features in sets], axis=0)
+    influences = [frechet_infinity(target, features, 0, with_influence=True)[2:] for features in sets[:20]]
+    expected = np.mean([[one.std().item() for one in both] for both in influences], axis=0) / 2000**0.5
+    assert spreads == pytest.approx(expected, rel=0.2)
