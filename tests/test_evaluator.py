@@ -560,9 +560,7 @@ def test_every_metric_has_an_interval_around_it_from_one_pass():
 @pytest.fixture(scope="module")
 def unequal() -> tuple[Result, np.ndarray, np.ndarray]:
     """Scores of 60 images against 50 that are spread more widely, and the features of either."""
-    evaluator = build(
-        metrics=("kid", "prc", "dc", "mind", "cmmd", "vendi", "authenticity", "fid_infinity")
-    )
+    evaluator = build(metrics=("kid", "prc", "dc", "mind", "cmmd", "vendi", "authenticity", "fid_infinity"))
     fake, real = pixels(60, 50, low=90, high=256), pixels(50, 51)
     result = score(evaluator, fake, evaluator.reference(real, name="n", split="s"))
     features = (

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,12 @@ from PIL import Image
 from scipy import stats
 
 from compare import main
+from gan.commands.saved_results import save_result
 from gan.device import resolve_precision
 from gan.errors import UserError
+from gan.experiments import runner, summary
 from gan.experiments.comparison import Comparison, Primary, load_comparison
-from gan.experiments.curves import averaged
+from gan.experiments.curves import averaged, reached
 from gan.experiments.outcomes import Outcome, curve, load_outcome, outcome_path, read_outcome, save_outcome
 from gan.experiments.report import finding, write_report
 from gan.experiments.runner import require_buildable
@@ -41,8 +44,11 @@ from gan.experiments.statistics import (
     t_test,
 )
 from gan.experiments.summary import Task, interquartile_mean, probability_of_improvement, stratified
-from gan.experiments.tuning import tuned
+from gan.experiments.tuning import best_point, tuned
 from gan.experiments.verdicts import Rule, Verdict, contrast, judge
+from gan.metrics.audits.modes import compare_occupancy
+from gan.metrics.results import Result
+from gan.metrics.table import METRICS
 from gan.training.run_directory import RunDirectory
 from gan.training.tracking import ELAPSED
 from tests import ROOT
@@ -238,6 +244,50 @@ def test_divergence_is_the_worst_outcome() -> None:
     assert both.answer == "undecided" and both.p == 1.0
 
 
+HIGH = np.array([4.0, 5.2, 3.9, 4.1, 6.0, 5.3, 4.8, 4.0])
+NOISE = np.random.default_rng(11).normal(0, 0.1, 8)
+
+
+@pytest.mark.parametrize(
+    ("base", "arm", "answer"),
+    [
+        (HIGH, HIGH + 1 + NOISE, "better"),
+        (HIGH, HIGH - 1 + NOISE, "worse"),
+        (HIGH, np.full(8, math.inf), "worse"),
+        (np.full(8, math.inf), HIGH, "better"),
+        (np.where(np.arange(8) == 3, math.inf, HIGH), HIGH + 1 + NOISE, "better"),
+        (HIGH, np.where(np.arange(8) == 3, math.inf, HIGH - 1 + NOISE), "worse"),
+    ],
+    ids=["higher", "lower", "diverges", "base diverges", "higher, base diverges once", "lower, diverges once"],
+)
+def test_where_more_is_better_the_higher_arm_is_and_divergence_is_still_the_worst(
+    base: np.ndarray, arm: np.ndarray, answer: str
+) -> None:
+    """`runs` takes infinity as a run that diverged."""
+    more = Rule(log=False, lower_is_better=False, margin=0.05, looks=(8,))
+    assert judge(more, {("a", "b"): (runs(base), runs(arm))}, range(8))["a", "b"].answer == answer
+
+
+def test_a_run_that_diverged_rules_equivalence_out() -> None:
+    base = np.array([1.0, 1.2, 0.9, 1.1, 1.0, 1.3, 0.8, 1.0])
+    arm = base * np.exp(NOISE / 10)
+    pairs = {("a", "b"): (runs(base), runs(arm)), ("a", "c"): (runs(base), runs(np.append(arm[:7], math.inf)))}
+    found = judge(rule((8,)), pairs, range(8))
+    assert found["a", "b"].answer == "equivalent" and found["a", "b"].within
+    assert found["a", "c"].answer == "undecided" and not found["a", "c"].within
+    assert found["a", "c"].contrast.equivalence_p == found["a", "c"].equivalence_p == 1
+
+
+def test_equivalence_at_an_early_look_is_held_against_what_that_look_may_spend() -> None:
+    base = np.ones(10)
+    arm = np.exp(np.array([0.02, -0.14, 0.16, 0.08, -0.12, 0.01, -0.02, 0.02, -0.01, 0.0]))
+    pair = {("a", "b"): (runs(base), runs(arm))}
+    early, late = (judge(rule((5, 10)), pair, range(seeds))["a", "b"] for seeds in (5, 10))
+    assert early.level == spent_levels([5, 10])[0] < early.equivalence_p < 0.05
+    assert early.answer == "undecided" and not early.within
+    assert late.answer == "equivalent" and late.within and late.look == 1
+
+
 def test_a_pair_stays_decided_at_the_look_that_decided_it() -> None:
     base = np.exp(np.random.default_rng(2).normal(0, 0.3, 10))
     arm = base * np.array([*(0.3 + 0.01 * np.arange(5)), *([20.0] * 5)])  # the late seeds say the opposite
@@ -422,6 +472,31 @@ def test_a_run_at_its_target_from_the_start_is_counted_as_left_out(tmp_path: Pat
     assert next(line for line in text.splitlines() if "1 of 3" in line).startswith("| cascade / independent | 0.50 |")
 
 
+def test_the_ratio_of_minutes_is_that_of_the_clock_and_not_of_steps(tmp_path: Path) -> None:
+    comparison = load_comparison(SMOKE, ("primary={measure: fid, target: 50}",), tmp_path)
+
+    def arrived(step: int, seconds: float) -> Outcome:
+        return replace(outcome(50.0), curve=({"step": step, "seconds": seconds, "evaluation/frechet_distance": 50.0},))
+
+    slow = {0: arrived(60, 360.0), 1: arrived(80, 480.0)}
+    fast = {0: arrived(40, 120.0), 1: arrived(40, 90.0)}
+    text = write_report(comparison, {"independent": slow, "cascade": fast}, tmp_path)
+    assert "| independent | 2 of 2 | 70 | 7.0 |" in text and "| cascade | 2 of 2 | 40 | 1.8 |" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("| cascade / independent |") and "0 of 2" in line)
+    steps, minutes = math.sqrt(40 / 60 * 40 / 80), math.sqrt(120 / 360 * 90 / 480)
+    cells = row.split(" | ")
+    assert (cells[1], cells[3]) == (f"{steps:.2f}", f"{minutes:.2f}") == ("0.58", "0.25")
+
+
+def test_where_more_is_better_the_target_is_reached_from_below(tmp_path: Path) -> None:
+    overrides = ("settings=['evaluation.metrics=[is, fid]', evaluation.every=20]", "primary={measure: is, target: 2.5}")
+    config = load_comparison(SMOKE, overrides, tmp_path).config
+    key = "evaluation/inception_score_mean"
+    curve = tuple({"step": step, "seconds": step / 4, key: value} for step, value in ((20, 2.0), (40, 3.0), (60, 2.0)))
+    assert reached(config, replace(outcome(None), curve=curve)) == (40, 10.0)
+    assert reached(config, replace(outcome(None), curve=curve[:1])) is None
+
+
 def test_a_target_that_nothing_measures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"primary.target: 50.0 found, but arm independent does not measure fid"):
         load_comparison(SMOKE, ("settings=[]", "primary={measure: fid, target: 50}"), tmp_path)
@@ -463,6 +538,30 @@ def test_every_arm_is_tuned_alike_and_its_choice_is_what_runs(tmp_path: Path) ->
         load_comparison(SMOKE, (GRID.replace("7", "1"),), tmp_path)
 
 
+def at(measure: str, *values: float | None) -> dict[int, Outcome]:
+    """Outcomes of tuning, one for each seed; None where a run diverged."""
+    return {
+        seed: replace(outcome(value), measures={} if value is None else {measure: value})
+        for seed, value in enumerate(values)
+    }
+
+
+def test_points_of_a_grid_are_compared_by_means_on_the_scale_of_the_measure(tmp_path: Path) -> None:
+    log = load_comparison(SMOKE, ("settings=[]",), tmp_path).config
+    linear = load_comparison(SMOKE, ("settings=[]", "primary={measure: fid, scale: linear}"), tmp_path).config
+    points = {0: at("fid", 20.0, 20.0), 1: at("fid", 1.0, 100.0)}
+    assert best_point(log, points) == 1  # 10 against 20
+    assert best_point(linear, points) == 0  # 50.5 against 20
+    assert best_point(log, {0: at("fid", 0.1, None), **{1: points[0]}}) == 1
+    assert best_point(log, {0: points[0], 1: points[0]}) == 0
+
+
+def test_where_more_is_better_tuning_takes_the_highest_point_that_did_not_diverge(tmp_path: Path) -> None:
+    config = load_comparison(SMOKE, ("settings=['evaluation.metrics=[is, fid]']", "primary=is"), tmp_path).config
+    points = {0: at("is", 2.0, 2.0), 1: at("is", 3.0, 5.0), 2: at("is", 9.0, None), 3: at("is", 3.0, 3.0)}
+    assert best_point(config, points) == 1
+
+
 def test_the_summary_is_rliables(tmp_path: Path) -> None:
     first = Task(np.array([1.0, 2.0, 3.0]), np.array([0.5, 2.0, 9.0]), True)
     # Of 9 pairs the arm's 0.5 is below all three, 2.0 below one and equal to one, 9.0 below none: (3 + 1.5) / 9.
@@ -475,6 +574,57 @@ def test_the_summary_is_rliables(tmp_path: Path) -> None:
     assert found.low <= found.value <= found.high == 1.0
     with pytest.raises(ValueError):
         interquartile_mean([Task(np.zeros(2), np.ones(2), False)])
+
+
+def test_resampling_keeps_pairs_together_and_within_their_experiment() -> None:
+    few, many = (Task(np.arange(count) + start, np.arange(count) + start + 0.5, True) for count, start in
+                 ((3, 0.0), (40, 100.0)))  # fmt: skip
+
+    def mean(tasks: Sequence[Task]) -> float:
+        first, second = tasks
+        assert (len(first.base), len(second.base)) == (3, 40)
+        assert all((task.arm - task.base == 0.5).all() for task in tasks)
+        assert set(first.base) <= set(few.base) and set(second.base) <= set(many.base)
+        return float(second.base.mean())
+
+    found = stratified([few, many], mean)
+    half = 1.96 * many.base.std() / math.sqrt(40)  # the interval of the mean of 40
+    assert (found.value - found.low, found.high - found.value) == pytest.approx((half, half), rel=0.1)
+
+
+def test_the_summary_of_kept_outcomes_is_that_of_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "RESAMPLES", 20)
+    names = ("cascade_stacked_digits", "cascade_loss")
+
+    def measured(name: str, arm: str) -> list[float]:
+        kept = (ROOT / "docs" / "results" / name / f"{arm}_seed{seed}.json" for seed in range(5))
+        return [json.loads(path.read_text())["measures"]["kl_modes"] for path in kept]
+
+    lines = summary.summarise([SMOKE.parent / f"{name}.yaml" for name in names], (), None).splitlines()
+    for base, arm in (("linear", "energy_cascade_4"), ("independent_4", "cascade_4")):
+        chances, changes = [], []
+        for name in names:
+            first, second = measured(name, base), measured(name, arm)
+            chances.append(np.mean([one < other for one in second for other in first]))
+            changes += [math.log(one / other) for one, other in zip(second, first, strict=True)]
+        middle = math.exp(np.mean(sorted(changes)[2:8]))  # of ten, a quarter (two) is left out at either end
+        (row,) = (line for line in lines if line.startswith(f"| {arm} / {base} |"))
+        cells = row.split(" | ")
+        assert cells[3] == f"{np.mean(chances):.2f}"
+        assert float(cells[5]) == pytest.approx(middle, rel=0.01)
+
+
+def test_where_more_is_better_the_summary_still_says_better_and_a_ratio_below_1(tmp_path: Path) -> None:
+    overrides = ("settings=['evaluation.metrics=[vendi]']", "primary=vendi", f"results={tmp_path}")
+    for planned in load_comparison(SMOKE, overrides, tmp_path).runs:
+        value = (4.0 if planned.arm == "cascade" else 2.0) + planned.seed / 100
+        kept = replace(at("vendi", value)[0], arm=planned.arm, seed=planned.seed)
+        save_outcome(
+            tmp_path, planned, replace(kept, config=planned.config.model_dump(), mode_samples=planned.modes_read)
+        )
+    text = summary.summarise([SMOKE], overrides, None)
+    (row,) = (line for line in text.splitlines() if line.startswith("| cascade / independent |"))
+    assert row.split(" | ")[3] == "1.00" and row.split(" | ")[5] == "0.50"
 
 
 def test_several_experiments_are_summarised_from_what_may_be_read(
@@ -592,6 +742,45 @@ def test_a_run_that_diverged_belongs_to_a_comparison_with_feature_spaces_too(tmp
     ended = read_outcome(planned, tmp_path / "run", True, {}, {}, "cpu", 1)
     save_outcome(tmp_path, planned, ended)
     assert load_outcome(tmp_path, planned) == ended and ended.feature_spaces == {"random_convolutions": {}}
+
+
+FIRST_KEYS = {
+    "fid": "frechet_distance", "is": "inception_score_mean", "kid": "kernel_distance_mean", "prc": "precision",
+    "dc": "density", "mind": "monge_inception_distance", "cmmd": "clip_discrepancy", "vendi": "vendi_score",
+    "authenticity": "authenticity", "fid_infinity": "frechet_distance_infinity",
+    "intra_fid": "intra_frechet_distance_mean", "mode_divergence": "mode_divergence", "mode_count": "mode_count",
+}  # fmt: skip
+
+
+def test_the_measure_of_a_metric_is_its_number_that_counts(tmp_path: Path) -> None:
+    """Not a deviation, a slope, or the second of two."""
+    planned = load_comparison(SMOKE, (f"settings=['evaluation.metrics=[{', '.join(METRICS)}]']",), tmp_path).runs[0]
+    numbers = {
+        key: float(number) for number, key in enumerate(key for metric in METRICS.values() for key in metric.keys)
+    }
+    result = Result(numbers, replace(PROTOCOL, weights="ema"), 1.0, 1.0)
+    save_result(tmp_path / "evaluations", planned.config.training.steps, result, planned.config.evaluation)
+    found = read_outcome(planned, tmp_path, False, {"extra": 0.5}, {}, "cpu", 1)
+    assert found.measures == {"extra": 0.5} | {name: numbers[key] for name, key in FIRST_KEYS.items()}
+
+
+def test_modes_of_a_run_are_how_many_and_their_divergence_from_the_real_ones(
+    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, real = np.array([60, 40, 0]), np.array([10, 10, 80])
+    share, expected = (counts + 0.5) / (100 + 1.5), (real + 0.5) / (100 + 1.5)
+
+    def read(planned: object, run: object, diverged: bool, extra: dict[str, float], *rest: object) -> Outcome:
+        return replace(outcome(1.0), measures=extra)
+
+    monkeypatch.setattr(runner, "train", lambda *given: False)
+    monkeypatch.setattr(runner, "open_run", lambda *given: None)
+    modes = SimpleNamespace(report=compare_occupancy(counts, real, "abc", 0))
+    monkeypatch.setattr(runner, "digit_modes", lambda run: modes)
+    monkeypatch.setattr(runner, "read_outcome", read)
+    found = runner.run_one(comparison.runs[0], tmp_path / "results", tmp_path, "cpu", 1).measures
+    assert found == {"modes": 2, "kl_modes": pytest.approx((share * np.log(share / expected)).sum())}
+    assert found["kl_modes"] != pytest.approx((expected * np.log(expected / share)).sum(), rel=0.1)
 
 
 def test_ratios_that_were_measured_in_other_ways_are_never_compared(comparison: Comparison, tmp_path: Path) -> None:
