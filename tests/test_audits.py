@@ -2,23 +2,29 @@
 
 import hashlib
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
-from scipy.stats import betabinom, mannwhitneyu, norm
+from scipy.stats import betabinom, entropy, mannwhitneyu, norm
 from sklearn.metrics.pairwise import cosine_distances
 from sklearn.neighbors import NearestNeighbors
 
 import evaluate
 import train
-from gan.commands.audited_run import open_run
+from gan.commands.audit_modes import digit_modes
+from gan.commands.audited_run import AuditedRun, MeasuredImages, open_run
 from gan.commands.digit_readers import DIGIT_READERS
 from gan.data.store import ImageStore, prepare
 from gan.errors import UserError
+from gan.metrics.audits import memorisation as memorisation_module
 from gan.metrics.audits import neighbours as neighbours_module
 from gan.metrics.audits.data_copying import data_copying, standardised
 from gan.metrics.audits.digits import REQUIRED_ACCURACY
@@ -31,7 +37,7 @@ from gan.metrics.audits.modes import (
     find_communities,
     mutual_neighbour_graph,
 )
-from gan.metrics.audits.neighbours import nearest_neighbours
+from gan.metrics.audits.neighbours import Neighbours, nearest_neighbours
 from gan.metrics.audits.whitening import fit_whitening
 from gan.metrics.extractors.interface import identify
 from tests import DEFAULT, SHARED_DATA
@@ -288,6 +294,51 @@ def pixels(images: np.ndarray, root: Path) -> Features:
     return real_features(PixelExtractor(), images, f"{images.sum()}", root / "features", 500, CPU)
 
 
+def in_cells(*cells: np.ndarray) -> Neighbours:
+    """Distances to the nearest training image, which is image k of cell k."""
+    distances = torch.from_numpy(np.concatenate(cells)).float()[:, None]
+    return Neighbours(distances, torch.arange(len(cells)).repeat_interleave(torch.tensor([*map(len, cells)]))[:, None])
+
+
+def test_copying_is_the_mean_of_cells_that_have_enough_images_of_either_kind() -> None:
+    """Three training images are three cells; the last has too few generated images."""
+    random = np.random.default_rng(3)
+    ours = [random.uniform(0, 0.4, 30).round(2), random.uniform(0, 1, 25).round(2), random.uniform(0, 1, 19)]
+    theirs = [random.uniform(0, 0.8, 40).round(2), random.uniform(0.2, 1, 60).round(2), random.uniform(0, 1, 50)]
+    scores = []
+    for one, other in zip(ours[:2], theirs[:2], strict=True):
+        further = sum((a > b) + 0.5 * (a == b) for a in one for b in other)
+        pairs, images = len(one) * len(other), len(one) + len(other)
+        scores.append((further - pairs / 2) / math.sqrt(pairs * (images + 1) / 12))
+    found = data_copying(in_cells(*ours), in_cells(*theirs), torch.eye(3))
+    assert found.statistic == pytest.approx((40 * scores[0] + 60 * scores[1]) / 100)
+    assert found.lowest == pytest.approx(min(scores)) and scores[0] < -1
+    assert (found.cells, found.share) == (2, 100 / 150)
+
+
+def test_honest_images_are_hardly_ever_suspicious(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 120 generators that draw from what the held-out images are of, one or so."""
+    monkeypatch.setattr(memorisation_module, "data_copying", lambda *given: None)  # it is slow, and not asked
+    generator = torch.Generator().manual_seed(4)
+    found = [
+        examine(*torch.randn(240, 8, generator=generator).split([60, 60, 120])).suspicious for _ in range(120)
+    ]  # generated, held-out and training images
+    assert np.mean(found) <= 0.01 + 3 * math.sqrt(0.01 * 0.99 / 120)
+
+
+@pytest.mark.parametrize("which", ["closeness", "duplicates", "relative_duplicates"])
+def test_three_tests_share_their_level(which: str) -> None:
+    """By Bonferroni: each may spend a third of 1 %."""
+    images = torch.randn(300, 8, generator=torch.Generator().manual_seed(5))
+    clean = examine(images[:100], images[100:200], images[200:])
+    certain = {
+        name: replace(getattr(clean, name), p_value=1.0) for name in ("closeness", "duplicates", "relative_duplicates")
+    }
+    for p_value, suspicious in ((0.005, False), (0.0034, False), (0.0033, True)):
+        changed = certain | {which: replace(certain[which], p_value=p_value)}
+        assert replace(clean, **changed).suspicious == suspicious
+
+
 # --- modes
 
 
@@ -358,7 +409,10 @@ def test_equal_distributions_pass_and_small_empty_modes_are_not_called_missed() 
 
 def test_hand_made_counts_are_judged_as_they_should_be() -> None:
     real = np.array([300, 300, 300, 100, 3])
-    report = compare_occupancy(np.array([300, 0, 100, 600, 0]), real, list("abcde"), 0)
+    generated = np.array([300, 0, 100, 600, 0])
+    report = compare_occupancy(generated, real, list("abcde"), 0)
+    assert report.kl_generated_real == pytest.approx(entropy(generated + 0.5, real + 0.5))
+    assert report.kl_real_generated == pytest.approx(entropy(real + 0.5, generated + 0.5))
     assert (report.covered, report.total) == (3, 5)
     assert (report.missed, report.under, report.over, report.undecided) == ((1,), (2,), (3,), (4,))
     assert report.p_value == pytest.approx(1 / 501)
@@ -472,7 +526,11 @@ def test_neighbours_of_a_run(run: Path) -> None:
 def test_modes_of_a_run(run: Path) -> None:
     result = call(evaluate.main, "modes", run, "--device", "cpu")
     assert result.exit_code == 0, result.output
-    assert "of 10 modes covered" in result.stdout
+    (file,) = (run / "audits").glob("modes_*_digits_*.json")
+    saved = json.loads(file.read_text())
+    covered = np.count_nonzero(saved["generated"])
+    assert (len(saved["generated"]), sum(saved["generated"]), sum(saved["real"])) == (10, 60, 1437)
+    assert f": {covered} of 10 modes covered" in result.stdout and saved["covered"] == covered < 10
     arguments = ("--by", "communities", "--extractor", "pixels", "--components", 16, "--raw", "--json")
     result = call(evaluate.main, "modes", run, *arguments, "--device", "cpu")
     assert result.exit_code == 0, result.output
@@ -486,6 +544,44 @@ def test_modes_of_a_run(run: Path) -> None:
     names = {path.name for path in (run / "audits").glob("modes_*")}
     assert {name.rpartition("60")[2] for name in names} == {".json", "_least.png", "_most.png"}
     assert len(names) == 6
+
+
+def test_stacked_digits_are_held_against_uniform_classes_and_against_training_triples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(1)
+    digits = random.choice(10, 300, p=[0.28, *[0.08] * 9])
+    triples = random.choice(digits, (2000, 3)) @ [100, 10, 1]
+    black = np.zeros((2000, 8, 8, 3), np.uint8)
+    training = ImageStore(
+        black, triples, tuple(f"{triple:03}" for triple in range(1000)), "hash", "stacked_digits", "train",
+        parts=ImageStore(black[:300], digits, tuple("0123456789"), "parts", "digits", "train"),
+    )  # fmt: skip
+    shown = np.repeat([0, 123, 999], [50, 30, 20])
+    run = SimpleNamespace(
+        config=SimpleNamespace(
+            data=SimpleNamespace(source="stacked_digits", root=""), evaluation=SimpleNamespace(seed=0)
+        ),
+        training_images=lambda: training,
+        held_out_images=lambda: None,
+        generated=lambda extractor: MeasuredImages(black[:100], np.zeros((100, 1), np.float32), {}),
+    )
+    reader = SimpleNamespace(
+        classify=lambda images: shown if len(images) == 100 else triples, accuracy=0.99, identity="stub"
+    )
+    monkeypatch.setitem(DIGIT_READERS, "stacked_digits", lambda resolution, root: reader)
+    found = digit_modes(cast(AuditedRun, run))
+    assert (found.report.covered, found.report.total, found.control.covered) == (3, 1000, len({*triples}))
+
+    shares = np.array([0.5, 0.3, 0.2])
+    of_digit = np.bincount(digits, minlength=10) / 300
+    expected = np.array([math.prod(of_digit[int(digit)] for digit in name) for name in ("000", "123", "999")])
+    assert found.facts["KL(images ‖ uniform)"] == pytest.approx((shares * np.log(shares * 1000)).sum())
+    assert found.facts["KL(images ‖ training triples)"] == pytest.approx((shares * np.log(shares / expected)).sum())
+    ours, theirs = (np.bincount(labels, minlength=1000) + 0.5 for labels in (shown, triples))
+    assert found.report.kl_generated_real == pytest.approx(entropy(ours, theirs))
+    assert found.report.kl_real_generated == pytest.approx(entropy(theirs, ours))
+    assert found.control.kl_generated_real == found.control.kl_real_generated == 0
 
 
 def test_repeats_of_sorted_images_are_those_of_all_of_them() -> None:

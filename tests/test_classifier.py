@@ -12,6 +12,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from gan.data.image_store import ImageStore
+from gan.experiments import classification
 from gan.experiments.classification import Sets, measure
 from gan.experiments.statistics import estimate, paired_difference
 from gan.models.classifier import CascadingClassifier
@@ -114,6 +115,77 @@ def test_accuracy_does_not_depend_on_the_other_images_of_the_set() -> None:
     network = Normalised()
     assert measure(network, Sets(store, store), torch.device("cpu"))["test_accuracy"] == pytest.approx(100 * right)
     assert network.norm.num_batches_tracked == 0
+
+
+class Looked(nn.Module):
+    """A network of two stages whose logits `(N, 2, classes)` are given: an image's grey is its row."""
+
+    def __init__(self, logits: np.ndarray) -> None:
+        super().__init__()
+        self.logits = torch.from_numpy(logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits[((images[:, 0, 0, 0] + 1) * 127.5).round().long()]
+
+
+def test_measures_are_those_of_the_mean_probability_and_of_each_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classification, "TRAIN_SAMPLE", 6)
+    random = np.random.default_rng(5)
+    logits, labels = random.normal(0, 2, (24, 2, 3)), random.integers(3, size=24)
+
+    def store(rows: range) -> ImageStore:
+        images = np.broadcast_to(np.array(rows)[:, None, None, None], (12, 4, 4, 3)).astype(np.uint8)
+        return ImageStore(images, labels[rows.start : rows.stop], tuple("abc"), "hash", "made", "made")
+
+    found = classification.measure(
+        Looked(logits), classification.Sets(store(range(12)), store(range(12, 24))), torch.device("cpu")
+    )
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+
+    def accuracy_and_loss(rows: list[int]) -> tuple[float, float]:
+        mean = probabilities[rows].mean(axis=1)
+        losses = [-math.log(mean[place, labels[row]]) for place, row in enumerate(rows)]
+        return 100 * float((mean.argmax(axis=1) == labels[rows]).mean()), float(np.mean(losses))
+
+    train, test = accuracy_and_loss([*range(0, 12, 2)]), accuracy_and_loss([*range(12, 24)])
+    stages = [100 * (logits[12:, stage].argmax(axis=1) == labels[12:]).mean() for stage in (0, 1)]
+    assert stages[0] != stages[1] and train[0] != test[0]
+    assert found.pop("stage_test_accuracy") == pytest.approx(stages)
+    assert found == pytest.approx(
+        {
+            "test_accuracy": test[0],
+            "train_accuracy": train[0],
+            "accuracy_gap": train[0] - test[0],
+            "test_loss": test[1],
+            "loss_gap": test[1] - train[1],
+        }
+    )
+
+
+def test_the_loss_is_the_mean_over_images_and_stages() -> None:
+    logits, labels = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0)).double(), [0, 2, 1, 1, 0]
+    losses = [
+        -math.log(math.exp(logits[row, stage, label]) / sum(math.exp(value) for value in logits[row, stage]))
+        for row, label in enumerate(labels)
+        for stage in range(2)
+    ]
+    found = classification.mean_cross_entropy(logits, torch.tensor(labels))
+    assert found.item() == pytest.approx(np.mean(losses))
+
+
+def test_the_report_has_the_arm_less_the_first_one_seed_by_seed(tmp_path: Path) -> None:
+    measured = {"base": [(50.0, 9.0, 1.5), (60.0, 8.0, 1.4), (70.0, 5.0, 1.1)],
+                "cascade": [(53.0, 6.0, 1.7), (62.0, 6.5, 1.5), (75.0, 2.0, 1.3)]}  # fmt: skip
+    for arm, runs in measured.items():
+        for seed, (accuracy, gap, loss) in enumerate(runs):
+            result = {"test_accuracy": accuracy, "accuracy_gap": gap, "test_loss": loss, "stage_test_accuracy": [1.0]}
+            (tmp_path / "results").mkdir(exist_ok=True)
+            (tmp_path / "results" / f"{arm}_seed{seed}.json").write_text(json.dumps(result))
+    text = classification.write_report(tmp_path, [*measured], [0, 1, 2]).partition("Paired difference from base")[2]
+    row = next(line for line in text.splitlines() if line.startswith("| cascade |"))
+    for cell, values in zip(row.split("|")[2:5], np.subtract(measured["cascade"], measured["base"]).T, strict=True):
+        low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert cell.strip() == f"{values.mean():+.3g} [{low:+.3g}, {high:+.3g}]"
 
 
 def run(*overrides: str, out: Path) -> tuple[int, str]:

@@ -803,6 +803,19 @@ def test_the_random_network_is_the_same_every_time_and_reads_any_size():
         build_extractor("random_convolutions", expected_sha256="0" * 64)
 
 
+def test_the_random_network_is_three_convolutions_written_out() -> None:
+    images = torch.from_numpy(pixels(4, 44, size=9)).permute(0, 3, 1, 2)
+    random = np.random.RandomState(2020)
+    values, expected = (images.double() - 127) / 128, []
+    for inputs, outputs, stride in ((3, 64, 1), (64, 96, 2), (96, 128, 2)):
+        filters = torch.from_numpy(random.standard_normal((outputs, inputs, 3, 3)) * math.sqrt(2 / (9 * inputs)))
+        values = nn.functional.conv2d(nn.functional.pad(values, (1, 1, 1, 1)), filters, stride=stride).clamp_min(0)
+        positions = values.flatten(2).numpy()
+        expected += [positions.mean(axis=2), positions.std(axis=2)]
+    found = extract(build_extractor("random_convolutions"), images)["levels"].numpy()
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), rtol=1e-4, atol=1e-5)
+
+
 # ---------------------------------------------------------------------------------------- torch-fidelity's extractors
 
 

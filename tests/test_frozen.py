@@ -14,6 +14,7 @@ from gan.config import check, load_tree
 from gan.errors import UserError
 from gan.experiments.compare import compare, report
 from gan.experiments.frozen import experiment as frozen_module
+from gan.experiments.frozen import report as report_module
 from gan.experiments.frozen.config import FrozenArm, FrozenConfig, FrozenFeatures, HeadTraining, Prediction
 from gan.experiments.frozen.experiment import FrozenExperiment
 from gan.experiments.frozen.features import LEVELS, Vectors, mixed
@@ -71,6 +72,18 @@ def test_vectors_are_centred_of_one_scale_and_white_where_asked_for(whiten: bool
     assert not torch.equal(mixed(levels, section, 4, whiten=whiten).test_real, vectors.test_real)
 
 
+@pytest.mark.parametrize("whiten", [False, True])
+@pytest.mark.parametrize("level", range(len(LEVELS)))
+def test_no_level_outweighs_the_others_by_its_scale(level: int, whiten: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    section = FrozenFeatures(train=90, test=30, width=WIDTH)
+    plain = torch.randn(2, 120, sum(LEVELS.values()), generator=generator).exp()
+    larger = plain.clone()
+    larger.split([*LEVELS.values()], dim=-1)[level].mul_(1000)
+    first, second = (mixed((both[0], both[1]), section, 3, whiten=whiten) for both in (plain, larger))
+    torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
+
+
 def test_a_second_linear_slice_of_white_vectors_is_dead_and_a_magnitude_lives() -> None:
     means = trained(gaussians(shift=2), "sliced_cascade", stages=3, stage="linear")
     assert means["auc_1"] > 0.9
@@ -119,6 +132,17 @@ def test_a_prediction_is_held_against_the_interval_of_the_mean(values: list[floa
     assert found is not None
     assert found.mean == pytest.approx(-0.1)
     assert outcome(paired, found, threshold) == "confirmed"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([0.7, 0.71, 0.7], "confirmed"), ([0.5, 0.52, 0.51], "refuted"), ([0.5, 0.7, 0.6], "open")]
+)
+def test_a_prediction_of_more_is_confirmed_above_and_refuted_below(values: list[float], expected: str) -> None:
+    read = {"a": {seed: made(seed, value) for seed, value in enumerate(values)}}
+    prediction = Prediction(says="", arm="a", measure="auc_2", direction="above", value=0.6)
+    found, threshold = measured(prediction, read)
+    assert found is not None
+    assert outcome(prediction, found, threshold) == expected
 
 
 def made(seed: int, area: float) -> Outcome:
@@ -173,6 +197,31 @@ def test_the_committed_outcomes_are_read_and_decide_without_a_generator(
     monkeypatch.setattr(frozen_module, "train", unwanted)
     text = compare(FILE, (), 1, ["cpu"], tmp_path)
     assert "What was predicted before any run" in text and "no verdict yet" not in text
+
+
+def test_the_page_of_the_study_has_the_rows_of_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_module, "draw_differences", lambda *given: None)
+    kept = {line for line in report(FILE, (), tmp_path).splitlines() if line.startswith("|")}
+    shown = [line for line in (ROOT / "docs" / "frozen_stages.md").read_text().splitlines() if line.startswith("|")]
+    assert len(shown) == 11 + 22 + 2 * 2
+    assert [line for line in shown if line not in kept] == []
+
+
+@pytest.mark.parametrize(
+    ("measure", "lower"),
+    [
+        ("readout_error", True),
+        ("readout_error_early", True),
+        ("correlation", True),
+        ("correlation_within_fake", True),
+        ("effective_number", False),
+        ("auc_2", False),
+        ("auc_1_early", False),
+    ],
+)
+def test_less_of_an_error_or_a_correlation_is_better_and_more_of_the_others(measure: str, lower: bool) -> None:
+    config = check(FrozenConfig, load_tree(FILE, (f"primary.measure={measure}",)))
+    assert config.rule.lower_is_better == lower
 
 
 @pytest.mark.slow

@@ -94,10 +94,23 @@ def test_a_folder_and_a_file_of_the_same_images_are_the_same(tmp_path: Path, npz
     scores = images_of(same, npz, "--metrics", "fid,is,kid,prc,dc", "--bootstrap", 20)
     assert scores["metrics"]["frechet_distance"] == pytest.approx(0, abs=1e-8)
     assert scores["metrics"]["precision"] == scores["metrics"]["recall"] == scores["metrics"]["coverage"] == 1
-    assert scores["intervals"]["recall"][0] <= 1 and scores["bootstrap"] == 20
+    low, high = scores["intervals"]["recall"]
+    assert 0.8 < low < 1 < high and scores["bootstrap"] == 20
     assert scores["skipped"] == {}
     assert images_of(npz, npz, "--metrics", "intra_fid")["classes"].keys() == {"0", "1"}
     assert "intra_fid needs labels" in refused("images", same, npz, "--metrics", "intra_fid")
+
+
+def test_images_are_taken_at_even_distances(tmp_path: Path) -> None:
+    assert scoring.evenly(np.arange(100), 7).tolist() == [0, 14, 28, 42, 57, 71, 85]
+    assert scoring.evenly(np.arange(5), 9).tolist() == scoring.evenly(np.arange(5), None).tolist() == [0, 1, 2, 3, 4]
+    labels = np.arange(40) // 4  # of ten classes, one after the other
+    images = np.broadcast_to(labels[:, None, None, None], (40, 32, 32, 3)).astype(np.uint8)
+    np.savez(tmp_path / "sorted.npz", images=images, labels=labels)
+    found = image_sets.open_set(str(tmp_path / "sorted.npz"), 32, 10, torch.device("cpu"), False, tmp_path / "cache")
+    assert found.labels is not None
+    assert found.labels.tolist() == found.images[:, 0, 0, 0].tolist() == [*range(10)]
+    assert found.content is None  # it is not all of the file
 
 
 @pytest.mark.parametrize(

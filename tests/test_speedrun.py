@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
+from benchmarks import speedrun, speedrun_search
 from benchmarks.speedrun import config_of, directory_of, entry_of, main
-from benchmarks.speedrun_page import PAGE, page, search_table, table, verdict
+from benchmarks.speedrun_page import LEVEL, PAGE, SEEDS, page, search_table, table, verdict
 from benchmarks.speedrun_search import ROOT, seconds_a_step, split, steps_begun
 from gan.config import Config, find_config, load_config, parse_yaml
 from gan.errors import UserError
+from gan.training.run_directory import flatten
 
 
 def test_a_record_needs_five_seeds_below_the_target_beyond_chance() -> None:
@@ -95,6 +98,114 @@ def test_a_run_is_recorded_as_it_ends(tmp_path: Path, monkeypatch: pytest.Monkey
     raced[:] = [2]
     assert CliRunner().invoke(main, command).exit_code == 0  # seed 2 alone
     assert [run["seed"] for run in parse_yaml(file.read_text(), str(file))["entries"][0]["runs"]] == [0, 1, 2]
+
+
+def test_a_run_has_the_minutes_of_its_loop_and_the_textbooks_time_before_and_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    seconds = iter([1.0, 3.0])
+
+    def textbook_seconds() -> float:
+        happened.append("textbook")
+        return next(seconds)
+
+    def train(config: Config, directory: Path, device: str, threads: int, what: str) -> bool:
+        happened.append(f"{what} on {device}")
+        return directory.name == "diverging"
+
+    checkpoint = tmp_path / "checkpoint.pt"
+    monkeypatch.setattr(speedrun, "textbook_seconds", textbook_seconds)
+    monkeypatch.setattr(speedrun, "train", train)
+    monkeypatch.setattr(speedrun, "RunDirectory", lambda path: SimpleNamespace(newest_checkpoint=lambda: checkpoint))
+    monkeypatch.setattr(speedrun, "read_checkpoint", lambda path: {checkpoint: {"elapsed": 90.0}}[path])
+    monkeypatch.setattr(speedrun, "newest_result", lambda directory: directory / "result.json")
+    measured = SimpleNamespace(metrics={"frechet_distance": 61.5, "kernel_distance_mean": 1.0})
+    monkeypatch.setattr(speedrun, "read_result", lambda file: {tmp_path / "result.json": measured}[file])
+    monkeypatch.setattr(speedrun, "second_opinion", lambda directory: {tmp_path: 7.5}[directory])
+    config = config_of("cifar10/quick", [], tmp_path / "x.npz", 3)
+    run = speedrun.raced(config, tmp_path)
+    assert happened == ["textbook", "seed 3 on cpu", "textbook"]
+    assert (run["seed"], run["minutes"], run["textbook_seconds"]) == (3, 1.5, 2.0)
+    assert (run["distance"], run["second"]) == (61.5, 7.5)
+    seconds = iter([1.0])
+    with pytest.raises(UserError, match="diverging: diverged"):
+        speedrun.raced(config, tmp_path / "diverging")
+
+
+def test_the_second_opinion_differs_in_the_feature_space_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of("cifar10/quick", [], tmp_path / "x.npz", 3)
+    generator = SimpleNamespace(config=config, class_names=("a", "b"), device="cpu", network=object())
+    asked: list[Config] = []
+
+    def scorer(config: Config, class_names: object, device: object) -> object:
+        asked.append(config)
+
+        def score(network: object, weights: str) -> object:
+            assert network is generator.network and weights == "ema"
+            return SimpleNamespace(metrics={"frechet_distance": 7.5})
+
+        return SimpleNamespace(score=score)
+
+    monkeypatch.setattr(speedrun, "open_checkpoint", lambda directory, device: generator)
+    monkeypatch.setattr(speedrun, "Scorer", scorer)
+    assert speedrun.second_opinion(tmp_path) == 7.5
+    first, second = flatten(config.model_dump()), flatten(asked[0].model_dump())
+    assert {key: second[key] for key in second if second[key] != first[key]} == {
+        "evaluation.extractor": "efficientnet_lite0_levels"
+    }
+
+
+def test_the_protocol_is_the_one_of_the_rules_whatever_a_config_says(tmp_path: Path) -> None:
+    others = ["evaluation.samples=7", "evaluation.extractor=inception", "evaluation.metrics=[is]", "evaluation.seed=9"]
+    config = config_of("cifar10/quick", [*others, "training.precision=bfloat16"], tmp_path / "x.npz", 3)
+    asked = config.evaluation
+    assert (asked.extractor, [*asked.metrics], asked.at_end, asked.every) == ("efficientnet_lite0", ["fid"], True, 0)
+    assert (asked.reference, asked.reference_path, asked.reference_samples) == ("auto", None, None)
+    assert config.training.precision == "float32"
+    rules = " ".join(PAGE.read_text(encoding="utf-8").partition("**The rules.**")[2].partition("\n\n")[0].split())
+    said = (
+        f"EfficientNet-Lite0, {asked.samples:,} samples of the averaged generator with seed {asked.seed}, against the"
+    )
+    assert rules.startswith(said) and f"`{speedrun.SECOND}`" in rules
+    assert SEEDS == 5 and f"at p < {LEVEL} over at least five seeds, 0 and up" in rules
+
+
+def test_the_search_keeps_what_did_best_on_every_rung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distances = {"a": (50.0, 20.0), "b": (30.0, 25.0), "c": (40.0, 10.0), "d": (math.inf, 0.0)}
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(json.dumps({
+        "base": "cifar10/sngan_cr_small", "common": [], "results": "results",
+        "settings": {name: [] for name in distances},
+        "rungs": [{"minutes": 1, "keep": 3, "seed": 5}, {"minutes": 2, "keep": 2, "seed": 6},
+                  {"minutes": 4, "keep": 1, "seed": 7}],
+    }))  # fmt: skip
+    trained: list[tuple[str, int, int]] = []
+
+    def outcome_of(config: Config, directory: Path, seconds: float) -> dict[str, Any]:
+        trained.append((directory.name, config.seed, config.training.steps))
+        assert str(config.data.path) == str(tmp_path / "fit_train.npz")
+        rung = min(config.seed - 5, 1)
+        return {"distance": distances[directory.name][rung], "steps": config.training.steps, "seconds_a_step": seconds}
+
+    monkeypatch.setattr(speedrun_search, "split", lambda data, folder: tmp_path / "fit_train.npz")
+    monkeypatch.setattr(
+        speedrun_search, "seconds_a_step", lambda configs: {name: 2.0 if name == "c" else 0.5 for name in configs}
+    )
+    monkeypatch.setattr(speedrun_search, "outcome_of", outcome_of)
+    command = [str(plan), "--data", str(plan), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    result = CliRunner().invoke(speedrun_search.main, command)
+    assert result.exit_code == 0, result.output
+    first, second, third = (sorted(run for run in trained if run[1] == seed) for seed in (5, 6, 7))
+    assert first == [("a", 5, 120), ("b", 5, 120), ("c", 5, 30), ("d", 5, 120)]
+    assert second == [("a", 6, 240), ("b", 6, 240), ("c", 6, 60)]
+    assert third == [("a", 7, 480), ("c", 7, 120)]
+    lines = [line.split()[-1] for line in result.output.splitlines()]
+    assert lines == ["core:", *"bcad", "core:", *"cab", "core:", *"ca"]
+    assert json.loads((tmp_path / "results" / "rung_2" / "c.json").read_text())["seconds_a_step"] == 2.0
+    kept = len(trained)
+    assert CliRunner().invoke(speedrun_search.main, command).output == result.output
+    assert len(trained) == kept  # what is there is not run again
 
 
 def test_the_search_trains_on_nine_tenths_and_measures_against_the_rest(tmp_path: Path) -> None:
