@@ -40,7 +40,9 @@ from gan.metrics.images import ArraySampler, to_uint8
 from gan.metrics.neighbourhood import Score
 from gan.metrics.protocol import differences
 from gan.metrics.results import Result, format_table, label
+from gan.metrics.similarity import discrepancy_influence
 from gan.metrics.table import METRICS, Metric, require_metrics
+from gan.metrics.transport import transport_influence
 from gan.metrics.uncertainty import kernel_influence
 from tests import ROOT
 from tests.test_metrics import Payload
@@ -637,6 +639,20 @@ def test_the_interval_of_the_kernel_distance_holds_the_noise_of_its_subsets(
     expected = 1.96 * math.sqrt(influence.var() / 60 + noise**2)
     assert (high - low) / 2 == pytest.approx(expected, rel=0.05)
     assert expected > 1.2 * 1.96 * influence.std() / math.sqrt(60)  # the noise shows
+
+
+def test_intervals_of_unequal_sets_are_of_the_generated_images(unequal: tuple[Result, np.ndarray, np.ndarray]) -> None:
+    fake, real = (torch.from_numpy(features) for features in unequal[1:])
+    evaluator = build(metrics=("mind", "cmmd"), bootstrap=4000)
+    reference = evaluator.reference(pixels(50, 51), name="n", split="s")
+    intervals = score(evaluator, pixels(60, 50, low=90, high=256), reference).intervals
+    influences = {
+        "monge_inception_distance": transport_influence(fake, real, 1000, METRIC_SEED),
+        "clip_discrepancy": discrepancy_influence(fake, real),
+    }
+    for key, influence in influences.items():
+        half = 1.96 * influence.std(correction=0).item() / math.sqrt(60)
+        assert (intervals[key][1] - intervals[key][0]) / 2 == pytest.approx(half, rel=0.05), key
 
 
 def test_neighbourhoods_see_a_seeded_draw_where_there_are_too_many(monkeypatch):
