@@ -417,6 +417,7 @@ def plain_head(name: str, conditional: bool, **options: object) -> Head:
         *((*form, {}) for form in FORMS),
         *(("cascading_rejection", False, {"rejection": rejection}) for rejection in ("orthogonal", "none")),
         *(("cascading_rejection", False, {"stage": stage}) for stage in ("magnitude", "square")),
+        *(("cascading_rejection", conditional, {"stage": "mlp"}) for conditional in (False, True)),
         ("cascading_rejection", True, {"rejection_direction": "weight"}),
         *(("energy_cascade", True, {"rejection": rejection}) for rejection in ("orthogonal", "decorrelated")),
         *(("sliced_cascade", conditional, {"rejection": "decorrelated"}) for conditional in (False, True)),

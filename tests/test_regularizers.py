@@ -111,12 +111,10 @@ def seen(
     autocast = lambda: torch.autocast("cpu", enabled=False)  # noqa: E731
     return StepBatch(
         discriminator=critic, generator=Mirror(), autocast=autocast, latents=latents,
-        real_images=real, real_labels=None, real_features=critic.features(real), real_scores=critic(real),
-        fake_images=fake, fake_labels=None, fake_features=critic.features(fake), fake_scores=critic(fake),
+        real_images=real, real_labels=real_labels, real_features=real_features,
+        fake_images=fake, fake_labels=fake_labels, fake_features=fake_features,
+        real_scores=critic.head(real_features, real_labels), fake_scores=critic.head(fake_features, fake_labels),
         stage_weights=SHARES, step=step, random=random, augment=lambda fakes: fakes,
-        critic, Mirror(), real, real_labels, fake, fake_labels, latents, fake_features, real_features,
-        critic.head(fake_features, fake_labels), critic.head(real_features, real_labels), SHARES, step, random,
-        autocast, augment=lambda fakes: fakes,
     )  # fmt: skip
 
 

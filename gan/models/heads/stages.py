@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan.models.blocks.layers import Linear
+from gan.models.blocks.precision import without_autocast
 
 Stage = Literal["linear", "magnitude", "square", "mlp"]
 HIDDEN = 64  # units of the network of an mlp stage
@@ -100,7 +101,8 @@ class Networks(nn.Module):
         for hidden, output in zip(self.hidden, self._output(), strict=True):
             assert isinstance(hidden, Linear)
             norm = hidden.spectral_norm
-            rows.append(output @ (hidden.weight if norm is None else norm(hidden.weight)))
+            with without_autocast(output):
+                rows.append(output @ (hidden.weight if norm is None else norm(hidden.weight)))
         return torch.stack(rows)
 
     def _output(self) -> Tensor:
