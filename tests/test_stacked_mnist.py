@@ -386,7 +386,7 @@ def test_an_update_is_captured_once_its_kept_packs_are_as_many_as_they_will_be()
     game = game_of("discriminator.packing=2", "training.batch_size=12", top_k)
     images, latents = batch()
     chosen: list[Any] = []
-    execution = lambda update, batch, choices, player, noise: chosen.append(choices) or update(*batch)  # noqa: E731
+    execution = lambda update, batch, choices: chosen.append(choices) or update(*batch)  # noqa: E731
     counts = []
     for number in range(14):
         generator_step(replace(game, execution=execution), latents, None, images, None)
