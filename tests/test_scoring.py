@@ -375,7 +375,11 @@ def test_the_best_goes_by_its_direction_and_survives_a_resume(tmp_path: Path) ->
     assert read_checkpoint(tmp_path / "best.pt")["step"] == 3
     earlier = best.state_dict()
     assert best.consider(5, {"precision": 0.7}, dict)
-    best.load_state_dict(earlier)  # the steps that led to best.pt are taken back, and what it replaced is gone
+    for _ in range(2):
+        best.load_state_dict(earlier)  # the steps that led to best.pt are taken back, and what it replaced is gone
+    started_again = BestCheckpoint(Checkpoints(tmp_path, 1), "precision", higher=True)
+    started_again.load_state_dict(best.state_dict())
+    assert (started_again.step, started_again.value) == (5, None)
     assert best.consider(6, {"precision": 0.1}, dict) and read_checkpoint(tmp_path / "best.pt")["step"] == 6
     other = BestCheckpoint(Checkpoints(tmp_path / "other", 1), "frechet_distance")
     other.load_state_dict(earlier)

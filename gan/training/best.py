@@ -58,7 +58,10 @@ class BestCheckpoint:
         if (state["key"], state.get("yardstick")) != (self.key, self.yardstick):
             return
         step, value = state["step"], state["value"]
-        if (step, value) != (None, None) and not (is_count(step) and isinstance(value, float) and math.isfinite(value)):
+        scored = value is None or (isinstance(value, float) and math.isfinite(value))
+        if (step, value) != (None, None) and not (is_count(step) and scored):
             raise ValueError(f"a best score of {value!r:.40} at step {step!r:.40}")
-        taken_back = self.step is not None and self.step != step
-        self.step, self.value = (None, None) if taken_back else (step, value)
+        if self.step is not None and self.step != step:
+            self.value = None  # best.pt is still that of self.step
+        else:
+            self.step, self.value = step, value
