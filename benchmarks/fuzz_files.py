@@ -20,7 +20,6 @@ import gan
 from benchmarks.fuzz_bytes import Case, flipped
 from benchmarks.fuzz_configs import EXPERIMENTS, SMALL, VALID
 from gan.build import build_generator, image_facts
-from gan.commands.saved_results import read_result
 from gan.config import validate
 from gan.data import preparation
 from gan.data.npz import npz
@@ -33,6 +32,7 @@ from gan.metrics.extractors.weights import load_state_dict
 from gan.metrics.protocol import ExtractorIdentity, ReferenceIdentity
 from gan.sampling.export import write_safetensors
 from gan.sampling.generate import Description, LoadedGenerator
+from gan.scoring.saved_results import read_result
 from gan.training.checkpoint import digest, read_checkpoint, write_checkpoint
 
 

@@ -24,10 +24,10 @@ from gan.build import build_game, build_latents, build_loader, build_schedule, i
 from gan.build.image_record import image_record, recorded_images
 from gan.commands.launch import build_preview, load_state
 from gan.commands.runs import table_of_runs
-from gan.commands.saved_results import compare_results
 from gan.config import dump_yaml, load_config, parse_yaml
 from gan.errors import UserError
 from gan.experiments.outcomes import curve, load_outcome, outcome_path
+from gan.scoring.saved_results import compare_results
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import FORMAT, Checkpoints, digest, read_checkpoint, write_checkpoint
 from gan.training.ema import ExponentialMovingAverage

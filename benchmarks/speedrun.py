@@ -33,13 +33,13 @@ from benchmarks.contestants import Setting, synthetic_store, textbook_iteration
 from benchmarks.speedrun_page import LEVEL, PAGE, RECORDS, SEEDS, page, table
 from benchmarks.throughput import commit, machine
 from gan.commands.reporting import one_line_errors
-from gan.commands.saved_results import newest_result, read_result
-from gan.commands.scoring import Scorer
 from gan.config import Config, dump_yaml, find_config, load_config, parse_yaml
 from gan.errors import UserError
 from gan.experiments.runner import train
 from gan.files import write_text
 from gan.sampling.open import open_checkpoint
+from gan.scoring.saved_results import newest_result, read_result
+from gan.scoring.scorer import Scorer
 from gan.training.checkpoint import read_checkpoint
 from gan.training.run_directory import RunDirectory
 

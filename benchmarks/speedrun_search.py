@@ -27,11 +27,11 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.throughput import commit, machine
 from gan.build import build_game, build_latents, build_loader, image_facts, prepare_images
 from gan.commands.reporting import one_line_errors
-from gan.commands.saved_results import newest_result, read_result
 from gan.config import Config, find_config, load_config, parse_yaml
 from gan.errors import UserError
 from gan.experiments.runner import train
 from gan.files import atomic_path, write_text
+from gan.scoring.saved_results import newest_result, read_result
 from gan.training.run_directory import RunDirectory
 from gan.training.steps import discriminator_step, generator_step
 

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from gan.allocator import keep_freed_memory
-from gan.commands.scoring import evenly
 from gan.data.store import ImageStore, prepare
 from gan.device import resolve_device
 from gan.files import write_text
@@ -30,6 +29,7 @@ from gan.metrics.audits.memorisation import NEXT, duplicates, relative_distances
 from gan.metrics.audits.neighbours import nearest_neighbours
 from gan.metrics.audits.whitening import fit_whitening
 from gan.metrics.reference import content_hash
+from gan.scoring.reference_images import evenly
 
 COMPONENTS = (8, 16, 32, 64, 128, 256, 512, 1024, 1280)
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "whitening.md"

@@ -19,9 +19,6 @@ from sklearn.neighbors import NearestNeighbors
 
 import evaluate
 import train
-from gan.commands.audit_modes import digit_modes
-from gan.commands.audited_run import AuditedRun, MeasuredImages, open_run
-from gan.commands.digit_readers import DIGIT_READERS
 from gan.data.store import ImageStore, prepare
 from gan.errors import UserError
 from gan.metrics.audits import memorisation as memorisation_module
@@ -40,6 +37,9 @@ from gan.metrics.audits.modes import (
 from gan.metrics.audits.neighbours import Neighbours, nearest_neighbours
 from gan.metrics.audits.whitening import fit_whitening
 from gan.metrics.extractors.interface import identify
+from gan.scoring.audit_modes import digit_modes
+from gan.scoring.audited_run import AuditedRun, MeasuredImages, open_run
+from gan.scoring.digit_readers import DIGIT_READERS
 from tests import DEFAULT, SHARED_DATA
 from tests.test_evaluator import tiny_clip
 from tests.test_training import TINY

@@ -21,7 +21,6 @@ from torch import nn
 from gan import distributed
 from gan.build import ImageFacts, build_game, build_latents, build_loader, image_facts, prepare_images
 from gan.commands.launch import launch
-from gan.commands.scoring import GeneratorSampler
 from gan.config import load_config
 from gan.device import make_autocast
 from gan.errors import UserError
@@ -29,6 +28,7 @@ from gan.metrics import evaluator as evaluator_module
 from gan.metrics.distributed_evaluation import share
 from gan.metrics.evaluator import Evaluator
 from gan.sampling.latents import LatentStream
+from gan.scoring.scorer import GeneratorSampler
 from gan.seeds import seeded_generator
 from gan.training.accumulation import Accumulation
 from gan.training.checkpoint import read_checkpoint

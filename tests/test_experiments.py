@@ -24,7 +24,6 @@ from PIL import Image
 from scipy import stats
 
 from compare import main
-from gan.commands.saved_results import save_result
 from gan.device import resolve_precision
 from gan.errors import UserError
 from gan.experiments import runner, summary
@@ -49,6 +48,7 @@ from gan.experiments.verdicts import Rule, Verdict, contrast, judge
 from gan.metrics.audits.modes import compare_occupancy
 from gan.metrics.results import Result
 from gan.metrics.table import METRICS
+from gan.scoring.saved_results import save_result
 from gan.training.run_directory import RunDirectory
 from gan.training.tracking import ELAPSED
 from tests import ROOT

@@ -19,7 +19,6 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from gan.commands.scoring import reference_images
 from gan.config import DataConfig
 from gan.data.__main__ import main
 from gan.data.loader import Loader
@@ -31,6 +30,7 @@ from gan.data.preparation.zips import ZipInput
 from gan.data.store import ImageStore, prepare
 from gan.errors import StorageError, UserError
 from gan.files import locked
+from gan.scoring.reference_images import reference_images
 from tests import ROOT, SHARED_DATA
 
 

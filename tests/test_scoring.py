@@ -13,15 +13,16 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 import evaluate
 import train
-from gan.commands import image_sets, score, scoring
-from gan.commands.ratio import run_frechet_ratios
-from gan.commands.saved_results import yardstick
-from gan.commands.scoring import reference_images
+from gan.commands import image_sets, score
 from gan.config import DataConfig, EvaluationConfig, dump_yaml, parse_yaml
 from gan.errors import UserError
 from gan.metrics.extractors.catalogue import build_extractor
 from gan.sampling.export import export
 from gan.sampling.open import open_checkpoint, read_config
+from gan.scoring import scorer
+from gan.scoring.ratio import run_frechet_ratios
+from gan.scoring.reference_images import evenly, reference_images
+from gan.scoring.saved_results import yardstick
 from gan.training.best import BestCheckpoint
 from gan.training.checkpoint import Checkpoints, read_checkpoint
 from gan.training.run_directory import RunDirectory
@@ -50,7 +51,7 @@ class Thumbnail(FeatureExtractorBase):
 
 @pytest.fixture(autouse=True)
 def small_and_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for module in (score, scoring):
+    for module in (score, scorer):
         monkeypatch.setattr(module, "build_extractor", lambda name, **options: Thumbnail())
     monkeypatch.setattr(score, "user_cache", lambda: tmp_path / "cache")
 
@@ -102,8 +103,8 @@ def test_a_folder_and_a_file_of_the_same_images_are_the_same(tmp_path: Path, npz
 
 
 def test_images_are_taken_at_even_distances(tmp_path: Path) -> None:
-    assert scoring.evenly(np.arange(100), 7).tolist() == [0, 14, 28, 42, 57, 71, 85]
-    assert scoring.evenly(np.arange(5), 9).tolist() == scoring.evenly(np.arange(5), None).tolist() == [0, 1, 2, 3, 4]
+    assert evenly(np.arange(100), 7).tolist() == [0, 14, 28, 42, 57, 71, 85]
+    assert evenly(np.arange(5), 9).tolist() == evenly(np.arange(5), None).tolist() == [0, 1, 2, 3, 4]
     labels = np.arange(40) // 4  # of ten classes, one after the other
     images = np.broadcast_to(labels[:, None, None, None], (40, 32, 32, 3)).astype(np.uint8)
     np.savez(tmp_path / "sorted.npz", images=images, labels=labels)
@@ -251,7 +252,7 @@ def test_a_run_stands_for_the_images_it_generates(run: Path, tmp_path: Path) -> 
 
 
 def test_fdr_of_a_run_compares_with_its_training_images(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (score, scoring):
+    for module in (score, scorer):
         monkeypatch.setattr(module, "build_extractor", build_extractor)
     spaces = ["random_convolutions", "mnist_digits"]
     generator = open_checkpoint(run, device="cpu", settings={"reference": "test"})
@@ -300,7 +301,7 @@ def test_nothing_is_generated_where_the_reference_cannot_be_had(run: Path, monke
 def test_a_checkpoint_is_scored_in_several_feature_spaces_each_with_its_own_result(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "build_extractor", build_extractor)
+    monkeypatch.setattr(scorer, "build_extractor", build_extractor)
     spaces = ("random_convolutions", "mnist_digits")
     several = ("checkpoint", run, "--extractor", ",".join(spaces), "--device", "cpu")
     found = json.loads(call(*several, "--json").stdout)
@@ -437,7 +438,7 @@ def test_labels_are_drawn_as_the_reference_has_them() -> None:
     facts = image_facts(config)
     given: list[Tensor] = []
     pool = torch.tensor([3, 3, 3, 7])
-    sample = scoring.generator_sampler(config, facts.num_classes, build_generator(config, facts), given, pool)
+    sample = scorer.generator_sampler(config, facts.num_classes, build_generator(config, facts), given, pool)
     sample(300)
     assert set(given[0].tolist()) == {3, 7}
     assert (given[0] == 3).double().mean().item() == pytest.approx(0.75, abs=0.1)

@@ -23,9 +23,9 @@ from torch import nn
 from gan.build import prepare_images
 from gan.commands import launch as launching
 from gan.commands.launch import launch
-from gan.commands.scoring import Scorer
 from gan.config import load_config
 from gan.errors import BusyError, NonFiniteError, StorageError, UserError
+from gan.scoring.scorer import Scorer
 from gan.training.checkpoint import Checkpoints, checkpoint_paths, read_checkpoint
 from gan.training.diagnostics import Observation
 from gan.training.ema import ExponentialMovingAverage

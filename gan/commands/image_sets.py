@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from gan.commands.scoring import evenly
 from gan.data.recipe import Labels, Pixels
 from gan.data.sources import SOURCES, source_info
 from gan.data.store import prepare, split_of
 from gan.errors import UserError, nearest
 from gan.sampling.open import exported_folder, open_checkpoint, open_exported, read_config
+from gan.scoring.reference_images import evenly
 from gan.training.run_directory import RunDirectory
 
 RESOLUTION = 32  # where nothing says another

@@ -27,8 +27,6 @@ from gan.build import (
     recorded_images,
 )
 from gan.commands.initial_weights import initial_weights
-from gan.commands.saved_results import drop_results, load_result, save_result, yardstick
-from gan.commands.scoring import Scorer
 from gan.config import Config
 from gan.data.loader import real_batch
 from gan.data.store import ImageStore
@@ -40,6 +38,8 @@ from gan.metrics.table import METRICS
 from gan.sampling.latents import LatentStream
 from gan.sampling.open import read_config
 from gan.sampling.pictures import labels_in_rows, spread_classes
+from gan.scoring.saved_results import drop_results, load_result, save_result, yardstick
+from gan.scoring.scorer import Scorer
 from gan.seeds import seeded_generator
 from gan.training.best import BestCheckpoint
 from gan.training.board import board_settings

@@ -12,8 +12,6 @@ import torch
 from gan import distributed
 from gan.allocator import keep_freed_memory
 from gan.commands.image_sets import ImageSet, open_set, resolution_of, run_of, user_cache
-from gan.commands.saved_results import save_result
-from gan.commands.scoring import Scorer, require_same_classes
 from gan.config import EvaluationConfig
 from gan.device import resolve_device
 from gan.errors import UserError, printable
@@ -26,6 +24,8 @@ from gan.metrics.table import require_metrics
 from gan.sampling.card import read_result
 from gan.sampling.generate import LoadedGenerator
 from gan.sampling.open import exported_folder, open_checkpoint, open_exported
+from gan.scoring.saved_results import save_result
+from gan.scoring.scorer import Scorer, require_same_classes
 from gan.training.run_directory import RunDirectory
 
 

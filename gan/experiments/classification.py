@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from gan.allocator import keep_freed_memory
 from gan.build import build_backbone, prepare_images
-from gan.commands.scoring import reference_images
 from gan.config import BackboneConfig, DataConfig, Positive, Rate, Section, check
 from gan.data.loader import Loader, to_float
 from gan.data.sources import source_info
@@ -27,6 +26,7 @@ from gan.files import write_text
 from gan.models.blocks.spectral_norm import update_spectral_norms
 from gan.models.classifier import CascadingClassifier
 from gan.progress import passing
+from gan.scoring.reference_images import reference_images
 from gan.seeds import derive_seed, seeded
 
 TRAIN_SAMPLE = 10_000  # training images, at even distances, on which training accuracy is measured

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from gan.commands.digit_readers import DIGIT_READERS
 from gan.config import Config, Positive, Section, apply_override, check, load_tree, validate
 from gan.errors import UserError, nearest
 from gan.experiments.verdicts import Rule
 from gan.metrics.table import METRICS
+from gan.scoring.digit_readers import DIGIT_READERS
 
 MODES = ("modes", "kl_modes")  # exact ones, of digits that a classifier reads
-RATIO = "fdr"  # a mean over `feature_spaces`, see `gan.commands.ratio`
+RATIO = "fdr"  # a mean over `feature_spaces`, see `gan.scoring.ratio`
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Scale = Literal["log", "linear"]

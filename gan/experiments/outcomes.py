@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from gan.commands.saved_results import load_result
 from gan.config import Config, validate
 from gan.device import resolve_device, resolve_precision
 from gan.errors import UserError
@@ -22,6 +21,7 @@ from gan.experiments.comparison import Planned
 from gan.files import write_text
 from gan.metrics.protocol import Protocol
 from gan.metrics.table import METRICS
+from gan.scoring.saved_results import load_result
 from gan.training.run_directory import fixed_settings, flatten
 from gan.training.tracking import ELAPSED, LOG, TRAINING, read_log
 

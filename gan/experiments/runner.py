@@ -12,9 +12,6 @@ from statistics import mean
 import torch
 
 from gan.build import build_game, image_facts
-from gan.commands.audit_modes import digit_modes
-from gan.commands.audited_run import open_run
-from gan.commands.ratio import comparable_images, run_frechet_ratios
 from gan.config import Config, load_config
 from gan.errors import BusyError, NonFiniteError, StorageError, UserError
 from gan.experiments.comparison import MODES, RATIO, Planned
@@ -24,6 +21,9 @@ from gan.metrics.extractors.catalogue import build_extractor
 from gan.metrics.protocol import Protocol
 from gan.processes import stop_with_parent
 from gan.sampling.open import open_checkpoint
+from gan.scoring.audit_modes import digit_modes
+from gan.scoring.audited_run import open_run
+from gan.scoring.ratio import comparable_images, run_frechet_ratios
 from gan.training.run_directory import RunDirectory
 
 LIBRARY = Path(__file__).parents[2]  # where the package lies, installed or not

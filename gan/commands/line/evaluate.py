@@ -164,7 +164,7 @@ def compare(results: tuple[Path, ...], as_json: bool) -> None:
     """
     with one_line_errors():
         with importing():
-            from gan.commands.saved_results import compare_results
+            from gan.scoring.saved_results import compare_results
         click.echo(compare_results(results, as_json))
 
 
@@ -208,7 +208,7 @@ def open_audit(
     if started_with_others():
         raise UserError("found under torchrun; accepted: one process, which audits alone")
     with importing():
-        from gan.commands.audited_run import AuditOptions, open_run
+        from gan.scoring.audited_run import AuditOptions, open_run
 
     names = ("gallery", "held_out", "components", "variance")
     options = AuditOptions(neighbours=neighbours, **{name: values.pop(name) for name in names})
@@ -231,7 +231,7 @@ def neighbours(quantile: float, as_json: bool, **arguments: Any) -> None:
     """
     with one_line_errors(), one_voice():
         with importing():
-            from gan.commands.audit_neighbours import audit_neighbours
+            from gan.scoring.audit_neighbours import audit_neighbours
         click.echo(audit_neighbours(*open_audit(**arguments), quantile, as_json))
 
 
@@ -250,7 +250,7 @@ def modes(by: str, minimum_size: int, as_json: bool, **arguments: Any) -> None:
     """
     with one_line_errors(), one_voice():
         with importing():
-            from gan.commands.audit_modes import audit_modes, reads_digits
+            from gan.scoring.audit_modes import audit_modes, reads_digits
         audited, options = open_audit(**arguments)
         if reads_digits(audited, by):
             refuse_given(OF_COMMUNITIES, "a classifier reads the digits; accepted with --by communities")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gan.commands.audited_run import AuditedRun, AuditOptions, MeasuredImages
 from gan.errors import UserError
 from gan.files import atomic_path
 from gan.metrics.audits.data_copying import DataCopying
@@ -15,6 +14,7 @@ from gan.metrics.audits.memorisation import Duplicates, Memorisation, examine
 from gan.metrics.audits.neighbours import Neighbours
 from gan.metrics.extractors.interface import identify
 from gan.pictures import Row, captioned_rows
+from gan.scoring.audited_run import AuditedRun, AuditOptions, MeasuredImages
 
 WHITENING = {"variance": 0.9}  # finds altered copies better than fewer columns do: docs/results/whitening.md
 SHOWN = 20  # pairs in the grid and in the JSON

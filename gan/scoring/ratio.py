@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gan.build import prepare_images
-from gan.commands.scoring import Scorer, reference_images
 from gan.config import Config
 from gan.data.store import ImageStore
 from gan.errors import UserError
 from gan.metrics.protocol import Protocol
 from gan.metrics.results import frechet_ratios
 from gan.sampling.generate import LoadedGenerator
+from gan.scoring.reference_images import reference_images
+from gan.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True)

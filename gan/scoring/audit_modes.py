@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from gan.commands.audited_run import AuditedRun, AuditOptions, MeasuredImages
-from gan.commands.digit_readers import DIGIT_READERS
 from gan.data.recipe import Labels, Pixels
 from gan.data.stacked_mnist import triple_shares
 from gan.errors import UserError
@@ -24,6 +22,8 @@ from gan.metrics.audits.modes import (
 )
 from gan.metrics.extractors.interface import identify
 from gan.pictures import Row, captioned_rows
+from gan.scoring.audited_run import AuditedRun, AuditOptions, MeasuredImages
+from gan.scoring.digit_readers import DIGIT_READERS
 
 WHITENING = {"components": 32}  # few columns keep classes together: docs/results/whitening.md
 HELD_BACK = 5  # every fifth training image is kept from the graph where there are no held-out images

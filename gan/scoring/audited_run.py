@@ -14,7 +14,6 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from gan.allocator import keep_freed_memory
 from gan.build import prepare_images
-from gan.commands.scoring import evenly, reference_images
 from gan.config import Config
 from gan.data.recipe import Pixels
 from gan.data.store import ImageStore
@@ -26,6 +25,7 @@ from gan.metrics.images import ArraySampler
 from gan.metrics.reference import content_hash
 from gan.sampling.generate import LoadedGenerator
 from gan.sampling.open import open_checkpoint
+from gan.scoring.reference_images import evenly, reference_images
 
 
 @dataclass(frozen=True)
