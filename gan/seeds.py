@@ -9,7 +9,8 @@ import torch
 
 def derive_seed(seed: int, *names: str | int) -> int:
     """A 63-bit seed for one use of a run's seed; adding a use leaves the others' numbers alone."""
-    digest = hashlib.sha256("/".join(str(part) for part in (seed, *names)).encode()).digest()
+    text = "/".join(str(part) for part in (seed, *names))
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()  # a name may be a file's, of any bytes
     return int.from_bytes(digest[:8], "big") >> 1
 
 

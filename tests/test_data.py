@@ -2,7 +2,9 @@
 
 import errno
 import fcntl
+import hashlib
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from sklearn.datasets import load_digits
 
 from gan.build import build_loader
 from gan.config import load_config
-from gan.data import store, torchvision_sets
+from gan.data import image_folder, store, torchvision_sets
 from gan.data.image_folder import SUFFIXES, read_rgb
 from gan.data.image_store import ImageStore
 from gan.data.loader import Loader, real_batch, to_float
@@ -32,6 +34,7 @@ from gan.data.store import prepare
 from gan.errors import StorageError, UserError
 from gan.metrics.images import to_uint8
 from gan.progress import say_once
+from gan.seeds import derive_seed
 from tests import DEFAULT
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -390,7 +393,6 @@ def test_npz_names_its_classes(tmp_path: Path) -> None:
     ("names", "parts"),
     [
         (np.array(["a", "b"]), ["(2,)", "text (3,)"]),
-        (np.array(["a", "b", "c", "d"]), ["(4,)"]),
         (np.array([["a", "b", "c"]]), ["(1, 3)"]),
         (np.arange(3), ["int64"]),
         (np.array([b"a", b"b", b"c"]), ["|S1"]),
@@ -403,6 +405,12 @@ def test_npz_names_its_classes(tmp_path: Path) -> None:
 def test_unusable_class_names_are_refused(tmp_path: Path, names: np.ndarray, parts: list[str]) -> None:
     path = save_npz(tmp_path / "bad.npz", images=random_images(3, 4, 4, 3), labels=np.arange(3), class_names=names)
     refused("data.path", "'class_names'", "accepted", *parts, source="npz", root=tmp_path / "root", path=path)
+
+
+def test_the_last_classes_may_have_no_image(tmp_path: Path) -> None:
+    names = np.array(["a", "b", "c", "d"])
+    path = save_npz(tmp_path / "x.npz", images=random_images(3, 4, 4, 3), labels=np.arange(3), class_names=names)
+    assert prepare("npz", resolution=4, path=path, root=tmp_path / "root").class_names == ("a", "b", "c", "d")
 
 
 def test_class_names_need_labels(tmp_path: Path) -> None:
@@ -535,6 +543,35 @@ def test_corrupt_files_are_left_out_named_and_counted(
     assert without.content_hash == found.content_hash and not without.skipped
     assert prepare(root=root, skip_corrupt=True, **options).content_hash == without.content_hash
     assert len(list(root.glob("image_folder-*"))) == 3  # with the option and without are never mixed up
+
+
+@pytest.mark.parametrize("skip_corrupt", [False, True])
+def test_a_want_of_memory_is_no_damage(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, skip_corrupt: bool
+) -> None:
+    def no_room(file: Path) -> Image.Image:
+        raise MemoryError
+
+    options = {"path": folder, "root": tmp_path / "root", "skip_corrupt": skip_corrupt}
+    with monkeypatch.context() as patch:
+        patch.setattr(image_folder, "decode_rgb", no_room)
+        with pytest.raises(MemoryError):
+            prepare("image_folder", **options)
+    found = prepare("image_folder", **options)
+    assert (found.num_images, found.skipped) == (9, {})
+
+
+def test_bytes_that_are_no_text_are_taken_into_digests_and_other_names_keep_theirs(tmp_path: Path) -> None:
+    """A name of a file is any bytes; what prepared images and random choices are known by must not change."""
+    for name, content in ((b"1.png", b"0/images/1.png"), (b"caf\xe9.png", b"0/images/caf\xe9.png")):
+        file = tmp_path / "cat" / os.fsdecode(name)
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"abc")
+        os.utime(file, ns=(0, 1_000_000_000))
+        expected = hashlib.sha256(b"cat/" + name + b"\x003\x001000000000\n").hexdigest()
+        assert image_folder._fingerprint([file]) == expected
+        assert derive_seed(0, "images", file.name) == int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
+    assert derive_seed(0, "images", "é") == 1807749445887969208
 
 
 def test_a_class_or_a_folder_without_a_whole_image_is_refused(tmp_path: Path, folder: Path) -> None:
@@ -784,13 +821,19 @@ def test_failed_download_names_two_ways_out(tmp_path: Path, error: Exception, mo
         refused("data.source", *ways_out, source=name, root=tmp_path)
 
 
-def test_folders_of_splits_are_not_taken_for_classes(tmp_path: Path, folder: Path) -> None:
-    (tmp_path / "both").mkdir()
-    folder.rename(tmp_path / "both" / "train")
+@pytest.mark.parametrize("splits", [{"train": "."}, {"test": "cat", "train": "dog"}, {"train": "dog", "val": "."}])
+def test_folders_of_splits_are_not_taken_for_classes(tmp_path: Path, folder: Path, splits: dict[str, str]) -> None:
     path = tmp_path / "both"
+    for split, inside in splits.items():  # classes, or images without them
+        shutil.copytree(folder / inside, path / split)
     hint = f"did you mean {path / 'train'}?"
     refused("data.path", "splits, not classes", hint, source="image_folder", root=tmp_path, path=path)
     assert prepare("image_folder", path=path / "train", root=tmp_path / "root", resolution=8).num_images > 0
+
+
+def test_a_class_may_be_named_as_a_split(tmp_path: Path, folder: Path) -> None:
+    (folder / "dog").rename(folder / "train")
+    assert prepare("image_folder", path=folder, root=tmp_path, resolution=8).class_names == ("bird", "cat", "train")
 
 
 def test_lsun_needs_its_databases(tmp_path: Path) -> None:

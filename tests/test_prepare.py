@@ -9,9 +9,13 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import tracemalloc
 import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +173,51 @@ def test_splits_become_directories_that_find_each_other(tmp_path: Path, folder: 
     assert not (tmp_path / "root").exists()
 
 
+def test_splits_may_hold_images_without_classes(tmp_path: Path, folder: Path) -> None:
+    for split, name in {"test": "cat", "train": "dog"}.items():
+        shutil.copytree(folder / name, tmp_path / "set" / split)
+    prepared = prepare_directory(tmp_path / "set", tmp_path / "out", resolution=16, processes=1)
+    found = {name: (store.num_images, store.labels) for name, store in prepared.stores.items()}
+    assert found == {"test": (5, None), "train": (6, None)}
+
+
+def test_names_that_are_no_text_are_read_in_order_and_shown(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On Linux a name is any bytes; those that are no UTF-8 become characters that cannot be printed."""
+    odd = folder / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    names = [b"\x80.png", b"\xe9.png", b"\xff.png", *(f"{letter}.png".encode() for letter in "aé가😀")]
+    for seed, name in enumerate(names):
+        (odd / os.fsdecode(name)).write_bytes(png(seed))
+    (odd / os.fsdecode(b"\xfe.png")).write_bytes(b"nonsense")
+    skipped = odd.name + "/" + os.fsdecode(b"\xfe.png")
+    with pytest.raises(UserError, match="cannot read the image"):
+        reference(folder, tmp_path / "root", 8)
+    expected = reference(folder, tmp_path / "root", 8, skip_corrupt=True)
+    assert (list(expected.skipped), expected.class_names) == ([skipped], ("bird", odd.name, "cat", "dog"))
+    assert "left out: caf\\udce9/\\udcfe.png" in capsys.readouterr().err
+
+    out = tmp_path / os.fsdecode(b"out\xe9")
+    base = ["prepare", str(folder), "--out", str(out), "--resolution", "8", "--processes", "1"]
+    result = CliRunner().invoke(main, base)
+    assert result.exit_code == 2 and "caf\\udce9/\\udcfe.png (no image" in result.stderr
+    result = CliRunner().invoke(main, [*base, "--skip-corrupt"])
+    assert result.exit_code == 0 and result.stdout.startswith(f"{tmp_path}/out\\udce9: 22 images"), result.output
+    assert "left out: caf\\udce9/\\udcfe.png" in result.stderr
+    assert whole(verify(out)).content_hash == expected.content_hash
+    listed = [json.loads(line)["file"] for line in (out / "files.jsonl").read_text().splitlines()]
+    assert [name for name in listed if name.startswith(odd.name)] == [
+        f"{odd.name}/{os.fsdecode(n)}" for n in sorted(names)
+    ]
+
+    selection = Selection(classes=[odd.name], images_per_class=1, seed=0)
+    chosen = prepare_directory(
+        folder, tmp_path / "few", resolution=8, selection=selection, skip_corrupt=True, processes=1
+    )
+    assert (whole(chosen).num_images, whole(chosen).class_names) == (1, (odd.name,))
+
+
 def test_training_reads_a_prepared_directory_in_place(tmp_path: Path, folder: Path) -> None:
     store = whole(prepare_directory(folder, tmp_path / "out", resolution=16, processes=1))
     opened = prepare("prepared", path=tmp_path / "out", resolution=16, root=tmp_path / "root")
@@ -244,6 +293,27 @@ def test_a_sample_without_a_label_among_labelled_ones_is_named(tmp_path: Path) -
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         add(archive, "1.cls", b"\xff\xfe")
     refused("a.tar", "1.cls", source=tmp_path / "a.tar", out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("order", ["cls jpg seg.png", "jpg cls seg.png", "jpg seg.png cls", "json jpg seg.png"])
+def test_a_second_image_beside_a_label_is_refused(tmp_path: Path, order: str) -> None:
+    """The masks of a segmentation must neither become images nor take the label of theirs."""
+    content = {"jpg": png(1), "seg.png": png(2), "cls": b"3", "json": b'{"label": 3}'}
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for key in ("0001", "0002"):
+            for extension in order.split():
+                add(archive, f"{key}.{extension}", content[extension])
+    told = "a.tar: 0001.jpg and 0001.seg.png are images of one sample; accepted: one"
+    refused(told, source=tmp_path / "a.tar", out=tmp_path / "out")
+
+
+def test_images_without_labels_may_share_the_first_word_of_their_names(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for seed, name in enumerate(("x/IMG.1.png", "x/IMG.2.png", "x/IMG.3.png")):
+            add(archive, name, png(seed))
+        add(archive, "x/IMG.json", b'{"text": "says nothing of a class"}')
+    store = whole(prepare_directory(tmp_path / "a.tar", tmp_path / "out", resolution=8, processes=1))
+    assert (store.num_images, store.labels) == (3, None)
 
 
 def test_a_tar_of_tars_has_a_class_in_each(tmp_path: Path, folder: Path) -> None:
@@ -460,6 +530,39 @@ def test_corrupt_images(tmp_path: Path, folder: Path, kind: str) -> None:
     refused("cannot be read", source=folder, out=tmp_path / "none", skip_corrupt=True)
 
 
+@pytest.mark.parametrize("target", ["nowhere.png", "link.png"], ids=["to nothing", "in a circle"])
+def test_a_link_that_cannot_be_followed_is_a_corrupt_image(tmp_path: Path, folder: Path, target: str) -> None:
+    root, out = tmp_path / "root", tmp_path / "out"
+    before = reference(folder, root)
+    link = folder / "cat" / "link.png"
+    link.symlink_to(target)
+    refused(f"cannot read the image {link}", "--skip-corrupt", source=folder, out=out)
+    with pytest.raises(UserError, match=rf"cannot read the image {link}.*--skip-corrupt"):
+        reference(folder, root)
+    prepared = prepare_directory(folder, out, resolution=16, skip_corrupt=True, processes=1)
+    read = reference(folder, root, skip_corrupt=True)
+    assert dict(whole(prepared).skipped) == dict(read.skipped) == {"cat/link.png": "not a regular file"}
+    assert whole(prepared).content_hash == read.content_hash == before.content_hash
+    link.unlink()
+    link.write_bytes(png(0))
+    assert reference(folder, root, skip_corrupt=True).num_images == before.num_images + 1
+    refused("--out", "other images", source=folder, out=out, skip_corrupt=True)
+
+
+def test_a_want_of_memory_is_no_damage(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(data: bytes, resolution: int) -> np.ndarray:
+        raise MemoryError
+
+    options = {"resolution": 16, "skip_corrupt": True, "processes": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode_row", no_room)
+        with pytest.raises(MemoryError):
+            prepare_directory(folder, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    prepared = prepare_directory(folder, tmp_path / "out", **options)
+    assert (whole(prepared).num_images, prepared.skipped()) == (15, [])
+
+
 @pytest.mark.parametrize("kind", ["folder", "tar", "zip"])
 def test_what_is_no_image_is_counted(
     tmp_path: Path, folder: Path, kind: str, capsys: pytest.CaptureFixture[str]
@@ -579,6 +682,63 @@ def test_two_at_once_do_not_write_into_each_other(
         refused("another process", source=folder, out=tmp_path / "out")
         assert staging.exists()
     prepare_directory(folder, tmp_path / "out", resolution=16, processes=1)
+
+
+@pytest.mark.parametrize("asks", ["while it works", "when it has ended"])
+def test_one_that_waited_opens_what_the_other_has_made(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    """The second finds no directory, and asks for the lock while the first works or when it has ended."""
+    out, options = tmp_path / "out", {"resolution": 16, "processes": 1}
+    first, begun, ended = threading.get_ident(), threading.Event(), threading.Event()
+    write_split, others = preparing.write_split, []
+
+    @contextmanager
+    def locked_in_turn(lock: Path, patience: float) -> Iterator[bool]:
+        if threading.get_ident() != first:
+            begun.set()
+            assert asks == "while it works" or ended.wait(30)
+        with locked(lock, patience) as held:
+            yield held
+
+    def write_and_wait(*arguments: object) -> None:
+        write_split(*arguments)
+        others.append(threads.submit(prepare_directory, folder, out, **options))
+        assert begun.wait(30)
+        time.sleep(0.2)  # until it waits for the lock
+
+    monkeypatch.setattr(preparing, "write_split", write_and_wait)
+    monkeypatch.setattr(preparing, "locked", locked_in_turn)
+    with ThreadPoolExecutor(1) as threads:
+        made = prepare_directory(folder, out, **options)
+        ended.set()
+        (other,) = others
+        assert whole(other.result()).content_hash == whole(made).content_hash
+    assert sorted(contents(out)) == ["files.jsonl", "images.npy", "labels.npy", "meta.json", "preparation.json"]
+    assert not (tmp_path / ".out.unfinished").exists()
+
+
+def test_one_that_waited_begins_where_the_other_left_nothing(tmp_path: Path, folder: Path) -> None:
+    """As one whose images were refused removes what it has written, and with it the lock."""
+    staging = tmp_path / ".out.unfinished"
+    with ThreadPoolExecutor(1) as threads:
+        with locked(staging / preparing.LOCK):
+            other = threads.submit(prepare_directory, folder, tmp_path / "out", resolution=16, processes=1)
+            time.sleep(0.5)  # until it waits for the lock
+            shutil.rmtree(staging)
+        assert whole(other.result()).num_images == 15
+    assert not staging.exists()
+
+
+def test_nothing_is_prepared_onto_a_mount_point(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "volume"
+    out.mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+    refused(f"--out: {out} is a mount point; accepted: a directory below it", source=folder, out=out)
+    assert not any(out.iterdir())
+    prepare_directory(folder, out / "images", resolution=16, processes=1)
+    shutil.copytree(out / "images", out, dirs_exist_ok=True)
+    prepare_directory(folder, out, resolution=16, processes=1)  # what is there is opened
 
 
 def test_verify_finds_a_bit(tmp_path: Path, folder: Path) -> None:

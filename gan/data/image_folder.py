@@ -24,6 +24,7 @@ MAX_PIXELS = 80_000_000  # of an image
 MAX_RATIO = 100  # of its sides: brought to a short side of 32, 1 by 400,000 pixels would be 32 by 12,800,000
 # Of damaged tags and of sizes that are refused here; files are read by threads, where no `catch_warnings` is safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+SPLITS = ("test", "train", "val", "valid", "validation")  # the names of folders that are taken for splits
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -49,8 +50,8 @@ def image_folder(
     found = _find(path, classes, images_per_class)
     identity = [str(path.resolve()), found.names, _fingerprint(found.files)]
     if skip_corrupt:
-        return Recipe([*identity, {"skip_corrupt": True}], partial(_read_whole, found, resolution))
-    return Recipe(identity, partial(_read, found, resolution))
+        return Recipe([*identity, {"skip_corrupt": True}], partial(_read_whole, found, resolution), found.outline)
+    return Recipe(identity, partial(_read, found, resolution), found.outline)
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,16 @@ class _Files:
     names: list[str]
     ignored: Ignored
 
+    def outline(self) -> tuple[int, int]:
+        return 3, len(self.names)
+
 
 def _find(path: Path, classes: int | Sequence[str] | None, images_per_class: int | None) -> _Files:
     """What there is to be read, without opening a file."""
     if not path.is_dir():
         raise UserError(f"data.path: {path} is not a folder; accepted: a folder of images or of class folders")
     top = _scan(path)
-    if "train" in top.folders and not _scan(path / "train").images:
+    if "train" in top.folders and (_are_splits(top.folders) or not _scan(path / "train").images):
         raise UserError(f"data.path: {path} has splits, not classes, for folders; did you mean {path / 'train'}?")
     if top.folders and top.images:
         raise UserError(
@@ -88,6 +92,11 @@ def _find(path: Path, classes: int | Sequence[str] | None, images_per_class: int
     labels = np.repeat(np.arange(len(names), dtype=np.int64), [len(files) for files in lists])
     ignored = Ignored(sum((scan.ignored_below for scan in scans), top.ignored))
     return _Files(path, [file for files in lists for file in files], labels, names, ignored)
+
+
+def _are_splits(folders: Sequence[str]) -> bool:
+    """Whether several folders all have names of splits; a single one may be a class."""
+    return len(folders) > 1 and set(folders) <= set(SPLITS)
 
 
 @dataclass(frozen=True)
@@ -109,9 +118,12 @@ def read_rgb(path: Path) -> Image.Image:
 
     Raises:
         UserError: the file cannot be decoded.
+        MemoryError: there is no room to decode it, which says nothing of the file.
     """
     try:
         return decode_rgb(path)
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
         raise UserError(
             f"data.path: cannot read the image {path} ({reason(error)}); data.skip_corrupt=true (--skip-corrupt of "
@@ -176,9 +188,15 @@ def _read_whole(found: _Files, resolution: int) -> Content:
 
 
 def why_corrupt(file: Path) -> str | None:
-    """Why `decode_rgb` cannot decode a file, in a few words; None where it can."""
+    """Why `decode_rgb` cannot decode a file, in a few words; None where it can.
+
+    Raises:
+        MemoryError: there is no room to decode it, which says nothing of the file.
+    """
     try:
         decode_rgb(file)
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
         return reason(error)
     return None
@@ -220,7 +238,7 @@ def _scan(folder: Path) -> _Scan:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():
+                if is_folder(entry):
                     folders += [entry.name] if not entry.name.startswith(".") else []
                 elif is_image(entry.name):
                     images.append(folder / entry.name)
@@ -228,7 +246,7 @@ def _scan(folder: Path) -> _Scan:
                     ignored.file(entry.name)
     except OSError as error:
         raise UserError(f"data.path: cannot list {folder} ({error.strerror})") from error
-    return _Scan(sorted(folders), sorted(images), ignored)
+    return _Scan(sorted(folders), sorted(images, key=os.fsencode), ignored)
 
 
 def _scan_class(folder: Path) -> _Scan:
@@ -245,14 +263,32 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link with an image's name that cannot be followed is none.
+
+    Raises:
+        OSError: what another link leads to cannot be looked at.
+    """
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or to where one may not look; of one to nothing `is_dir` says False
+        if is_image(entry.name):
+            return False
+        raise
+
+
 def _fingerprint(files: list[Path]) -> str:
-    """Hash of names, sizes and modification times: a changed file changes it, and no file is opened."""
+    """Hash of names, sizes and modification times: a changed file changes it, and no file is opened.
+
+    One whose size cannot be had, as that of a link to nothing, is refused or left out when it is read.
+    """
     digest = hashlib.sha256()
     for file in files:
         try:
             status = file.stat()
-        except OSError as error:
-            raise UserError(f"data.path: cannot read {file} ({error.strerror})") from error
+            state = f"{status.st_size}\0{status.st_mtime_ns}"
+        except OSError:
+            state = "unreadable"
         folder = file.parent.parent.name + "/images" if file.parent.name == "images" else file.parent.name
-        digest.update(f"{folder}/{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(f"{folder}/{file.name}\0{state}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

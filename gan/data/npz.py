@@ -12,6 +12,8 @@ from gan.data.recipe import Content, Labels, Pixels, Recipe, array_content
 from gan.errors import UserError
 
 MAXIMUM_CLASSES = 100_000
+IMAGES = ("images", "arr_0")
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def npz(*, split: str, resolution: int, path: Path) -> Recipe:
@@ -29,24 +31,35 @@ def npz(*, split: str, resolution: int, path: Path) -> Recipe:
             identity = sorted([member.filename, member.file_size, member.CRC] for member in archive.infolist())
     except Exception as error:  # damaged directories make zipfile fail in many ways
         raise UserError(f"data.path: {path} is not a whole .npz archive ({error}); accepted: np.savez's") from error
-    return Recipe(identity=identity, read=partial(_read, path, resolution))
+    return Recipe(identity, partial(_read, path, resolution), partial(_outline, path))
 
 
 def _read(path: Path, resolution: int) -> Content:
-    images = _check_images(path, *_array(path, "images", "arr_0"))
+    images = _check_images(path, *_array(path, *IMAGES))
+    return array_content(images, *_read_labels(path, len(images)), resolution)
+
+
+def _outline(path: Path) -> tuple[int, int]:
+    """Channels and number of classes: labels are read, of the images type and shape alone."""
+    images = _check_images(path, *_array(path, *IMAGES, described=True))
+    return images.shape[3], len(_read_labels(path, len(images))[1])
+
+
+def _read_labels(path: Path, count: int) -> tuple[Labels | None, list[str]]:
+    """The labels of `count` images, or None, and the names of their classes."""
     labels = None
     with zipfile.ZipFile(path) as archive:
         members = set(archive.namelist())
     if members & {"labels.npy", "arr_1.npy"}:
-        labels = _check_labels(path, *_array(path, "labels", "arr_1"), count=len(images))
+        labels = _check_labels(path, *_array(path, "labels", "arr_1"), count=count)
     class_names = [] if labels is None else [str(label) for label in range(int(labels.max()) + 1)]
     if "class_names.npy" in members:
         class_names = _check_names(path, _array(path, "class_names")[1], count=len(class_names))
-    return array_content(images, labels, class_names, resolution)
+    return labels, class_names
 
 
-def _array(path: Path, *keys: str) -> tuple[str, NDArray]:
-    """The first of `keys` that the archive has, with its array."""
+def _array(path: Path, *keys: str, described: bool = False) -> tuple[str, NDArray]:
+    """The first of `keys` that the archive has, with its array; `described`: zeros of its type and shape instead."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             key = next((key for key in keys if key in archive), None)
@@ -55,13 +68,25 @@ def _array(path: Path, *keys: str) -> tuple[str, NDArray]:
                     f"data.path: {path} has {', '.join(archive) or 'nothing'}; accepted: {' or '.join(keys)}"
                 )
             try:
-                return key, np.asarray(archive[key])
+                return key, _described(path, key) if described else np.asarray(archive[key])
             except ValueError as error:  # object arrays, and headers that NumPy cannot read
                 raise UserError(f"data.path: {key!r} in {path}: {error}; accepted: a plain array") from error
     except UserError:
         raise
+    except MemoryError as error:
+        raise UserError(f"data.path: {path}: {error}; accepted: an archive that fits into memory") from error
     except Exception as error:  # zipfile, zlib and the parser of NumPy's headers share no type of error
         raise UserError(f"data.path: {path} is damaged ({error}); accepted: a whole .npz archive") from error
+
+
+def _described(path: Path, key: str) -> NDArray:
+    """One zero that stands everywhere in an array of the member's type and shape, from its header."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as member:
+        read_header = HEADERS[np.lib.format.read_magic(member)]
+        shape, _, dtype = read_header(member)
+    if dtype.hasobject:
+        raise ValueError("Object arrays are pickled")
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def _check_images(path: Path, key: str, images: NDArray) -> Pixels:
@@ -89,10 +114,10 @@ def _check_labels(path: Path, key: str, labels: NDArray, count: int) -> Labels:
 
 def _check_names(path: Path, names: NDArray, count: int) -> list[str]:
     where = f"data.path: 'class_names' in {path}"
-    accepted = f"accepted: text ({count},), a name for each class" if count else "accepted: only with labels"
+    accepted = f"accepted: text ({count},) or longer, a name for each class" if count else "accepted: only with labels"
     if names.dtype.kind != "U":
         raise UserError(f"{where}: found {names.dtype}; {accepted}")
-    if names.shape != (count,) or not count:
+    if names.ndim != 1 or not 0 < count <= len(names) <= MAXIMUM_CLASSES:  # the last classes may have no image
         raise UserError(f"{where}: found shape {names.shape}; {accepted}")
     found = [str(name) for name in names]
     for name, times in Counter(found).items():

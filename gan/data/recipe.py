@@ -36,10 +36,14 @@ class Content:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`identity` is cheap, JSON-able, and changes whenever the images may have; `read` does the work."""
+    """`identity` is cheap, JSON-able, and changes whenever the images may have; `read` does the work.
+
+    `outline` gives the channels and the number of classes, 0 without labels, of what would be read, decoding no image.
+    """
 
     identity: object
     read: Callable[[], Content]
+    outline: Callable[[], tuple[int, int]] | None = None
 
 
 def square(image: Image.Image, resolution: int) -> Image.Image:

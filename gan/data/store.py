@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,21 +43,12 @@ def prepare(
         UserError: a `data.<option>` that is unknown, missing, not taken by the source, or names unusable files.
         StorageError: `root` cannot be written.
     """
-    info = source_info(source)
-    options = {"path": path, "classes": classes, "images_per_class": images_per_class, "count": count}
-    given: dict[str, object] = {"skip_corrupt": True} if skip_corrupt else {}
-    given |= {name: value for name, value in options.items() if value is not None}
-    check_options(source, given, split, resolution)
     root = Path(root)
-    if path is not None:
-        given["path"] = _existing(Path(path).expanduser())
-        if info.downloads and not info.archives and Path(path).is_file():
-            raise UserError(f"data.path: {path} is a file; accepted: torchvision's folder, or data.source=npz")
-    if info.downloads:
-        given["root"] = root / "torchvision"
+    options = {"path": path, "classes": classes, "images_per_class": images_per_class, "count": count}
+    given = _given(source, split, resolution, root, {**options, "skip_corrupt": skip_corrupt or None})
     make_recipe = SOURCES[source].recipe
     if make_recipe is None:
-        return _open_prepared(Path(str(given["path"])), resolution)
+        return _open_prepared(given["path"], resolution)
     recipe = make_recipe(split=split, resolution=resolution, **given)
     directory = root / f"{source}-{split}-{_key(source, split, resolution, recipe)}"
     store = open_directory(directory) or _prepare_once(
@@ -66,6 +58,37 @@ def prepare(
         say_once(store.skipped_line(f"data.path: {given['path']}"))
     compose = SOURCES[source].compose
     return store if compose is None else compose(store)
+
+
+def _given(source: str, split: str, resolution: int, root: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the source's recipe is given of `options`, once they are found to fit it; None is not given."""
+    info = source_info(source)
+    given = {name: value for name, value in options.items() if value is not None}
+    check_options(source, given, split, resolution)
+    if "path" in given:
+        path = given["path"] = _existing(Path(given["path"]).expanduser())
+        if info.downloads and not info.archives and path.is_file():
+            raise UserError(f"data.path: {path} is a file; accepted: torchvision's folder, or data.source=npz")
+    if info.downloads:
+        given["root"] = root / "torchvision"
+    return given
+
+
+def outline(source: str, split: str, resolution: int, root: Path, options: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Channels and number of classes, 0 without labels, of what `prepare` would give of the same arguments.
+
+    No image is decoded and nothing is written; None where the source cannot tell without.
+
+    Raises:
+        UserError: as `prepare`.
+    """
+    given = _given(source, split, resolution, root, options)
+    make_recipe = SOURCES[source].recipe
+    if make_recipe is None:
+        store = _open_prepared(given["path"], resolution)
+        return store.channels, store.num_classes
+    recipe = make_recipe(split=split, resolution=resolution, **given)
+    return None if recipe.outline is None else recipe.outline()
 
 
 def _prepare_once(directory: Path, recipe: Recipe, source: str, split: str) -> ImageStore:

@@ -102,7 +102,7 @@ def lsun(*, split: str, resolution: int, path: Path, classes: int | Sequence[str
         blocks = image_blocks(len(found), partial(_rgb_item, found), resolution)
         return Content((len(found), resolution, resolution, 3), labels, tuple(names), blocks)
 
-    return Recipe([str(path), names, [file.stat().st_size for file in files]], read)
+    return Recipe([str(path), names, [file.stat().st_size for file in files]], read, lambda: (3, len(names)))
 
 
 def pad_margin(images: Pixels, resolution: int) -> Pixels:

@@ -1,5 +1,6 @@
 """`gan prepare`: images of any number, decoded once; a data set as one file."""
 
+import os
 import re
 from pathlib import Path
 
@@ -89,10 +90,11 @@ def _classes(text: str | None) -> int | list[str] | None:
         return None
     if re.fullmatch(r"[0-9]{1,9}", text):
         return int(text)
-    if Path(text).is_file():
+    if os.path.isfile(text):  # noqa: PTH113 - Path.is_file raises where a list is too long for the name of a file
         try:
             lines = Path(text).read_text(encoding="utf-8").splitlines()
-        except ValueError as error:
-            raise UserError(f"--classes: {text} is no text; accepted: a name on each line") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "is no text"
+            raise UserError(f"--classes: {text}: {reason}; accepted: a file with a name on each line") from error
         return [line.split("\t")[0].strip() for line in lines if line.strip()]  # after a tab: what people call it
     return [name.strip() for name in text.split(",") if name.strip()]

@@ -79,6 +79,7 @@ def decoded(task: Task, blocks: Iterator[Block], processes: int) -> Iterator[tup
 
     Raises:
         OSError: the rows cannot be written.
+        MemoryError: a worker has no room to decode.
     """
     pool = _pool(task, processes)
     waiting: deque[tuple[Block, Future[Outcome]]] = deque()
@@ -160,6 +161,8 @@ def _decode(block: Block) -> Outcome:
             index = int(_task.files[row])
             data = _task.source.read(index) if block.data is None else block.data[position - block.first]
             pixels = decode_row(data, _task.resolution)
+        except MemoryError:  # which says nothing of the file
+            raise
         except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
             checks.append(CORRUPT)
             reasons[row] = reason(error)

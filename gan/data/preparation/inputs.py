@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from gan.data.image_folder import is_image
+from gan.data.image_folder import is_folder, is_image
 from gan.data.preparation.listing import Listing, Place
 from gan.data.preparation.tars import TarInput
 from gan.data.preparation.zips import ZipInput
-from gan.errors import UserError
+from gan.errors import UserError, printable
 from gan.progress import passing
 
 _SHARDS = 100_000  # the most that a pattern may stand for
@@ -55,7 +55,7 @@ class FolderInput:
         """
         path = self.path / self.listing.path(index)
         if not path.is_file():  # to read a pipe would wait for whoever writes to it
-            raise OSError(f"{path} is not a regular file")
+            raise OSError("not a regular file")
         return path.read_bytes()
 
     def stream(self, indices: Iterator[int]) -> Iterator[bytes]:
@@ -71,20 +71,28 @@ class FolderInput:
         try:
             with os.scandir(directory) as entries:
                 for entry in entries:
-                    if entry.is_dir():
+                    if is_folder(entry):
                         subfolders += [entry.name] if not entry.name.startswith(".") else []
                     elif is_image(entry.name):
                         files.append(entry.name)
                     else:
                         self.listing.ignored.file(entry.name)
             self.listing.add_folder(folder)
-            for name in passing(sorted(files), f"listing {directory}", "files", delay=2):
-                status = os.stat(f"{directory}/{name}")  # noqa: PTH116
-                self.listing.add(folder, name, Place(0, status.st_mtime_ns, status.st_size, 0))
+            for name in passing(sorted(files), printable(f"listing {directory}"), "files", delay=2):
+                self.listing.add(folder, name, _place(f"{directory}/{name}"))
         except OSError as error:
             raise UserError(f"cannot list {error.filename or directory} ({error.strerror})") from error
         for name in sorted(subfolders):
             self._list(f"{folder}/{name}" if folder else name)
+
+
+def _place(path: str) -> Place:
+    """Size and time of a file; -1 where they cannot be had, as of a link to nothing, whose reading then fails."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return Place(0, -1, -1, 0)
+    return Place(0, status.st_mtime_ns, status.st_size, 0)
 
 
 def open_input(source: str | Path) -> Input:

@@ -8,11 +8,10 @@ from itertools import groupby, takewhile
 import numpy as np
 from numpy.typing import NDArray
 
-from gan.data.image_folder import SUFFIXES
+from gan.data.image_folder import SPLITS, SUFFIXES
 from gan.data.preparation.listing import UNLABELLED, Listing
 from gan.errors import UserError
 
-SPLITS = ("test", "train", "val", "valid", "validation")
 Indices = NDArray[np.int64]  # into the listing
 
 

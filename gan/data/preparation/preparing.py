@@ -4,20 +4,21 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from gan.data.image_folder import SPLITS
 from gan.data.preparation.inputs import FolderInput, open_input
-from gan.data.preparation.layout import SPLITS, arrange
+from gan.data.preparation.layout import arrange
 from gan.data.preparation.selection import Selection, select
 from gan.data.preparation.writing import CHUNK_BYTES, FILES, write_split
 from gan.data.store import FORMAT, ImageStore, open_directory
-from gan.errors import BusyError, StorageError, UserError
-from gan.files import locked, sync_directory, write_text
+from gan.errors import BusyError, StorageError, UserError, printable
+from gan.files import locked, make_directory, sync_directory, write_text
 from gan.progress import lasting_bar, say
 
 PLAN = "preparation.json"  # what a directory was prepared from and how
@@ -76,12 +77,15 @@ def prepare_directory(
     options = {"format": FORMAT, "resolution": resolution, **asdict(selection)}
     key = hashlib.sha256(json.dumps([options, found.fingerprint]).encode()).hexdigest()
     plan = json.dumps({**options, "splits": list(chosen), "key": key}, indent=1)
-    if not (out / PLAN).exists():
-        with _staging(out, plan) as staging:
-            for name, images in chosen.items():
-                label = name or (Path(source).name if Path(source).name in SPLITS else "train")
-                cores = processes or len(os.sched_getaffinity(0))
-                write_split(staging / name, label, found, images, resolution, skip_corrupt, cores)
+
+    def write(staging: Path) -> None:
+        for name, images in chosen.items():
+            label = name or (Path(source).name if Path(source).name in SPLITS else "train")
+            cores = processes or len(os.sched_getaffinity(0))
+            write_split(staging / name, label, found, images, resolution, skip_corrupt, cores)
+
+    while not (out / PLAN).exists():
+        _write_beside(out, plan, write)
     return _open(out, plan, list(chosen))
 
 
@@ -113,7 +117,7 @@ def verify(directory: str | Path) -> Prepared:
 def _content_hash(store: ImageStore, name: str) -> str:
     digest = hashlib.sha256(repr(store.images.shape).encode())
     count = max(1, CHUNK_BYTES // store.images[0].nbytes)
-    with lasting_bar(store.num_images, f"verifying {name}", "images") as bar:
+    with lasting_bar(store.num_images, printable(f"verifying {name}"), "images") as bar:
         for first in range(0, store.num_images, count):
             rows = np.ascontiguousarray(store.images[first : first + count])
             digest.update(rows.data)
@@ -134,8 +138,12 @@ def _splits(directory: Path) -> list[str]:
 
 
 def _check_target(out: Path) -> None:
-    if out.exists() and not (out / PLAN).exists() and (not out.is_dir() or any(out.iterdir())):
+    if (out / PLAN).exists():
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out} exists and is something else; accepted: a new or an empty directory")
+    if out.is_mount():  # a directory that was written beside it cannot take its place
+        raise UserError(f"--out: {out} is a mount point; accepted: a directory below it, such as {out / 'images'}")
 
 
 def _open(out: Path, plan: str, names: list[str]) -> Prepared:
@@ -148,34 +156,67 @@ def _open(out: Path, plan: str, names: list[str]) -> Prepared:
     return Prepared(out, whole)
 
 
-@contextmanager
-def _staging(out: Path, plan: str) -> Iterator[Path]:
-    """A directory beside `out` that takes its place when the block ends well, and is kept when it is interrupted, which
+def _write_beside(out: Path, plan: str, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a directory beside `out`, which then takes its place and is kept when it is interrupted, which
     `gan.files.atomic_folder` does not do. What bad input leaves is removed, as is what another plan left.
+
+    Nothing is done where another process has just ended there: the caller looks again.
     """
     staging = out.with_name(f".{out.name}.unfinished")
-    lock = staging / LOCK
     with ExitStack() as held:
         try:
-            held.enter_context(locked(lock, PATIENCE))
-        except TimeoutError as error:
-            raise BusyError(f"{staging} is being written by another process; wait for it") from error
-        try:
+            make_directory(staging)
+            if not _hold(staging / LOCK, held):
+                return
+            if (out / PLAN).exists():
+                _remove(staging)
+                return
             if not (staging / PLAN).exists() or (staging / PLAN).read_text(encoding="utf-8") != plan:
-                for entry in staging.iterdir():
-                    if entry != lock:
-                        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                _clear(staging)
                 write_text(staging / PLAN, plan)
             try:
-                yield staging
+                write(staging)
             except StorageError:
                 raise
             except UserError:
-                shutil.rmtree(staging)
+                _remove(staging)
                 raise
-            lock.unlink(missing_ok=True)
             sync_directory(staging)
             staging.replace(out)
             sync_directory(out.parent)
+            (out / LOCK).unlink(missing_ok=True)  # not before: another process would make a new one, and begin there
         except OSError as error:
             raise StorageError(f"cannot prepare images in {out}: {error.strerror or error}") from error
+
+
+def _hold(lock: Path, held: ExitStack) -> bool:
+    """Whether this process has the lock until `held` ends; False where its directory is gone, as its holder has ended.
+
+    Raises:
+        BusyError: another process holds it for longer than PATIENCE.
+        StorageError: it cannot be made.
+    """
+    try:
+        held.enter_context(locked(lock, PATIENCE))
+    except TimeoutError as error:
+        raise BusyError(f"{lock.parent} is being written by another process; wait for it") from error
+    except StorageError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        return False
+    return True
+
+
+def _clear(staging: Path) -> None:
+    """Remove everything but the lock."""
+    for entry in staging.iterdir():
+        if entry.name != LOCK:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _remove(staging: Path) -> None:
+    """Remove the directory, its lock last, as another process may begin there once that is gone."""
+    _clear(staging)
+    (staging / LOCK).unlink(missing_ok=True)
+    with suppress(OSError):  # it has begun
+        staging.rmdir()

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Self, cast
 
 from gan.data.preparation.listing import MEMBER_LIMIT, Listing, Place, split_member
-from gan.errors import UserError
+from gan.errors import UserError, printable
 from gan.progress import passing
 
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
@@ -110,7 +110,7 @@ class TarInput:
         """Add the images of an archive that starts at byte `start`; `prefix` is the folder that it stands for."""
         listing, path = self.listing, self.listing.containers[container]
         keys = _Keys(path)
-        for member in passing(members(archive), f"listing {path}", "members", delay=2):
+        for member in passing(members(archive), printable(f"listing {path}"), "members", delay=2):
             if not member.isreg() or member.issparse():
                 continue
             found = split_member(path, prefix + member.name)
@@ -140,11 +140,13 @@ class _Keys:
         self._archive = archive
         self._key = ""
         self._index: int | None = None
+        self._images: tuple[str, ...] = ()  # no more than two: in a plain tar any number may share their first word
         self._label: str | None = None
 
     def image(self, member: str, index: int) -> None:
         self._enter(member)
         self._index = index
+        self._images = (*self._images[:1], member)
 
     def label(self, member: str, label: str | None) -> None:
         self._enter(member)
@@ -153,14 +155,22 @@ class _Keys:
         self._label = self._label if label is None else label
 
     def complete(self) -> Iterator[tuple[int, str]]:
+        """The index of the image, and its label, once both are there.
+
+        Raises:
+            UserError: the label is beside two images, as a photograph and its mask.
+        """
         if self._index is not None and self._label is not None:
+            if len(self._images) > 1:
+                found = " and ".join(self._images)
+                raise UserError(f"{self._archive}: {found} are images of one sample; accepted: one beside a label")
             yield self._index, self._label
 
     def _enter(self, member: str) -> None:
         folder, _, name = member.rpartition("/")
         key = f"{folder}/{name.split('.')[0]}"  # up to the first dot
         if key != self._key:
-            self._key, self._index, self._label = key, None, None
+            self._key, self._index, self._images, self._label = key, None, (), None
 
 
 def _label(member: str, data: bytes) -> str | None:
