@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 
 import compare
 import evaluate
 import gan.sample
 import train
 from gan.commands import launch
+from gan.commands.image_sets import open_set
+from gan.config import load_config
 from gan.data import __main__ as prepare
 from gan.training.checkpoint import read_checkpoint
 from tests import DEFAULT, ROOT
@@ -83,6 +86,11 @@ def saved_result(run: Path) -> dict:
         (evaluate.main, ["images", "digits:tst", "digits"], "digits has no split 'tst'; did you mean 'test'?"),
         (compare.main, ["x", "--jobs", 0], "0 is not in the range x>=1."),
         (compare.main, [], "Missing argument 'EXPERIMENT...'."),
+        (compare.main, ["x", "--task", 0, "--jobs", 4], "--jobs: given, but --task makes one run"),
+        (compare.main, ["x", "--task", 0, "--device", "cpu,cuda"], "--device: cpu,cuda found; one accepted"),
+        (compare.main, ["x", "--list", "--jobs", 4], "--jobs: given, but --list runs nothing"),
+        (compare.main, ["x", "--report-only", "--device", "cpu"], "--device: given, but --report-only runs nothing"),
+        (compare.main, ["x", "--summary", "--jobs", 1], "--jobs: given, but --summary runs nothing"),
         (prepare.main, ["prepare", "--out", "x"], "SOURCE and --resolution are needed, unless there is --verify"),
     ],
 )
@@ -212,12 +220,49 @@ def test_what_cannot_be_had_is_said_before_anything_is_written(
         (["objective.regularizers.r3.weight=1"], "r3: no such regulariser"),
         (["objective.stage_weights=unifrm"], "objective.stage_weights: 'unifrm' found"),
         (["discriminator.head.name=multidimensional"], "--set discriminator.head.options={} leaves out"),
+        (["data.source=stacked_mnist", "data.flip=true"], "data.flip: true found; stacked_mnist takes false"),
     ],
 )
 def test_a_dry_run_refuses_the_names_that_a_run_refuses(overrides: list[str], words: str) -> None:
     flags = [part for override in overrides for part in ("--set", override)]
     line = one_line(call(train.main, DEFAULT, *flags, "--dry-run", "--device", "cpu"), "train")
     assert words in line
+
+
+def test_a_flip_that_is_refused_is_said_before_anything_is_written(tmp_path: Path, data: Path) -> None:
+    np.savez(tmp_path / "train.npz", images=np.zeros((20, 28, 28), np.uint8), labels=np.arange(20) % 10)
+    source = ["data.source=stacked_mnist", f"data.path={tmp_path / 'train.npz'}", "evaluation.at_end=false"]
+    result = call(train.main, DEFAULT, *settings(data, *source), "--device", "cpu", "--out", tmp_path / "run")
+    assert "data.flip: true found" in one_line(result, "train")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_that_no_run_has_written_is_not_replaced(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*TINY, f"data.root={data}", "training.precision=float32"]
+    resolved = load_config(DEFAULT, overrides).to_yaml()
+    own = tmp_path / "own" / "config.yaml"
+    own.parent.mkdir()
+    own.write_text(f"# mine\n{resolved}")  # which parses to the very config of the run
+    refused = one_line(call(train.main, own, "--device", "cpu", "--out", own.parent), "train")
+    assert f"--out {own.parent}: config.yaml there is of no run" in refused
+    assert own.read_text() == f"# mine\n{resolved}" and [*own.parent.iterdir()] == [own]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    command = (DEFAULT, *[part for one in overrides for part in ("--set", one)], "--device", "cpu")
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "Tracker", killed)
+        assert call(train.main, *command, "--out", out).exit_code == 130
+    assert (out / "config.yaml").read_text() == resolved and not (out / "metrics.jsonl").exists()
+    for _ in range(2):
+        result = call(train.main, *command, "--out", out)
+        assert result.exit_code == 0, result.output
+        assert lines(out)[-1]["step"] == 6
+        shutil.rmtree(out / "checkpoints")  # as if it had been killed before its first one, but after it had a log
 
 
 def test_runs_and_comparisons_are_told_apart(tmp_path: Path) -> None:
@@ -287,6 +332,53 @@ def test_images_are_scored_against_images_as_a_generator_is(tmp_path: Path, monk
     same = call(evaluate.main, "images", "second.npz", "second.npz", "--json")
     assert json.loads(same.stdout)["metrics"]["frechet_distance"] == pytest.approx(0, abs=1e-3)
     assert "neither a folder" in one_line(call(evaluate.main, "images", "third", "second.npz"), "evaluate")
+
+
+def write_classes(folder: Path, *names: str) -> Path:
+    """Two images of 32×32 in each class."""
+    for number, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for image in range(2):
+            Image.new("RGB", (32, 32), (20 * number, 100 * image, 0)).save(folder / name / f"{image}.png")
+    return folder
+
+
+def test_a_folder_is_a_prepared_one_where_it_has_the_images(tmp_path: Path) -> None:
+    folder, out = write_classes(tmp_path / "folder", "a", "b"), tmp_path / "prepared"
+    prepared = call(prepare.main, "prepare", folder, "--out", out, "--resolution", 64, "--processes", 1)
+    assert prepared.exit_code == 0, prepared.output
+    (folder / "meta.json").write_text("{}")
+    for path, resolution in ((folder, 32), (out, 64)):
+        found = open_set(str(path), resolution, None, torch.device("cpu"), False, tmp_path / "cache")
+        assert found.images.shape == (4, resolution, resolution, 3) and found.class_names == ("a", "b")
+    line = one_line(call(evaluate.main, "images", folder, out, "--cache", tmp_path / "cache"), "evaluate")
+    assert f"--resolution: 32 found, but {out} was prepared otherwise; accepted: 64" in line
+
+
+def test_classes_to_prepare_may_be_many_names_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"a_class_with_a_long_name_{number}" for number in range(12)]
+    folder, chosen = write_classes(tmp_path / "folder", *names), ",".join(names[1:])
+    assert len(chosen) > 255  # which no file can be called
+
+    def prepared(out: str, classes: object) -> Result:
+        options = ("--resolution", 8, "--processes", 1, "--out", tmp_path / out, "--classes", classes)
+        return call(prepare.main, "prepare", folder, *options)
+
+    result = prepared("out", chosen)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out" / "meta.json").read_text())["class_names"] == sorted(names[1:])
+    listed = tmp_path / "names.txt"
+    listed.write_text("\n".join(names))
+    read = Path.read_text
+
+    def forbidden(path: Path, *arguments: str, **options: str) -> str:
+        if path == listed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", forbidden)
+    line = one_line(prepared("other", listed), "main")
+    assert f"--classes: {listed}: Permission denied; accepted: a file with a name on each line" in line
 
 
 def test_dry_run_prints_config_and_costs_and_writes_nothing(tmp_path: Path) -> None:

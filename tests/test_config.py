@@ -4,10 +4,11 @@ import math
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
-from gan.build import build_discriminator, build_generator, build_loss, build_stage_weights, image_facts
+from gan.build import ImageFacts, build_discriminator, build_generator, build_loss, build_stage_weights, image_facts
 from gan.config import Config, dump_yaml, load_config, parse_yaml, validate
 from gan.errors import UserError
 from gan.objectives.losses import LeastSquares
@@ -23,6 +24,30 @@ def build(config: Config) -> None:
     discriminator = build_discriminator(config, facts)
     build_stage_weights(config, discriminator.stages)
     build_loss(config)
+
+
+def test_facts_of_files_are_had_without_decoding_an_image(tmp_path: Path) -> None:
+    images = np.zeros((6, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "grey.npz", images=images[..., 0], labels=np.arange(6) % 4)
+    np.savez(tmp_path / "plain.npz", images=np.repeat(images, 3, axis=3))
+    np.savez(tmp_path / "float.npz", images=images / 255)
+    for name in ("cat", "dog"):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        (tmp_path / "classes" / name / "image.png").write_bytes(b"no image")
+        (tmp_path / "lsun" / f"{name}_train_lmdb").mkdir(parents=True)
+        (tmp_path / "lsun" / f"{name}_train_lmdb" / "data.mdb").touch()
+
+    def facts(source: str, path: str, conditional: bool = True) -> ImageFacts:
+        settings = [f"data.source={source}", f"data.path={tmp_path / path}", f"data.root={tmp_path / 'data'}"]
+        return image_facts(load_config(DEFAULT, [*settings, f"conditional={str(conditional).lower()}"]))
+
+    assert facts("npz", "grey.npz") == ImageFacts(32, 1, 4)
+    assert facts("npz", "plain.npz", False) == ImageFacts(32, 3, None)
+    assert facts("image_folder", "classes") == facts("lsun", "lsun") == ImageFacts(32, 3, 2)
+    for path, words in (("float.npz", "found float64"), ("plain.npz", "has no labels")):
+        with pytest.raises(UserError, match=words):
+            facts("npz", path)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -93,6 +118,7 @@ def test_the_schema_names_the_key_what_was_found_and_what_is_accepted(override: 
         ([LEAST_SQUARES, "objective.loss.options.fake_target=low"], ["loss.options.fake_target", "'low' found"]),
         ([LEAST_SQUARES, "objective.loss.options.fake_target=.nan"], ["loss.options.fake_target: nan found", "finite"]),
         ([LEAST_SQUARES, "objective.loss.options.fake_target=1.0"], ["loss.options.real_target: 1.0 found"]),
+        ([LEAST_SQUARES, "objective.loss.options.fake_target=2.0"], ["1.0 found, above fake_target (2.0) accepted"]),
         (["objective.stage_weights=[1, 2]"], ["objective.stage_weights", "2 weights found, 3 accepted"]),
         (["data.source=cifer10"], ["data.source", "'cifar10'"]),
         (["conditional=true", "data.source=celeba"], ["conditional: true found", "no labels"]),

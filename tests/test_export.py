@@ -6,7 +6,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import weakref
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +26,7 @@ from PIL import Image, ImageSequence
 import gan
 import gan.export
 import gan.sample
-from gan.build import ImageFacts, build_generator
+from gan.build import ImageFacts, build_generator, image_facts
 from gan.commands.image_sets import open_set
 from gan.commands.launch import launch
 from gan.commands.score import score_images
@@ -36,12 +38,13 @@ from gan.metrics.extractors.efficientnet import register
 from gan.metrics.images import ArraySampler, to_uint8
 from gan.pictures import tile
 from gan.sampling import export as exporting
+from gan.sampling import pictures
 from gan.sampling.card import model_card
 from gan.sampling.export import export, write_onnx, write_torchscript
 from gan.sampling.generate import Description, LoadedGenerator
 from gan.sampling.latents import Truncation, evaluation_latents
-from gan.sampling.pictures import class_rows, interpolated_latents
-from gan.sampling.write import Draw, save_folder
+from gan.sampling.pictures import class_rows, interpolated_latents, save_interpolation
+from gan.sampling.write import Draw, parse_classes, save_folder, save_npz
 from tests import DEFAULT, ROOT
 from tests.test_evaluator import random_inception  # noqa: F401
 from tests.test_training import TINY
@@ -558,6 +561,73 @@ def test_classes_can_be_chosen(exported: Path, tmp_path: Path) -> None:
         refused(call(gan.sample.main, exported, "--classes", text, "--out", tmp_path / "x"), message)
     refused(call(gan.sample.main, exported, "--format", "npz", "--out", out), "is there already")
     assert not (tmp_path / "x").exists()
+
+
+NUMBERED = tuple(sorted(map(str, range(12))))  # 0, 1, 10, 11, 2, ...
+SPANS = ("0-2", "3-5", "6-9", "10-99")
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "labels"),
+    [
+        (NUMBERED, "0-1", (0, 1)),
+        (NUMBERED, "label:2,name:2", (2, 4)),
+        (NUMBERED, "label:2-4,name:0", (2, 3, 4, 0)),
+        (NUMBERED, "2", "2 found; 2 is label 2 ('10') and the name of label 4; accepted: label:2 or name:2"),
+        (NUMBERED, "2-2", "2-2 found; 2 is label 2 ('10') and the name of label 4; accepted: label:2-2 or name:2"),
+        (NUMBERED, "0-11", "0-11 found; 11 is label 11 ('9') and the name of label 3"),
+        (NUMBERED, "label:12", "label:12 found; 0 to 11 accepted"),
+        (NUMBERED, "name:12", "no class '12'"),
+        (SPANS, "0-2", "0-2 found; 0-2 is labels 0-2 and the name of label 0; accepted: label:0-2 or name:0-2"),
+        (SPANS, "6-9,name:0-2", (2, 0)),
+        (("2010", "2011"), "2011,0", (1, 0)),
+        (("000", "001", "002"), "001,2", (1, 2)),
+        (("cat", "name:dog"), "name:dog,name:cat", (1, 0)),
+    ],
+)
+def test_a_number_is_a_label_unless_it_names_another(names: tuple[str, ...], text: str, labels: object) -> None:
+    generator = SimpleNamespace(num_classes=len(names), class_names=names)
+    if isinstance(labels, tuple):
+        assert parse_classes(text, generator) == labels
+    else:
+        with pytest.raises(UserError, match=f"^--classes: {re.escape(str(labels))}"):
+            parse_classes(text, generator)
+
+
+def test_an_archive_names_all_classes_also_where_some_have_no_image(tmp_path: Path) -> None:
+    names = tuple(f"kind {number}" for number in range(10))
+    generator = untrained("generator.width=4", classes=10)
+    generator.class_names = names
+    save_npz(generator, tmp_path / "some.npz", 20, Draw(classes=(0, 3), seed=0, truncation=None, batch_size=20))
+    found = open_set(str(tmp_path / "some.npz"), 32, None, CPU, False, tmp_path / "cache")
+    assert found.class_names == names and set(found.labels.tolist()) == {0, 3}
+    config = load_config(DEFAULT, ["data.source=npz", f"data.path={tmp_path / 'some.npz'}", "conditional=true"])
+    assert image_facts(config).num_classes == 10
+    save_npz(untrained("generator.width=4"), tmp_path / "none.npz", 4, Draw(None, 0, None, 4))
+    with np.load(tmp_path / "none.npz") as archive:
+        assert archive.files == ["images"]
+
+
+def test_a_film_is_written_frame_by_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = untrained("generator.width=4")
+    ends = torch.randn(3, generator.latent_dim, generator=torch.Generator().manual_seed(0))
+    frames = pictures._frames
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def counted(*arguments: object) -> Iterator[Image.Image]:
+        nonlocal most
+        for frame in frames(*arguments):
+            alive.append(weakref.ref(frame))
+            most = max(most, sum(reference() is not None for reference in alive))
+            yield frame
+
+    monkeypatch.setattr(pictures, "_frames", counted)
+    save_interpolation(generator, ends, None, 8, tmp_path / "film.gif", batch_size=5)
+    assert len(alive) == 24 and most <= 4  # the first, and those that the generators and Pillow have at hand
+    first, *others = frames(generator, interpolated_latents(ends, 8), None, 5)
+    first.save(tmp_path / "whole.gif", save_all=True, append_images=others, duration=50, loop=0)
+    assert (tmp_path / "film.gif").read_bytes() == (tmp_path / "whole.gif").read_bytes()
 
 
 def test_pictures(exported: Path, tmp_path: Path) -> None:

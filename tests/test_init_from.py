@@ -1,5 +1,6 @@
 """Runs that begin with another run's weights, and runs that are lengthened while their learning rates decay."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from gan.commands.launch import launch
 from gan.commands.main import main
+from gan.commands.runs import table_of_runs
 from gan.config import load_config
 from gan.errors import UserError
 from gan.training.checkpoint import digest, read_checkpoint
@@ -85,6 +87,54 @@ def test_it_goes_on_bit_for_bit_though_the_other_run_is_gone(origin: Path, data:
     assert same(*states)
 
 
+def test_another_checkpoint_or_run_than_the_recorded_one_is_refused(origin: Path, data: Path, tmp_path: Path) -> None:
+    out, newest = tmp_path / "new", "checkpoints/step_00000006.pt"
+    begin(out, data, origin, "training.steps=3")
+    with pytest.raises(UserError, match=r'training\.init_from was "origin step 6 .*, now "origin step 3 '):
+        begin(out, data, origin / "checkpoints" / "step_00000003.pt", "training.steps=3")
+    with pytest.raises(UserError, match=r"step_00000003\.pt: No such file"):
+        begin(out, data, tmp_path / "gone" / "origin" / "checkpoints" / "step_00000003.pt", "training.steps=3")
+    namesake = tmp_path / "other" / "origin"
+    run(namesake, data, "seed=9")
+    for named in (namesake, namesake / newest):
+        with pytest.raises(UserError, match=r'training\.init_from was "origin step 6 .*, now "origin step 6 '):
+            begin(out, data, named, "training.steps=3")
+    (namesake / newest).unlink()  # as of one that has gone on: what is left cannot tell
+    for named in (namesake, namesake / newest, namesake / "checkpoints" / "best.pt", origin, origin / newest):
+        assert begin(out, data, named, "training.steps=3")
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_told_how_it_goes_on(
+    origin: Path, data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(origin, tmp_path / "origin")
+    begin(tmp_path / "killed early", data, tmp_path / "origin", "training.steps=3")
+    shutil.rmtree(tmp_path / "killed early" / "checkpoints")
+    recorded = load_config(tmp_path / "killed early" / "config.yaml").training.init_from
+
+    def told() -> str:
+        (line,) = [line for line in table_of_runs(tmp_path).splitlines() if line.startswith("to go on: ")]
+        return line.partition(" train ")[2]
+
+    (tmp_path / "origin").rename(tmp_path / "elsewhere")
+    assert told().endswith(f"--init-from RUN, where RUN is the path of {recorded}")
+    (tmp_path / "elsewhere").rename(tmp_path / "origin")
+    result = CliRunner().invoke(main, ["train", *shlex.split(told()), "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    assert load_config(tmp_path / "killed early" / "config.yaml").training.init_from == recorded
+    assert "to go on" not in table_of_runs(tmp_path)
+
+
+def test_a_dry_run_shows_the_weights_that_fit(origin: Path, tmp_path: Path) -> None:
+    flags = [part for override in TINY for part in ("--set", override)]
+    command = ["train", str(DEFAULT), *flags, "--device", "cpu", "--out", str(tmp_path / "new"), "--dry-run"]
+    shown = CliRunner().invoke(main, [*command, "--init-from", str(origin)])
+    assert shown.exit_code == 0 and "init_from: origin step 6 " in shown.stdout
+    missing = CliRunner().invoke(main, [*command, "--init-from", str(tmp_path / "nowhere")])
+    assert missing.exit_code == 2 and "nowhere: no checkpoint in" in missing.stderr
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -95,11 +145,11 @@ def test_it_goes_on_bit_for_bit_though_the_other_run_is_gone(origin: Path, data:
     ],
 )
 def test_weights_that_do_not_fit_are_one_line(
-    overrides: list[str], words: str, origin: Path, data: Path, tmp_path: Path
+    overrides: list[str], words: str, more: list[str], origin: Path, data: Path, tmp_path: Path
 ) -> None:
     flags = [part for override in (*TINY, f"data.root={data}", *overrides) for part in ("--set", override)]
     out = ["--device", "cpu", "--out", str(tmp_path / "new"), "--init-from", str(origin)]
-    result = CliRunner().invoke(main, ["train", str(DEFAULT), *flags, *out])
+    result = CliRunner().invoke(main, ["train", str(DEFAULT), *flags, *out, *more])
     assert result.exit_code == 2 and result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert "--init-from" in line and words in line

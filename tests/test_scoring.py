@@ -381,6 +381,9 @@ def test_the_best_goes_by_its_direction_and_survives_a_resume(tmp_path: Path) ->
     started_again = BestCheckpoint(Checkpoints(tmp_path, 1), "precision", higher=True)
     started_again.load_state_dict(best.state_dict())
     assert (started_again.step, started_again.value) == (5, None)
+    killed = BestCheckpoint(Checkpoints(tmp_path, 1), "precision", higher=True)
+    killed.load_state_dict(earlier)  # a checkpoint from before best.pt was written, in a process of its own
+    assert (killed.step, killed.value) == (5, None)
     assert best.consider(6, {"precision": 0.1}, dict) and read_checkpoint(tmp_path / "best.pt")["step"] == 6
     other = BestCheckpoint(Checkpoints(tmp_path / "other", 1), "frechet_distance")
     other.load_state_dict(earlier)
@@ -454,6 +457,23 @@ def test_the_reference_of_a_file_is_the_one_beside_it_of_that_name(tmp_path: Pat
     (tmp_path / "x_test.npz").unlink()
     with pytest.raises(UserError, match=r"'test' found, and no .*x_test\.npz beside"):
         reference_images(data, "test")
+
+
+def test_all_of_a_folder_is_all_and_a_split_by_name_is_not_the_configs_path(tmp_path: Path, run: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(3):
+            Image.new("RGB", (8, 8)).save(tmp_path / "images" / name / f"{index}.png")
+    path, root = str(tmp_path / "images"), str(tmp_path / "data")
+    data = DataConfig(source="image_folder", path=path, root=root, resolution=8, images_per_class=1)
+    assert [reference_images(data, split).num_images for split in ("auto", "all")] == [2, 6]
+    directory = RunDirectory(tmp_path / "copy")
+    directory.path.mkdir()
+    tree = parse_yaml((run / "config.yaml").read_text(encoding="utf-8"), "config")
+    tree["evaluation"] = {**tree["evaluation"], "reference_path": "other.npz"}
+    directory.config.write_text(dump_yaml(tree), encoding="utf-8")
+    assert read_config(directory, {"samples": 7}).evaluation.reference_path == "other.npz"
+    assert read_config(directory, {"reference": "train"}).evaluation.reference_path is None
 
 
 def test_a_path_to_measure_against_has_the_split_of_its_source(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from gan.build import (
     require_room,
     state_bytes,
 )
+from gan.build.game import flips_images
 from gan.commands.gamma import gamma_remark
+from gan.commands.initial_weights import InitialWeights
 from gan.config import Config, EvaluationConfig
 from gan.device import resolve_precision
 from gan.metrics.table import require_metrics
@@ -39,15 +41,19 @@ class Costs:
     seconds_per_step: float
 
 
-def describe(config: Config, device: torch.device) -> str:
-    """The resolved config and what a run of it will cost, as text.
+def describe(config: Config, device: torch.device, weights: InitialWeights) -> str:
+    """The resolved config and what a run of it that begins with `weights` will cost, as text.
 
     Raises:
-        UserError: the run would refuse a name, an option or a size; that files can be had is not looked at.
+        UserError: the run would refuse a name, an option, a size or the weights; that other files can be had is not
+            looked at.
     """
+    training = config.training.model_copy(update={"init_from": weights.origin})
+    config = config.model_copy(update={"training": training})
     facts = image_facts(config)
     require_room(config, facts, device)
     generator, discriminator = build_generator(config, facts), build_discriminator(config, facts)
+    weights.load_players(generator, discriminator)
     _check_names(config, discriminator)
     costs = estimate_costs(config, facts, generator, discriminator, device)
     remark = gamma_remark(config, facts.resolution)
@@ -79,7 +85,7 @@ def _check_names(config: Config, discriminator: Discriminator) -> None:
     require_metrics(config.evaluation.metrics)
     build_regularizers(config, discriminator)
     build_stage_weights(config, discriminator.stages)
-    for build in (build_loss, build_top_k, build_augmentation, build_accumulation):
+    for build in (build_loss, build_top_k, build_augmentation, build_accumulation, flips_images):
         build(config)
     if config.evaluation.extractor != EvaluationConfig().extractor:
         from gan.metrics.extractors.catalogue import require_known

@@ -8,7 +8,7 @@ import torch
 
 from gan.data.recipe import Labels, Pixels
 from gan.data.sources import SOURCES, source_info
-from gan.data.store import prepare, split_of
+from gan.data.store import IMAGES, META, ImageStore, open_directory, prepare, split_of
 from gan.errors import UserError, nearest
 from gan.sampling.open import exported_folder, open_checkpoint, open_exported, read_config
 from gan.scoring.reference_images import evenly
@@ -87,8 +87,8 @@ def open_set(
         return _generated(*run, limit, device)
     path = Path(name)
     source, _, split = name.partition(":")
-    if (path / "meta.json").is_file():
-        store = prepare("prepared", split=split_of(path), resolution=resolution, path=path, root=cache)
+    if all((path / part).is_file() for part in (META, IMAGES)):
+        store = _prepared(path, resolution, cache)
     elif path.is_dir():
         store = prepare(
             "image_folder",
@@ -115,6 +115,16 @@ def open_set(
         content=store.content_hash if len(images) == store.num_images else None,
         skipped=len(store.skipped),
     )
+
+
+def _prepared(path: Path, resolution: int, cache: Path) -> ImageStore:
+    """What `gan prepare` wrote at `path`, whose images are brought to no other resolution."""
+    found = open_directory(path)
+    if found is not None and found.resolution != resolution:
+        raise UserError(
+            f"--resolution: {resolution} found, but {path} was prepared otherwise; accepted: {found.resolution}"
+        )
+    return prepare("prepared", split=split_of(path), resolution=resolution, path=path, root=cache)
 
 
 def _generated(path: Path, checkpoint: Path | None, limit: int | None, device: torch.device) -> ImageSet:

@@ -1,5 +1,6 @@
 """The weights that a run begins with where they are another run's: `gan train --init-from RUN`."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ from gan.errors import UserError
 from gan.sampling.open import find_checkpoint, read_config
 from gan.training.checkpoint import digest, read_checkpoint
 from gan.training.run_directory import RunDirectory
-from gan.training.steps import Game
 
 DIGITS = 16  # of the weights' digest that a config keeps
+ORIGIN = re.compile(rf"(.*) step (\d+) [0-9a-f]{{{DIGITS}}}", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,15 @@ class InitialWeights:
     origin: str | None = None
     state: Mapping[str, Any] | None = None
 
-    def load_players(self, game: Game) -> None:
+    def load_players(self, generator: nn.Module, discriminator: nn.Module) -> None:
         """Put them into the players.
 
         Raises:
             UserError: names or shapes do not fit.
         """
         if self.state is not None:
-            self._load(game.generator, "generator")
-            self._load(game.discriminator, "discriminator")
+            self._load(generator, "generator")
+            self._load(discriminator, "discriminator")
 
     def load_average(self, average: nn.Module) -> None:
         """Put the average generator's into `average`."""
@@ -71,17 +72,28 @@ def initial_weights(run: RunDirectory, asked: Path | None, origin: str | None) -
         if origin is not None and not begun:
             raise UserError(f"training.init_from: {origin!r} found, null accepted: --init-from RUN writes it")
         return InitialWeights(origin)
-    name = RunDirectory.of(asked).path.resolve().name
-    if begun and run.config.is_file():  # the other run may have gone on since then, or be gone
-        recorded = read_config(run, {}).training.init_from
-        if recorded is not None and recorded.startswith(f"{name} step "):
+    other = RunDirectory.of(asked)
+    name, file = other.path.resolve().name, asked if asked.suffix == ".pt" else None
+    recorded = read_config(run, {}).training.init_from if begun and run.config.is_file() else None
+    told = read_origin(recorded)
+    if told is not None and told[0] == name:
+        # A newest or best checkpoint may be of a later step by now, and any may be gone.
+        file = asked if asked.match("step_*.pt") else other.checkpoints / told[1]
+        if file.name == told[1] and not file.exists():
             return InitialWeights(recorded)
-    state = read_checkpoint(asked if asked.suffix == ".pt" else find_checkpoint(RunDirectory(asked), None))
+    state = read_checkpoint(file or find_checkpoint(other, None))
     try:
         weights = {part: state[part] for part in ("generator", "discriminator", "ema")}
     except KeyError as error:
         raise UserError(f"--init-from {asked}: the checkpoint has no {error.args[0]}") from error
-    return InitialWeights(f"{name} step {state['step']} {digest(weights)[:DIGITS]}", weights)
+    origin = f"{name} step {state['step']} {digest(weights)[:DIGITS]}"
+    return InitialWeights(origin, None if begun else weights)
+
+
+def read_origin(origin: str | None) -> tuple[str, str] | None:
+    """The names of the run and of the checkpoint in it that an origin tells of; None where it is no origin."""
+    found = ORIGIN.fullmatch(origin or "")
+    return None if found is None else (found[1], f"step_{int(found[2]):08d}.pt")
 
 
 def _shown(tensor: Tensor | None) -> str:

@@ -76,7 +76,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
     config = config.model_copy(update={"training": config.training.model_copy(update=known)})
     facts = image_facts(config)
     game = build_game(config, facts, device)
-    weights.load_players(game)
+    weights.load_players(game.generator, game.discriminator)
     store = prepare_images(config.data)
     identity = run_identity(config.model_dump(exclude_defaults=True))
     newest = run.newest_checkpoint()
@@ -87,6 +87,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
     record = image_record(facts, store)
     # Before training, should weights be missing.
     scorer = Scorer(config, record.class_names, device) if scored else None
+    batches = build_loader(config, store, device)
 
     main = distributed.is_main()
     checkpoints = Checkpoints(run.checkpoints, config.checkpoint.keep, identity, main, record.model_dump())
@@ -105,7 +106,7 @@ def launch(config: Config, device: torch.device, out: Path, resume_command: str,
             generator_step=partial(generator_step, game),
             parts=game.parts,
             ema=ema,
-            batches=build_loader(config, store, device),
+            batches=batches,
             latents=build_latents(config, facts, device),
             schedule=replace(build_schedule(config), motions=build_motions(config, game, ema)),
             tracker=Tracker(out, state["step"] if state else -1, settings) if main else SilentTracker(),
@@ -154,6 +155,7 @@ def _saved_state(run: RunDirectory, config: Config, store: ImageStore) -> dict[s
     """The newest checkpoint of the run, if it has one; a run of another config or of other images is refused."""
     newest = run.newest_checkpoint()
     if newest is None:
+        _require_own_config(run, config)
         return None
     before = config
     if run.config.exists():  # without it the checkpoint still knows whose it is
@@ -182,6 +184,18 @@ def _saved_state(run: RunDirectory, config: Config, store: ImageStore) -> dict[s
             f"already; accepted: {state['step']} or more, or another directory"
         )
     return state
+
+
+def _require_own_config(run: RunDirectory, config: Config) -> None:
+    """Refuse to replace a config.yaml that no run has written: beside it is no log, and it is not the text of `config`,
+    as that of a run is that was killed before it had a log.
+    """
+    if not run.config.is_file() or (run.path / LOG).exists():
+        return
+    if run.config.read_bytes() != config.to_yaml().encode():
+        raise UserError(
+            f"--out {run.path}: config.yaml there is of no run, and would be replaced; choose another directory"
+        )
 
 
 def _tell_of_another_decay(run: RunDirectory, config: Config, step: int) -> None:

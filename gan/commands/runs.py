@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from gan.commands.initial_weights import read_origin
 from gan.config import Config
 from gan.errors import UserError, printable
 from gan.files import is_locked
@@ -40,13 +41,25 @@ def table_of_runs(folder: Path) -> str:
         step = f"{max((int(line['step']) for line in lines), default=0):,} of {config.training.steps:,}"
         rows.append((str(run.path), _named(config), step, _score(lines), written, state))
         if state == "stopped":
-            path = shlex.quote(str(run.path))
-            notes.append(f"to go on: {gan_command()} train {shlex.quote(str(run.config))} --out {path}")
+            notes.append(f"to go on: {_command(run, config)}")
     if len(rows) == 1 and not notes:
         raise UserError(f"{folder}: no runs; accepted: a folder that holds run directories")
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(map(printable, [*table, *([""] if notes else []), *notes]))
+
+
+def _command(run: RunDirectory, config: Config) -> str:
+    """The command that goes on; before its first checkpoint a run has to be given its initial weights again."""
+    command = f"{gan_command()} train {shlex.quote(str(run.config))} --out {shlex.quote(str(run.path))}"
+    origin = config.training.init_from
+    if origin is None or run.newest_checkpoint() is not None:
+        return command
+    if (told := read_origin(origin)) is not None:  # a run's config has no path of another; most lie side by side
+        checkpoint = RunDirectory(run.path.resolve().parent / told[0]).checkpoints / told[1]
+        if checkpoint.is_file():
+            return f"{command} --init-from {shlex.quote(str(checkpoint))}"
+    return f"{command} --init-from RUN, where RUN is the path of {origin}"
 
 
 def _named(config: Config) -> str:

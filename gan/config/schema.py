@@ -260,7 +260,7 @@ class CheckpointConfig(Section):
 class EvaluationConfig(Section):
     """Scoring of the average generator."""
 
-    every: NonNegative = 0  # steps; 0: only at the end
+    every: NonNegative = 0  # steps, but the last, which is at_end's; 0: only at the end
     # names of the table of metrics (docs/evaluation.md)
     metrics: Annotated[list[str], Field(min_length=1)] = ["fid"]
     extractor: str = "efficientnet_lite0"  # needs no download; inception for published numbers

@@ -196,6 +196,8 @@ def read_config(run: RunDirectory, settings: Mapping[str, Any]) -> Config:
         settings = {"weights": None, **settings}
     if "weights" in settings:
         settings = {"weights_sha256": None, **settings}
+    if "reference" in settings:  # a split by name, where the config's path is of another
+        settings = {"reference_path": None, **settings}
     if "metrics" in settings:  # what a run keeps its best checkpoint by need not be among them
         settings = {"best": None, **settings}
     return validate({**tree, "evaluation": {**tree["evaluation"], **settings}})

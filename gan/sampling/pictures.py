@@ -103,10 +103,10 @@ def save_interpolation(
     if len(ends) * frames > MAXIMUM_FRAMES:
         raise UserError(f"--frames: {len(ends)} × {frames} found, {MAXIMUM_FRAMES} in all accepted")
     latents = interpolated_latents(ends, frames)
-    first, *others = _frames(generator, latents, label, batch_size)
+    pictures = _frames(generator, latents, label, batch_size)
     with atomic_path(path) as temporary:
-        duration = 1000 // FRAMES_A_SECOND
-        first.save(temporary, format="GIF", save_all=True, append_images=others, duration=duration, loop=0)
+        duration, first = 1000 // FRAMES_A_SECOND, next(pictures)
+        first.save(temporary, format="GIF", save_all=True, append_images=pictures, duration=duration, loop=0)
 
 
 def _frames(generator: LoadedGenerator, latents: Tensor, label: int | None, batch_size: int) -> Iterator[Image.Image]:

@@ -5,8 +5,9 @@ A folder of PNG files and an .npz archive may be of any size: both are written i
 
 import json
 import math
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ PNG_END = b"IEND\xaeB`\x82"  # the last chunk of every PNG
 _FILES = {"npz": "samples.npz", "grid": "grid.png", "interpolation": "interpolation.gif", "classes": "classes.png"}
 _BY_SUFFIX = {".png": "grid", ".npz": "npz", ".gif": "interpolation"}
 _COUNTS = {"grid": 64, "interpolation": 8, "classes": 10}
+_LABELS = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")  # one, or the ends of a range
 
 
 def labels_among(classes: tuple[int, ...], n: int, seed: int) -> Tensor:
@@ -173,7 +175,8 @@ def save_folder(generator: LoadedGenerator, out: Path, n: int, draw: Draw) -> No
 
 
 def save_npz(generator: LoadedGenerator, path: Path, n: int, draw: Draw) -> None:
-    """Write n images as an uncompressed .npz: `images` uint8 `(n, H, W, C)` and, with classes, `labels` int64 `(n,)`.
+    """Write n images as an uncompressed .npz: `images` uint8 `(n, H, W, C)` and, with classes, `labels` int64 `(n,)`
+    and `class_names` `(K,)`, of all classes.
 
     Raises:
         UserError: as `LoadedGenerator.batches`.
@@ -187,8 +190,9 @@ def save_npz(generator: LoadedGenerator, path: Path, n: int, draw: Draw) -> None
             np.lib.format.write_array_header_1_0(member, header)
             labels = generator.write_pixels(member, batches, bar.update)
         if labels is not None:
-            with archive.open("labels.npy", "w") as member:
-                np.lib.format.write_array(member, labels)
+            for name, array in (("labels", labels), ("class_names", np.array(generator.class_names))):
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, array)
 
 
 def _manifest(generator: LoadedGenerator, n: int, draw: Draw) -> dict[str, Any]:
@@ -258,22 +262,38 @@ def _file(out: Path, name: str) -> Path:
 def parse_classes(text: str, generator: LoadedGenerator) -> tuple[int, ...]:
     """Labels from "0,3,5-9" or the names of classes, in that order, each once.
 
+    Numbers are labels. One that is the name of another label as well has to say what it is: "label:2" or "name:2".
+
     Raises:
-        UserError: no such class, or the generator has none.
+        UserError: no such class, a number that may be either, or the generator has no classes.
     """
     if generator.num_classes is None:
         raise UserError(f"--classes {text}: the generator is unconditional; accepted: nothing")
-    names = {name: label for label, name in enumerate(generator.class_names)}
-    found: list[int] = []
-    for part in (part.strip() for part in text.split(",")):
-        first, _, last = part.partition("-")
+    parts = [part.strip() for part in text.split(",")]
+    return tuple(dict.fromkeys(label for part in parts for label in _labels_of(part, generator.class_names)))
+
+
+def _labels_of(part: str, class_names: Sequence[str]) -> Sequence[int]:
+    """The labels that a number, a range or a name means."""
+    names = {name: label for label, name in enumerate(class_names)}
+    kind, _, rest = part.partition(":")
+    numbers = _LABELS.fullmatch(rest if kind == "label" else part)
+    if numbers is None:
+        name = rest if kind == "name" and part not in names else part
+        if name not in names:
+            raise UserError(f"--classes: no class {name!r}{nearest(name, names)}")
+        return [names[name]]
+    low, high = int(numbers[1]), int(numbers[2] or numbers[1])
+    if not low <= high < len(class_names):
         if part in names:
-            found.append(names[part])
-        elif first.isdecimal() and (last.isdecimal() or not last):
-            low, high = int(first), int(last or first)
-            if not low <= high < generator.num_classes:
-                raise UserError(f"--classes: {part} found; 0 to {generator.num_classes - 1} accepted, as 3 or 0-3")
-            found += range(low, high + 1)
-        else:
-            raise UserError(f"--classes: no class {part!r}{nearest(part, names)}")
-    return tuple(dict.fromkeys(found))
+            return [names[part]]
+        raise UserError(f"--classes: {part} found; 0 to {len(class_names) - 1} accepted, as 3 or 0-3")
+    for text in () if kind == "label" else (part, *filter(None, numbers.groups())):
+        number = int(text) if text.isdecimal() else None
+        if text in names and names[text] != number:
+            label = f"labels {part}" if number is None else f"label {number} ({class_names[number]!r})"
+            raise UserError(
+                f"--classes: {part} found; {text} is {label} and the name of label {names[text]}; "
+                f"accepted: label:{part} or name:{text}"
+            )
+    return range(low, high + 1)

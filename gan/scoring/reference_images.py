@@ -53,7 +53,9 @@ def reference_images(data: DataConfig, split: str = "auto", path: str | None = N
         if data.path is None:
             raise UserError(f"evaluation.reference_path: {path} found, but data.source {data.source} reads no path")
         split = split_of(found) if split == "auto" else split
-        data = data.model_copy(update={"path": str(found), "images_per_class": None})
+        data = data.model_copy(update={"path": str(found)})
+    if found is not None or (split == "all" and not splits):
+        data = data.model_copy(update={"images_per_class": None})
     return prepare_images(data, data.split if split == "auto" else split)
 
 

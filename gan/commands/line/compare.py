@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gan.commands.command_line import FilePath, OneLineCommand, config_names
+from gan.commands.command_line import FilePath, OneLineCommand, config_names, refuse_given
 from gan.commands.reporting import one_line_errors
 from gan.errors import UserError
 from gan.processes import importing
@@ -44,6 +44,12 @@ def main(
         modes = {"--report-only": report_only, "--list": listing, "--task": task is not None, "--summary": summary}
         if len(chosen := [name for name, wanted in modes.items() if wanted]) > 1:
             raise UserError(f"{' and '.join(chosen)} exclude each other")
+        if task is not None:
+            refuse_given(("jobs",), "--task makes one run")
+            if "," in devices:
+                raise UserError(f"--device: {devices} found; one accepted with --task, which makes one run")
+        elif chosen:
+            refuse_given(("jobs", "devices"), f"{chosen[0]} runs nothing")
         if summary:
             click.echo(summarise([find_config(name) for name in experiments], overrides, out))
             return
@@ -54,7 +60,7 @@ def main(
         if listing:
             click.echo(list_runs(experiment, overrides, out))
         elif task is not None:
-            click.echo(run_task(experiment, overrides, task, devices.split(",")[0], out))
+            click.echo(run_task(experiment, overrides, task, devices, out))
         elif report_only:
             click.echo(report(experiment, overrides, out))
         else:

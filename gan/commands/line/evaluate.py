@@ -56,9 +56,13 @@ def extractor_options(command: Callable[..., None]) -> Callable[..., None]:
     resizings = click.Choice(["extractor", "antialiased"])
     for option in (
         click.option("--compile", "compiled", is_flag=True, help="Compile the extractor if its features stay equal."),
-        click.option("--bootstrap", type=click.IntRange(min=0), help="Resamplings for 95 % intervals. [default: none]"),
+        click.option(
+            "--bootstrap", type=click.IntRange(min=0), help="Resamplings for 95 % intervals. [default: the run's, or 0]"
+        ),
         click.option("--resize", type=resizings, help="extractor: its own way; antialiased: bicubic, as clean-fid."),
-        click.option("--dtype", type=dtypes, help="Of the extractor's arithmetic, stamped. [default: float32]"),
+        click.option(
+            "--dtype", type=dtypes, help="Of the extractor's arithmetic, stamped. [default: the run's, or float32]"
+        ),
         click.option("--weights-sha256", help="Digest of that file, where it is not the official one."),
         click.option("--weights", help="File of the extractor's weights, where they cannot be downloaded."),
     ):

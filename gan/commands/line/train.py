@@ -21,7 +21,7 @@ DEFAULT_CONFIG = "digits/dcgan_cr"
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a config key; repeatable.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Short for --set seed=N.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...; one a process.")
-@click.option("--out", type=FilePath(), help="Run directory. [default: outputs/<config>-seed<seed>]")
+@click.option("--out", type=FilePath(), help="Run directory. [default: outputs/<folder>-<config>-seed<seed>]")
 @click.option("--init-from", metavar="RUN", type=FilePath(), help="Begin with another run's weights.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved config and what it will cost, then exit.")
 def main(
@@ -65,6 +65,8 @@ def main(
 
             if dry_run:
                 from gan.commands.estimates import describe
+                from gan.commands.initial_weights import initial_weights
+                from gan.training.run_directory import RunDirectory
             else:
                 from gan.commands.launch import launch
         chosen = resolve_device(distributed.local_device(device))
@@ -73,6 +75,7 @@ def main(
             if not dry_run:
                 done = launch(resolved, chosen, out, command_again(), init_from)
             elif distributed.is_main():
-                click.echo(describe(resolved, chosen))
+                weights = initial_weights(RunDirectory(out), init_from, resolved.training.init_from)
+                click.echo(describe(resolved, chosen, weights))
         if not done and not started_with_others():  # torchrun would kill or restart the others over it
             sys.exit(INTERRUPTED)
