@@ -2,7 +2,7 @@
 
 Two tasks: find images of the query's class, and find the original of an altered copy.
 
-`python benchmarks/whitening.py --train ../shared/data/cifar10_train.npz --test ../shared/data/cifar10_test.npz`
+`python benchmarks/whitening.py --train cifar10_train.npz --test cifar10_test.npz`
 writes docs/results/whitening.md. Whitening is fitted on the gallery alone.
 """
 
@@ -37,7 +37,8 @@ PRECISION_AT = 10
 QUANTILE = 0.01  # of test images that are as near as a copy that counts as found
 HEAD = """# Retrieval before and after whitening
 
-`python benchmarks/whitening.py`: {queries} test images ({test}) against a gallery of {gallery} training images
+`python benchmarks/whitening.py --train {train}.npz --test {test}.npz`: {queries} test images ({test}) against a
+gallery of {gallery} training images
 ({train}), both at even distances; cosine similarity; whitening fitted on the gallery; torch {torch}.
 
 - P@10, precision: share of the 10 nearest that have the query's class (chance 0.1).
