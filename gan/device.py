@@ -12,7 +12,8 @@ Autocast = Callable[[], AbstractContextManager[object]]
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` → the first CUDA device where there is one, else the CPU; anything else as torch reads it.
+    """`auto` → the first CUDA device where there is one, else the CPU; anything else as torch reads it, CUDA's with an
+    index.
 
     Raises:
         UserError: there is no such device.
@@ -22,6 +23,8 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # which a device without memory, such as meta, cannot give
+        if device.type == "cuda" and device.index is None:  # `torch.cuda.set_device` asks for the index
+            device = torch.device("cuda", torch.cuda.current_device())
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         present = ["auto", "cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise UserError(f"--device {name}: no such device here; accepted: {', '.join(present)}") from error

@@ -23,6 +23,7 @@ from gan.config import Config, load_config
 from gan.data.loader import Loader
 from gan.data.stacked_mnist import StackedLoader, compose
 from gan.data.store import ImageStore
+from gan.device import resolve_device
 from gan.models import BACKBONES, GENERATORS
 from gan.models.attention import ATTENTION
 from gan.models.heads import HEADS
@@ -46,6 +47,14 @@ CONFIGS = sorted(path for folder in FOLDERS for path in (ROOT / "configs" / fold
 DCGAN = ("generator.name=dcgan", "discriminator.backbone.name=dcgan")
 SIZES = ("generator.width=8", "discriminator.backbone.width=8", f"generator.latent_dim={LATENTS}")
 ADAPTIVE = "augmentation={operations: [color, translation, cutout], target: 0.6}"
+
+
+def test_a_device_of_cuda_has_the_index_that_torch_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("torch.zeros", lambda count, device: SimpleNamespace(item=lambda: 0.0))
+    for name in ("auto", "cuda", "cuda:0"):
+        assert torch.cuda._utils._get_device_index(resolve_device(name)) == 0  # what torch.cuda.set_device does first
 
 
 class Undrawn(Noise):

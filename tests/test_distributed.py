@@ -31,6 +31,7 @@ from gan.sampling.latents import LatentStream
 from gan.scoring.scorer import GeneratorSampler
 from gan.seeds import seeded_generator
 from gan.training.accumulation import Accumulation
+from gan.training.batch_norm import RankStatistics
 from gan.training.checkpoint import read_checkpoint
 from gan.training.ema import ExponentialMovingAverage
 from gan.training.steps import discriminator_step, generator_step
@@ -256,6 +257,18 @@ def test_micro_batches_without_batch_norm_compute_what_the_whole_batch_does(fold
     plain = [*QUIET, "generator.name=r3gan", "generator.width=4"]
     whole = play(folder / "data", plain)
     assert_close(play(folder / "data", [*plain, "training.accumulation=4"]), whole)
+
+
+def test_statistics_are_joined_while_a_backward_pass_is_still_to_come() -> None:
+    norm, maps = nn.BatchNorm2d(3), torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    weights = torch.arange(48.0).view(4, 3, 2, 2)
+    (expected,) = torch.autograd.grad((norm(maps) * weights).sum(), [norm.weight])
+    moved = norm.running_mean.clone()
+    statistics = RankStatistics([norm])
+    found = norm(maps)
+    statistics.join(statistics.shares())
+    torch.testing.assert_close(norm.running_mean, 1.9 * moved)  # a second pass of the same images: 1 + 0.9
+    torch.testing.assert_close(torch.autograd.grad((found * weights).sum(), [norm.weight]), (expected,))
 
 
 def test_singular_vectors_are_those_of_the_weights_on_every_rank(found: list[dict[str, Any]]) -> None:

@@ -72,9 +72,6 @@ def played(game: Game, first: int = 0, last: int = STEPS) -> Iterator[Iteration]
     schedule = Schedule(STEPS, 1, "linear", 1, 1, 1, 1)
     optimizers = [game.generator_optimizer, game.discriminator_optimizer]
     conditional = game.discriminator.head.takes_labels
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group.setdefault("base_lr", float(group["lr"]))
     for step in range(first, last):
         random = torch.Generator().manual_seed(step)
         images = torch.rand(B, 1, 32, 32, generator=random) * 2 - 1
@@ -159,8 +156,6 @@ def test_a_checkpoint_of_a_replayed_game_goes_on_without_graphs_and_the_other_wa
         before = dict(other.generator_optimizer.param_groups[0])
         for name, part in other.parts.items():
             if isinstance(part, torch.optim.Optimizer):
-                for group in part.param_groups:
-                    group.setdefault("base_lr", float(group["lr"]))
                 load_optimizer(part, saved[name])
             else:
                 part.load_state_dict(saved[name])

@@ -624,14 +624,18 @@ def test_finite_differences_of_a_discriminator_average_to_the_exact_penalty() ->
 
 def test_an_auxiliary_classifier_is_trained_by_both_players() -> None:
     overrides = ("conditional=true", "discriminator.head.name=auxiliary_classifier", "discriminator.head.options={}")
-    game = make_game(*overrides, "objective.regularizers.classification.weight=2")
-    twin = copy.deepcopy(game)
     images, labels, latents, fake_labels = inputs(True)
-    found, _ = discriminator_step(game, images, labels, latents, fake_labels)
-    update_spectral_norms(twin.discriminator)
-    log_shares = twin.discriminator.head.class_logits(twin.discriminator.features(images)).log_softmax(1)
-    expected = -2 * log_shares[range(B), labels].mean()
-    torch.testing.assert_close(found["regularizers/discriminator/classification"], expected)
+    for fakes in (False, True):
+        term = f"objective.regularizers={{classification: {{weight: 2, options: {{fakes: {str(fakes).lower()}}}}}}}"
+        game = make_game(*overrides, term)
+        twin = copy.deepcopy(game)
+        found, _ = discriminator_step(game, images, labels, latents, fake_labels)
+        update_spectral_norms(twin.discriminator)
+        features = twin.discriminator.features(torch.cat([images, twin.generator(latents, fake_labels)]))
+        log_shares = twin.discriminator.head.class_logits(features).log_softmax(1)
+        reals, fake_term = log_shares[range(B), labels].mean(), log_shares[range(B, 2 * B), fake_labels].mean()
+        expected = -2 * (reals + fake_term if fakes else reals)
+        torch.testing.assert_close(found["regularizers/discriminator/classification"], expected)
     twin = copy.deepcopy(game)
     fakes = twin.generator(latents, fake_labels)
     log_shares = twin.discriminator.head.class_logits(twin.discriminator.features(fakes)).log_softmax(1)

@@ -82,8 +82,6 @@ def test_every_setting_arrives_where_training_reads_it() -> None:
     ema = build_ema(config, game.generator)
     assert ema.decay == 0
     schedule = Schedule(6, 1, "constant", 1, 1, 1, 0, images_per_step=8, motions=build_motions(config, game, ema))
-    for group in [*game.generator_optimizer.param_groups, *game.discriminator_optimizer.param_groups]:
-        group["base_lr"] = group["lr"]
     optimizers = [game.generator_optimizer, game.discriminator_optimizer]
     for step, share in ((0, 0.0), (2, 16 / 40), (5, 1.0), (9, 1.0)):
         schedule.move(step)

@@ -413,6 +413,14 @@ def test_averages_are_means_over_the_window_per_stage() -> None:
     assert averages.take() == {"loss": [5.0]}
     averages.load_state_dict(state)
     assert averages.take() == {"loss": [5.0]}
+    averages.add({"loss": torch.tensor(1.0, device="meta")})  # as on a GPU, where one value acts once a window
+    averages.load_state_dict({"sums": {**state["sums"], "r1": torch.tensor(2.0)}, "counts": {"loss": 1, "r1": 1}})
+    averages.add({"loss": torch.tensor(1.0, device="meta")})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "torch.cat", lambda parts: torch.zeros(len(parts)) if len({p.device for p in parts}) == 1 else None
+        )
+        assert averages.take() == {"loss": [0.0], "r1": [0.0]}
     for wrong in (torch.empty(0), torch.ones(3), torch.ones(1, 2), torch.tensor(1)):
         with pytest.raises(ValueError, match="sums that no step has reported"):
             averages.load_state_dict({"sums": {"loss": wrong}, "counts": {"loss": 1}})

@@ -13,7 +13,7 @@ from gan.build.players import ImageFacts, build_discriminator, build_generator
 from gan.build.room import require_room
 from gan.config import Config, OptimizerConfig, construct
 from gan.data.loader import Loader
-from gan.data.sources import source_info
+from gan.data.sources import SOURCES
 from gan.data.stacked_mnist import StackedLoader
 from gan.data.store import ImageStore
 from gan.device import make_autocast, resolve_precision
@@ -119,6 +119,8 @@ def _adam(modules: list[nn.Module], lr: float, section: OptimizerConfig, graphs:
     rate = torch.tensor(lr, device=parameters[0].device) if graphs else lr
     adam = torch.optim.Adam(parameters, rate, (first, second), section.epsilon, fused=True, capturable=graphs)
     adam._warned_capturable_if_run_uncaptured = graphs  # the first steps are not captured, as they should be
+    for group in adam.param_groups:
+        group["base_lr"] = lr  # what a schedule's factor is of
     for module in modules:
         keep_bounded(adam, module)
     return adam
@@ -189,11 +191,9 @@ def build_loader(config: Config, store: ImageStore, device: torch.device) -> Bat
     """Batches of real images on `device`.
 
     Raises:
-        UserError: images that are composed as they are drawn are to be flipped.
+        UserError: as `flips_images`.
     """
-    flip = source_info(config.data.source).flip_sensible if config.data.flip is None else config.data.flip
-    if store.parts is not None and flip:
-        raise UserError(f"data.flip: true found; {config.data.source} takes false")
+    flip = flips_images(config)
     build = partial(Loader, flip=flip) if store.parts is None else StackedLoader
     return build(
         store,
@@ -204,6 +204,19 @@ def build_loader(config: Config, store: ImageStore, device: torch.device) -> Bat
         rank=distributed.rank(),
         world_size=distributed.world_size(),
     )
+
+
+def flips_images(config: Config) -> bool:
+    """Whether half of the real images are mirrored.
+
+    Raises:
+        UserError: they are to be, but are composed as they are drawn.
+    """
+    source = SOURCES[config.data.source]
+    flip = source.info.flip_sensible if config.data.flip is None else config.data.flip
+    if flip and source.compose is not None:
+        raise UserError(f"data.flip: true found; {config.data.source} takes false")
+    return flip
 
 
 def build_latents(config: Config, facts: ImageFacts, device: torch.device) -> Latents:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
 from gan.config import AttentionConfig, BackboneConfig, Config, DataConfig, construct, look_up
 from gan.data.sources import source_info
-from gan.data.store import ImageStore, check_options, prepare
+from gan.data.store import ImageStore, check_options, outline, prepare
 from gan.errors import UserError
 from gan.models import BACKBONES, GENERATORS, Backbone, Generator
 from gan.models.attention import ATTENTION
@@ -42,21 +43,27 @@ def prepare_images(data: DataConfig, split: str | None = None) -> ImageStore:
 
 
 def image_facts(config: Config) -> ImageFacts:
-    """Facts of the images from the source's description alone where that says enough, else from the images."""
+    """Facts of the images from the source's description alone where that says enough, else from the images, which are
+    decoded only where the source cannot tell without.
+    """
     data, info = config.data, source_info(config.data.source)
-    options = ("path", "classes", "images_per_class", "count", "skip_corrupt")
-    given = [name for name in options if getattr(data, name) not in (None, False)]
+    names = ("path", "classes", "images_per_class", "count", "skip_corrupt")
+    given = {name: value for name in names if (value := getattr(data, name)) not in (None, False)}
     check_options(data.source, given, data.split, data.resolution)
     channels, num_classes = info.channels, info.num_classes or 0
     if channels is None or info.has_labels is None or (info.has_labels and not num_classes):
-        store = prepare_images(config.data)
-        channels, num_classes = store.channels, store.num_classes
+        found = outline(data.source, data.split, data.resolution, Path(data.root), given)
+        channels, num_classes = found or _of_store(prepare_images(data))
     if data.split in info.unlabelled:
         num_classes = 0
     if config.conditional and not num_classes:
         where = f" {config.data.path or config.data.split}" if config.data.path or info.unlabelled else ""
         raise UserError(f"conditional: true found, but {config.data.source}{where} has no labels; false accepted")
     return ImageFacts(config.data.resolution, channels, num_classes if config.conditional else None)
+
+
+def _of_store(store: ImageStore) -> tuple[int, int]:
+    return store.channels, store.num_classes
 
 
 def build_generator(config: Config, facts: ImageFacts) -> Generator:

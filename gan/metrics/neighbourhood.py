@@ -76,7 +76,7 @@ def authenticity(fake: Tensor, real: Tensor, progress: bool = False) -> Score:
     """The share of generated features that copy no real one (Alaa et al. 2022, arXiv:2102.08921, section 3.3).
 
     One is a copy where it is no further from its nearest real feature than that is from its own nearest other one. Of
-    honest generators about half are authentic, as of real images that the reference lacks; copies are not.
+    honest generators as many are authentic as of real images that the reference lacks; copies are not.
 
     Args, Raises: as `precision_and_recall`; the reference should be the images that the generator was trained on.
     """

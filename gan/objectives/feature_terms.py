@@ -116,13 +116,23 @@ def _off_diagonal_energy(modules: Iterator[nn.Module]) -> Tensor:
 
 
 class Classification(Regularizer):
-    """AC-GAN: cross-entropy of the head's class logits, on reals for D and on fakes for G (arXiv:1610.09585, eq. 3).
+    """AC-GAN: cross-entropy of the head's class logits, on reals and fakes for D and on fakes for G (arXiv:1610.09585,
+    eq. 3).
 
     For heads that give class logits, such as `auxiliary_classifier`.
+
+    Args:
+        fakes: whether D learns the classes of fakes too, as published; many implementations leave them out, for early
+            fakes show no class.
     """
 
+    def __init__(self, fakes: bool = True) -> None:
+        super().__init__()
+        self.fakes = fakes
+
     def discriminator_penalty(self, batch: StepBatch) -> Tensor:
-        return self._cross_entropy(batch, batch.real_features, batch.real_labels)
+        reals = self._cross_entropy(batch, batch.real_features, batch.real_labels)
+        return reals + self.generator_penalty(batch) if self.fakes else reals
 
     def generator_penalty(self, batch: StepBatch) -> Tensor:
         return self._cross_entropy(batch, batch.fake_features, batch.fake_labels)

@@ -71,8 +71,8 @@ class LeastSquares(Loss):
     """
 
     def __init__(self, fake_target: float = 0.0, real_target: float = 1.0, generator_target: float = 1.0) -> None:
-        if fake_target == real_target:
-            raise ValueError(f"real_target: {real_target} found, another value than that of fake_target accepted")
+        if not fake_target < real_target:  # the other way round is the same game with scores negated
+            raise ValueError(f"real_target: {real_target} found, above fake_target ({fake_target}) accepted")
         self.fake_target = fake_target
         self.real_target = real_target
         self.generator_target = generator_target

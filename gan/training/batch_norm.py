@@ -94,7 +94,8 @@ class RankStatistics:
         for norm, start in zip(self._norms, self._starts, strict=True):
             kept = self._kept(norm, start)
             for name in ("running_mean", "running_var"):
-                norm.get_buffer(name).copy_(kept**size * start[name] + next(pending))
+                # Past autograd, for a pass may wait for its backward pass: it saved the buffer and does not read it.
+                norm.get_buffer(name).data.copy_(kept**size * start[name] + next(pending))
             passes = norm.get_buffer("num_batches_tracked") - start["num_batches_tracked"]
             norm.get_buffer("num_batches_tracked").copy_(start["num_batches_tracked"] + size * passes)
 

@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gan.training.checkpoint import Checkpoints
+from gan import distributed
+from gan.errors import UserError
+from gan.training.checkpoint import Checkpoints, read_checkpoint
 from gan.training.state import is_count
 
 BEST = "best.pt"
@@ -61,7 +63,18 @@ class BestCheckpoint:
         scored = value is None or (isinstance(value, float) and math.isfinite(value))
         if (step, value) != (None, None) and not (is_count(step) and scored):
             raise ValueError(f"a best score of {value!r:.40} at step {step!r:.40}")
-        if self.step is not None and self.step != step:
-            self.value = None  # best.pt is still that of self.step
+        written = self._written() if self.step is None else self.step
+        if written not in (None, step):
+            self.step, self.value = written, None  # best.pt is still that of another step
         else:
             self.step, self.value = step, value
+
+    def _written(self) -> int | None:
+        """The step of the `best.pt` that a process before this one left, −1 of one that cannot be read."""
+        step: int | None = None
+        if self.checkpoints.writes and (path := self.checkpoints.directory / BEST).is_file():
+            try:
+                step = read_checkpoint(path)["step"]
+            except UserError:
+                step = -1
+        return distributed.from_main(step)

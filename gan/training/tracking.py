@@ -87,13 +87,16 @@ class Averages:
     def take(self) -> dict[str, list[float]]:
         """The means since the last call, one entry a stage; then start anew. Waits for the device."""
         names = list(self._sums)
-        flat = torch.cat([(self._sums[name] / self._counts[name]).float().reshape(-1) for name in names]).tolist()
-        means: dict[str, list[float]] = {}
+        # Sums of a checkpoint lie on the CPU until their value is added to again, which not every window does.
+        device = next((one.device for one in self._sums.values() if one.device.type != "cpu"), None)
+        means = [(self._sums[name] / self._counts[name]).float().reshape(-1).to(device) for name in names]
+        flat = torch.cat(means).tolist()
+        taken: dict[str, list[float]] = {}
         for name in names:
             size = self._sums[name].numel()
-            means[name], flat = flat[:size], flat[size:]
+            taken[name], flat = flat[:size], flat[size:]
         self._sums, self._counts = {}, {}
-        return means
+        return taken
 
     def totals(self) -> dict[str, Tensor]:
         """The sums since the last `take`."""

@@ -102,9 +102,6 @@ class Trainer:
             "alarm": self._alarm,
         }
         self._optimizers = [part for part in parts.values() if isinstance(part, torch.optim.Optimizer)]
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group.setdefault("base_lr", float(group["lr"]))
 
     def train(self) -> bool:
         """Train to the last step; returns whether it was reached (False after an interrupt, with the state saved).
