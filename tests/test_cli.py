@@ -88,9 +88,6 @@ def saved_result(run: Path) -> dict:
         (compare.main, [], "Missing argument 'EXPERIMENT...'."),
         (compare.main, ["x", "--task", 0, "--jobs", 4], "--jobs: given, but --task makes one run"),
         (compare.main, ["x", "--task", 0, "--device", "cpu,cuda"], "--device: cpu,cuda found; one accepted"),
-        (compare.main, ["x", "--list", "--jobs", 4], "--jobs: given, but --list runs nothing"),
-        (compare.main, ["x", "--report-only", "--device", "cpu"], "--device: given, but --report-only runs nothing"),
-        (compare.main, ["x", "--summary", "--jobs", 1], "--jobs: given, but --summary runs nothing"),
         (prepare.main, ["prepare", "--out", "x"], "SOURCE and --resolution are needed, unless there is --verify"),
     ],
 )

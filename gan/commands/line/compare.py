@@ -48,8 +48,6 @@ def main(
             refuse_given(("jobs",), "--task makes one run")
             if "," in devices:
                 raise UserError(f"--device: {devices} found; one accepted with --task, which makes one run")
-        elif chosen:
-            refuse_given(("jobs", "devices"), f"{chosen[0]} runs nothing")
         if summary:
             click.echo(summarise([find_config(name) for name in experiments], overrides, out))
             return
