@@ -103,7 +103,7 @@ def raced(config: Config, directory: Path) -> dict[str, Any]:
         "minutes": read_checkpoint(newest)["elapsed"] / 60,
         "textbook_seconds": statistics.mean([before, textbook_seconds()]),
         "distance": distance, "second": second_opinion(directory),
-        "machine": machine(torch.device("cpu")), "commit": commit(),
+        "machine": machine(torch.device("cpu")), "commit": commit(RECORDS, PAGE),
     }  # fmt: skip
 
 

@@ -111,10 +111,16 @@ def _cpu_lines() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+def commit(*results: Path) -> str:
+    """The checkout's commit, with `-dirty` where tracked files have been changed, those that results go to apart."""
+    apart = [f":(exclude){path.relative_to(ROOT)}" for path in results]
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *apart)
+    return (_git("describe", "--always") or "unknown") + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def record(entry: dict[str, Any], path: Path) -> str:
@@ -202,7 +208,7 @@ def main(
         report_utilisation(setting, seconds["ours"])
         if recorded:
             ratios = {name: seconds["textbook"] / value for name, value in seconds.items()}
-            entry = {"commit": commit(), "machine": machine(place), "model": model, "batch": batch}
+            entry = {"commit": commit(RESULTS), "machine": machine(place), "model": model, "batch": batch}
             click.echo(record({**entry, "widths": list(widths), "ratios": ratios}, RESULTS))
 
 

@@ -45,7 +45,7 @@ class Tapes:
         return body()
 
     def capture(
-        self, body: Callable[[], Any], generators: Sequence[torch.Generator]
+        self, player: str, body: Callable[[], Any], generators: Sequence[torch.Generator]
     ) -> tuple[Callable[[], object], Any]:
         """Recording does what a graph's first replay does, so that is left out."""
         with Tape() as tape:

@@ -3,8 +3,11 @@
 import inspect
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,7 +17,7 @@ from gan.build import build_game, image_facts
 from gan.config import load_config
 from gan.errors import UserError
 from gan.objectives.losses import Hinge
-from gan.training.execution import Replayed
+from gan.training.execution import CudaGraphs, Replayed
 from gan.training.schedule import Schedule
 from gan.training.state import load_optimizer
 from gan.training.steps import Game, discriminator_step, generator_step
@@ -99,6 +102,26 @@ def test_a_replayed_game_is_the_game(name: str) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(weights(game), weights(plain), rtol=1e-6, atol=1e-7)
     assert tapes.replays >= 4 and len(tapes.tapes) >= 2
+
+
+def test_what_a_discriminators_graph_has_left_outlives_the_generators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its gradients and what it saw are read after the generator's replay, which therefore has memory of its own."""
+    pools: list[int] = []
+
+    @contextmanager
+    def graph(_: object, pool: int, **__: object) -> Iterator[None]:
+        pools.append(pool)
+        yield
+
+    handles = count()
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Mock)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: next(handles))
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    graphs = CudaGraphs(torch.device("cuda", 0))
+    for player in ("generator", "discriminator", "discriminator", "generator"):
+        graphs.capture(player, lambda: None, [])
+    assert pools[0] == pools[3] != pools[1] == pools[2]
 
 
 def addresses(game: Game) -> list[int]:

@@ -371,6 +371,12 @@ def test_san_is_one_slice() -> None:
     torch.testing.assert_close(head(features), head.scale * (features @ unit.T) + head.bias)
 
 
+@pytest.mark.parametrize("dimensions", [-1, 0])
+def test_a_critic_of_no_dimension_is_refused(dimensions: int) -> None:
+    with pytest.raises(ValueError, match=f"dimensions: {dimensions} found, 1 or more accepted"):
+        MultidimensionalCritic(F, dimensions)
+
+
 def test_multidimensional_critic_is_a_norm_and_lipschitz() -> None:
     torch.manual_seed(0)
     head = MultidimensionalCritic(F, 5).double()

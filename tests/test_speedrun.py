@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from benchmarks import speedrun, speedrun_search
+from benchmarks import speedrun, speedrun_search, throughput
 from benchmarks.speedrun import config_of, directory_of, entry_of, main
 from benchmarks.speedrun_page import LEVEL, PAGE, SEEDS, page, search_table, table, verdict
 from benchmarks.speedrun_search import ROOT, seconds_a_step, split, steps_begun
@@ -53,6 +54,23 @@ def test_the_table_compares_machines_by_the_textbook() -> None:
                           zip(entries[1]["runs"], [4, 4, 4, 8, 8], [1.0, 1.0, 1.0, 2.0, 2.0], strict=True)]  # fmt: skip
     moved = table(records).splitlines()[3].split(" | ")  # seeds of two machines, each in its own textbook's iterations
     assert moved[0] == "| 2026-01-08" and moved[2:5] == ["5.6", "240", "2.50"]
+
+
+def test_a_record_does_not_make_its_own_commit_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, code = tmp_path / "docs" / "records.yaml", tmp_path / "code.py"
+    results.parent.mkdir()
+    results.write_text("a")
+    code.write_text("a")
+    author = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "--message=a"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(throughput, "ROOT", tmp_path)
+    clean = throughput.commit()
+    results.write_text("b")
+    assert throughput.commit(results) == clean
+    assert throughput.commit() == f"{clean}-dirty"
+    code.write_text("b")
+    assert throughput.commit(results) == f"{clean}-dirty"
 
 
 def test_a_race_goes_on_with_its_entry() -> None:

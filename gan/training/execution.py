@@ -15,6 +15,7 @@ from gan.training.noise import Noise
 
 MOVING = "moving"
 Body = Callable[[], Any]
+Replay = Callable[[], object]
 Choices = tuple[Any, ...]  # whose update it is, and what else Python decides in it
 Execution = Callable[[Callable[..., Any], Sequence[Tensor | None], Choices], Any]
 
@@ -30,14 +31,16 @@ class Graphs(Protocol):
     def warm_up(self, body: Body) -> Any:
         """Play it as it is, so that all that is made on first use is there."""
 
-    def capture(self, body: Body, generators: Sequence[torch.Generator]) -> tuple[Callable[[], object], Any]:
-        """What plays it again, from where nothing has been played yet; and its result, which stays in place."""
+    def capture(self, player: str, body: Body, generators: Sequence[torch.Generator]) -> tuple[Replay, Any]:
+        """What plays it again, from where nothing has been played yet; and its result, which stays in place until the
+        player's next update.
+        """
 
 
 class Captured(NamedTuple):
     """A captured update: what replays it, what it reports, and the gradients that its player is left with."""
 
-    replay: Callable[[], object]
+    replay: Replay
     result: Any
     gradients: list[tuple[nn.Parameter, Tensor | None]]
 
@@ -78,7 +81,7 @@ class Replayed:
             return self._graphs.warm_up(lambda: update(*inputs))
         if kind not in self._captured:
             before = [one.grad for one in self._parameters]
-            replay, result = self._graphs.capture(lambda: update(*inputs), generators)
+            replay, result = self._graphs.capture(player, lambda: update(*inputs), generators)
             moved = [one for one, gradient in zip(self._parameters, before, strict=True) if one.grad is not gradient]
             self._captured[kind] = Captured(replay, result, [(one, one.grad) for one in moved])
         else:
@@ -102,7 +105,7 @@ class Replayed:
 
 
 def _copied(result: Any) -> Any:
-    """Reported values, copied from where the next replay will put its own; what is seen is read before that."""
+    """Reported values, copied from where the player's next replay puts its own; what is seen is read before that."""
     if isinstance(result, dict):
         return {name: value.clone() for name, value in result.items()}
     values, seen = result
@@ -110,7 +113,10 @@ def _copied(result: Any) -> Any:
 
 
 class CudaGraphs:
-    """Captures on a CUDA device; all graphs share one pool of memory, for they are never replayed at once.
+    """Captures on a CUDA device; a player's graphs share a pool of memory, for they are never replayed at once.
+
+    Not so those of both: what a discriminator's update has left, its gradients and what it saw, is read after the
+    generator's, which would compute in the same memory where it was captured first.
 
     Args:
         device: where.
@@ -118,7 +124,7 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pools: dict[str, Any] = {}
 
     def warm_up(self, body: Body) -> Any:
         """On another stream than the usual one, as capturing will be."""
@@ -129,12 +135,13 @@ class CudaGraphs:
         current.wait_stream(self._stream)
         return result
 
-    def capture(self, body: Body, generators: Sequence[torch.Generator]) -> tuple[Callable[[], object], Any]:
+    def capture(self, player: str, body: Body, generators: Sequence[torch.Generator]) -> tuple[Replay, Any]:
         """A graph; the thread that pins images may go on meanwhile."""
+        pool = self._pools.setdefault(player, torch.cuda.graph_pool_handle())
         graph = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
             result = body()
         return graph.replay, result
 

@@ -35,7 +35,7 @@ class CascadingRejection(Cascade):
         bias: add b_i to each score after the cascade. Off by default: a bias moves the loss's margin, not what a stage
             can see.
         stage: what the stages after the first score: `linear` t_i, `magnitude` s_i |t_i| + b_i, `square`
-            s_i t_i² + b_i, `mlp` a small network on v_i whose linear part is rejected (`stages.py`).
+            s_i t_i² + b_i, |s_i| ≤ 1, `mlp` a small network on v_i whose linear part is rejected (`stages.py`).
         energy: whether the last stage scores s ‖v_N‖ + √F b, the norm of what the others leave.
     """
 

@@ -130,10 +130,15 @@ class MultidimensionalCritic(Head):
         in_features: F.
         dimensions: n.
         spectral_norm: divide W by its largest singular value, so that D is 1-Lipschitz in v.
+
+    Raises:
+        ValueError: `dimensions` below 1.
     """
 
     def __init__(self, in_features: int, dimensions: int = 16, *, spectral_norm: bool = True) -> None:
         super().__init__()
+        if dimensions < 1:
+            raise ValueError(f"dimensions: {dimensions} found, 1 or more accepted")
         self.critic = Linear(in_features, dimensions, bias=False, spectral_norm=spectral_norm)
         self.bias = nn.Parameter(torch.zeros(1))
 
