@@ -621,6 +621,20 @@ def test_passes_that_are_no_batch_of_the_discriminators_read_a_moving_average() 
     torch.testing.assert_close(twin(features), head(features), rtol=0, atol=0)
 
 
+def test_by_the_averages_moments_no_score_of_a_batch_depends_on_the_others_though_the_average_follows() -> None:
+    head, twin = (make_head(3, "decorrelated", False, moments=moments) for moments in ("average", "batch"))
+    features = anisotropic()
+    for one in (head, twin):
+        one.follow(one.batch_statistics(2 * features))
+    torch.testing.assert_close(head.batch_scores(features), head(features), rtol=0, atol=0)
+    torch.testing.assert_close(head(features), twin(features), rtol=0, atol=0)
+    for found, others in ((head, False), (twin, True)):
+        (gradient,) = torch.autograd.grad(found.batch_scores(features)[0].sum(), features)
+        assert bool(gradient[1:].any()) is others
+    with pytest.raises(ValueError, match="moments: 'average' found with rejection 'orthogonal'; 'batch' accepted"):
+        CascadingRejection(F, 3, rejection="orthogonal", moments="average")
+
+
 @pytest.mark.parametrize(("number", "weight"), [(1, 1.0), (4, 0.25), (10, 0.1), (20, 0.1)])
 def test_the_nth_batch_weighs_one_nth_in_the_moving_moments_and_a_tenth_from_the_tenth_on(
     number: int, weight: float

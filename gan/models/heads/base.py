@@ -24,9 +24,10 @@ class Cascade(Head):
     """Stage i scores what the earlier ones have left of v, along a vector u_i or by what it makes of it.
 
     A cascade says what its u_i are, `effective_weight`; the rest follows. What is rejected is the coordinate
-    t_i = <v_i, u_i>, by (1) and (2) of `cascade.py` or those of `decorrelation.py`, whose moments are the batch's own
-    in `batch_scores` and a moving average's in `forward`. What is scored is t_i, or for the later stages what
-    `stages.py` makes of t_i or v_i; with `energy` the last stage has no u_i and scores the norm of what is left.
+    t_i = <v_i, u_i>, by (1) and (2) of `cascade.py` or those of `decorrelation.py`, whose moments are those of a moving
+    average in `forward`, and the batch's own in `batch_scores` where the cascade `reads_batch`. What is scored is t_i,
+    or for the later stages what `stages.py` makes of t_i or v_i; with `energy` the last stage has no u_i and scores the
+    norm of what is left.
 
     Args:
         in_features: F.
@@ -64,6 +65,7 @@ class Cascade(Head):
         self.rejection: AnyRejection = rejection
         self.stage: Stage = stage
         self.moments = MovingMoments(vectors, in_features) if rejection == "decorrelated" else None
+        self.reads_batch = rejection == "decorrelated"
         self.curves = Curves(vectors - 1, stage) if stage in ("magnitude", "square") and vectors > 1 else None
         self.networks = (
             Networks(vectors - 1, in_features, spectral_norm=spectral_norm) if stage == "mlp" and vectors > 1 else None
@@ -89,7 +91,7 @@ class Cascade(Head):
 
     def batch_scores(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Scores `(B, N)` by the batch's own moments: the t_i of a decorrelated cascade are uncorrelated in it."""
-        scores: Tensor = self(features, labels) if self.moments is None else self(features, labels, True)
+        scores: Tensor = self(features, labels, True) if self.reads_batch else self(features, labels)
         return scores
 
     def coordinates(self, features: Tensor, labels: Tensor | None = None, of_batch: bool = False) -> Tensor:

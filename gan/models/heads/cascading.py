@@ -37,6 +37,9 @@ class CascadingRejection(Cascade):
         stage: what the stages after the first score: `linear` t_i, `magnitude` s_i |t_i| + b_i, `square`
             s_i t_i² + b_i, |s_i| ≤ 1, `mlp` a small network on v_i whose linear part is rejected (`stages.py`).
         energy: whether the last stage scores s ‖v_N‖ + √F b, the norm of what the others leave.
+        moments: by whose moments a decorrelated cascade rejects in D's step: `batch`, those of all that is scored
+            together, through which gradients go; `average`, those of the moving average, as everywhere else, by which
+            no sample's score depends on the others.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class CascadingRejection(Cascade):
         bias: bool = False,
         stage: Stage = "linear",
         energy: bool = False,
+        moments: Literal["batch", "average"] = "batch",
     ) -> None:
         super().__init__(in_features, stages, rejection, stage, energy=energy, spectral_norm=spectral_norm)
         if rejection == "decorrelated" and rejection_direction == "weight":
@@ -58,6 +62,9 @@ class CascadingRejection(Cascade):
         vectors = stages - energy
         if stage != "linear" and vectors < 2:
             raise ValueError(f"stage: {stage!r} found with no stage after the first but the energy; 'linear' accepted")
+        if rejection != "decorrelated" and moments == "average":
+            raise ValueError(f"moments: 'average' found with rejection {rejection!r}; 'batch' accepted")
+        self.reads_batch = self.reads_batch and moments == "batch"
         self.num_classes = num_classes
         self.rejects_weight_alone = num_classes is not None and rejection_direction == "weight"
         self.spectral_norm_weights = spectral_norm
