@@ -39,9 +39,12 @@ HEADS = {
     "linear": "`linear`",
     "independent_4": "`independent`, 4 stages",
     "cascade_4": "`cascading_rejection`, 4 stages",
+    "decorrelated_4": "decorrelated cascade, 4 stages",
     "sliced_cascade_4": "`sliced_cascade`, 4 stages",
+    "sliced_independent_4": "`sliced_cascade` without rejection",
     "energy_cascade_4": "`energy_cascade`, 4 stages",
     "energy_independent_4": "`energy_cascade` without rejection",
+    "moments": "no adversary: means and variances of `linear`'s features matched",
     "packed_2": "`linear` on packs of two, PacGAN's",
 }
 MODES = {"kl_modes": "modes", "mode_divergence": "mode_count"}

@@ -39,14 +39,16 @@ def test_the_table_compares_machines_by_the_textbook() -> None:
         runs = [measured | {"distance": 60.0 + seed / 10, "second": second + seed} for seed in range(5)]
         return {"change": "x", "config": config, "settings": [], "runs": runs}
 
-    entries = [entry("base", 20, 2.0, 3.0), entry("quick", 5, 1.0, 2.0), entry("quick", 5, 1.0, 3.5)]
+    entries = [entry("base", 20, 2.0, 3.0), entry("quick", 5, 1.0, 2.0), entry("quick", 4, 1.0, 3.5)]
     records = {"target": 68.2, "base": "base", "entries": entries}
     rows = table(records).splitlines()[2:]
     p = stats.t.cdf(-8.0 / (np.std([0, 0.1, 0.2, 0.3, 0.4], ddof=1) / math.sqrt(5)), 4)
     assert rows[0] == f"| 2026-01-01 | x | 20.0 | 600 | 1.00 | 60.2 (60.0 to 60.4) | 5.000 | 5 | {p:.2g} | yes |"
     assert rows[1].split(" | ")[2:5] == ["5.0", "300", "2.00"]  # half of the gain is the machine's
     assert rows[1].endswith(" | yes |") and rows[2].endswith(" | no |")  # worse in the second feature space
-    assert table(records | {"entries": entries[::-1]}).splitlines()[2:] == rows[::-1]  # the base is known by its config
+    backwards = table(records | {"entries": entries[::-1]}).splitlines()[2:]
+    assert backwards[:2] == rows[:0:-1]  # the base is known by its config
+    assert backwards[2] == rows[0].replace("| yes |", "| no |")  # as good as it was, and slower than a record before it
     alone = table(records | {"entries": entries[1:2]}).splitlines()[2]
     assert alone.split(" | ")[4] == "–" and alone.endswith(" | when the base has been raced |")
 
