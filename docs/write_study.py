@@ -37,8 +37,11 @@ SUMMARY = ROOT / "docs" / "study_summary.png"
 BLOCK = re.compile(r"(<!-- (report|summary|verdicts|published): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADS = {
     "linear": "`linear`",
+    "linear_gain_2": "`linear`, its score times 2",
+    "linear_gain_4": "`linear`, its score times 4",
     "independent_4": "`independent`, 4 stages",
     "cascade_4": "`cascading_rejection`, 4 stages",
+    "decorrelated_average_4": "the decorrelated cascade, by averaged moments alone",
     "decorrelated_4": "decorrelated cascade, 4 stages",
     "sliced_cascade_4": "`sliced_cascade`, 4 stages",
     "sliced_independent_4": "`sliced_cascade` without rejection",
